@@ -1,0 +1,61 @@
+"""Data sets by name: `pictograms` (embedded), `voc`, or any folder in VOC's layout. All three give the same samples."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from recseg.data.folder import Sample, SegmentationFolder, find_root, read_split
+from recseg.errors import RecsegError
+from recseg.resources import cache_dir, resource, small_mode
+
+__all__ = ["Sample", "SegmentationFolder", "check_no_leak", "open_dataset", "voc_root"]
+
+
+def open_dataset(data: str, split: str, *, transform: Callable[[Sample], Sample] | None = None) -> SegmentationFolder:
+    """Open one split of `"pictograms"`, `"voc"` or a folder.
+
+    The committed pictograms are the validation pictures; for training more are drawn, once, into the cache (in small
+    mode, the committed ones of `train` do). VOC is looked for in `$RECSEG_VOC_ROOT`, then in the cache.
+
+    Raises:
+        RecsegError: not there, not in VOC's layout, no such split, or a VOC training list that shares images with val.
+    """
+    if data == "pictograms":
+        if split == "train" and not small_mode():
+            from recseg.data.pictograms import ensure_train
+
+            return SegmentationFolder(ensure_train(), split, transform=transform)
+        return SegmentationFolder(resource("pictograms"), split, transform=transform)
+    if data == "voc":
+        dataset = SegmentationFolder(voc_root(), split, transform=transform)
+        # SBD's own training list holds images of VOC's val, and a score on those would be worth nothing.
+        has_val = (dataset.root / "ImageSets" / "Segmentation" / "val.txt").is_file()
+        if has_val and split.startswith("train") and split != "trainval":
+            check_no_leak(dataset, read_split(dataset.root, "val"))
+        return dataset
+    return SegmentationFolder(Path(data).expanduser(), split, transform=transform)
+
+
+def voc_root() -> Path:
+    """The folder of VOC 2012 (the one with `JPEGImages`): in `$RECSEG_VOC_ROOT`, or where `recseg data voc` puts it."""
+    given = os.environ.get("RECSEG_VOC_ROOT")
+    root = Path(given) if given else cache_dir() / "voc"
+    try:
+        return find_root(root)
+    except RecsegError as error:
+        raise RecsegError(
+            f"{error} (VOC 2012: run `recseg data voc --root DIR`, then set RECSEG_VOC_ROOT=DIR)"
+        ) from error
+
+
+def check_no_leak(train: SegmentationFolder | Sequence[str], val: SegmentationFolder | Sequence[str]) -> None:
+    """Refuse two splits (or lists of ids) that share an image: what was trained on cannot be held out.
+
+    Raises:
+        RecsegError: names the first shared id.
+    """
+    ids = [split.ids if isinstance(split, SegmentationFolder) else split for split in (train, val)]
+    held_out = set(ids[1])
+    shared = [name for name in ids[0] if name in held_out]
+    if shared:
+        raise RecsegError(f"{shared[0]!r} is both in the training and in the validation list ({len(shared)} such ids)")

@@ -1,0 +1,196 @@
+"""One reader for VOC, for the embedded pictograms and for anybody's own folder: all have VOC's layout.
+
+JPEGImages/ID.jpg                    the pictures (jpg, jpeg or png)
+SegmentationClass/ID.png             their masks: the value of a pixel is its class id, 255 is unlabelled
+ImageSets/Segmentation/SPLIT.txt     one ID a line for each split
+classes.txt                          one class name a line, background first (absent: VOC's 21)
+"""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision import tv_tensors
+from tqdm import tqdm
+
+from recseg import classes as voc
+from recseg.data.images import read_image, read_labels
+from recseg.errors import RecsegError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class Sample(NamedTuple):
+    """A picture and its label map; transforms take one and return one."""
+
+    image: tv_tensors.Image  # (3, H, W) uint8
+    labels: tv_tensors.Mask  # (H, W) int64, VOID where unlabelled
+    id: str
+
+
+class SegmentationFolder(torch.utils.data.Dataset[Sample]):
+    """A split of a folder in VOC's layout.
+
+    Args:
+        root: the folder itself, or one that holds `VOCdevkit/VOC2012`.
+        split: name of a list, e.g. `"train"`.
+        classes: names, background first; by default those of `classes.txt`, or VOC's 21.
+        transform: applied to each `Sample` as it is read.
+
+    Lists, names and the presence of every file are checked at once; what is in the files, when they are read.
+
+    Raises:
+        RecsegError: one line that names the file and what was expected.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: str,
+        *,
+        classes: Sequence[str] | None = None,
+        transform: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        self.root = find_root(root)
+        self.split = split
+        self.transform = transform
+        self.classes = _checked_classes(classes, "classes") if classes is not None else _read_classes(self.root)
+        self.ids = read_split(self.root, split)
+        images = _files_by_id(self.root / "JPEGImages", IMAGE_SUFFIXES)
+        masks = _files_by_id(self.root / "SegmentationClass", (".png",))
+        self.image_paths = [_only(images, name, self.root / "JPEGImages", "jpg") for name in self.ids]
+        self.mask_paths = [_only(masks, name, self.root / "SegmentationClass", "png") for name in self.ids]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.classes)
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """Colour of each class, `(num_classes, 3)` RGB."""
+        return voc.palette(self.num_classes)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = np.array(read_image(self.image_paths[index]))  # (H, W, 3)
+        labels = self.labels(index)  # (H, W)
+        if image.shape[:2] != labels.shape:
+            raise RecsegError(
+                f"{self.mask_paths[index]}: is {labels.shape[1]}×{labels.shape[0]} pixels, "
+                f"its image {self.image_paths[index].name} is {image.shape[1]}×{image.shape[0]} (upright)"
+            )
+        # A view, not a copy: the bytes stay (H, W, 3) in memory, which is also the layout resizing is fastest in.
+        pixels = torch.from_numpy(image).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+        sample = Sample(tv_tensors.Image(pixels), tv_tensors.Mask(torch.from_numpy(labels).long()), self.ids[index])
+        return sample if self.transform is None else self.transform(sample)
+
+    def labels(self, index: int) -> NDArray[np.uint8]:
+        """The label map `(H, W)` alone, without decoding the picture."""
+        return read_labels(self.mask_paths[index], self.num_classes)
+
+    @cached_property
+    def max_classes_per_image(self) -> int:
+        """The most classes (background not counted) in one mask of the split: the steps a recurrent model needs.
+
+        Reads every mask once, then remembers.
+        """
+        most = 0
+        for index in tqdm(range(len(self)), desc="classes an image", disable=None if len(self) > 500 else True):
+            present = np.bincount(self.labels(index).ravel(), minlength=256) > 0
+            most = max(most, int(present[voc.BACKGROUND + 1 : voc.VOID].sum()))
+        return most
+
+
+def find_root(root: Path | str) -> Path:
+    """The folder that holds `JPEGImages`: `root` or the VOC 2012 folder under it."""
+    root = Path(root)
+    if not root.is_dir():
+        raise RecsegError(f"{root}: no such folder")
+    for folder in (root, root / "VOCdevkit" / "VOC2012", root / "VOC2012"):
+        if (folder / "JPEGImages").is_dir():
+            return folder
+    raise RecsegError(f"{root}: holds no JPEGImages folder, nor VOCdevkit/VOC2012/JPEGImages")
+
+
+def read_split(root: Path, split: str) -> list[str]:
+    """The ids a list names, in its order: at least one, each once, none with a path in it."""
+    folder = root / "ImageSets" / "Segmentation"
+    if not folder.is_dir():
+        folder = root / "ImageSets"
+    if not folder.is_dir():
+        raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
+    splits = {file.stem: file for file in sorted(folder.glob("*.txt"))}
+    if split not in splits:
+        raise RecsegError(f"{folder}: has no split {split!r}; there is {', '.join(splits) or 'none at all'}")
+    path = splits[split]
+    ids = _lines(path)
+    if not ids:
+        raise RecsegError(f"{path}: is an empty split, expected one image id a line")
+    seen: set[str] = set()
+    for name in ids:
+        if "/" in name or "\\" in name or "\0" in name or name in {".", ".."}:
+            raise RecsegError(f"{path}: has the id {name!r}, expected a plain name without folders")
+        if name in seen:
+            raise RecsegError(f"{path}: lists {name!r} twice")
+        seen.add(name)
+    return ids
+
+
+def _read_classes(root: Path) -> tuple[str, ...]:
+    path = root / "classes.txt"
+    return _checked_classes(_lines(path), str(path)) if path.exists() else voc.VOC_CLASSES
+
+
+def _checked_classes(names: Sequence[str], origin: str) -> tuple[str, ...]:
+    if not 2 <= len(names) <= voc.VOID:  # ids 0 to 254: 255 is taken
+        raise RecsegError(
+            f"{origin}: names {len(names)} classes, expected 2 to {voc.VOID} with background as the first"
+        )
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise RecsegError(f"{origin}: names the class {name!r} twice")
+    return tuple(names)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file that hold something; any line ending, and a byte order mark does no harm."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecsegError(f"{path}: is not UTF-8 text") from error
+    except OSError as error:
+        raise RecsegError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _same(name: str) -> str:
+    """One spelling for an accented name: file systems and editors differ in how they compose it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Files by id. One listing of the folder: a test for each file and suffix is slow on a network disk."""
+    if not folder.is_dir():
+        raise RecsegError(f"{folder}: no such folder")
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes:
+            files.setdefault(_same(path.stem), []).append(path)
+    return files
+
+
+def _only(files: dict[str, list[Path]], name: str, folder: Path, suffix: str) -> Path:
+    found = files.get(_same(name), [])
+    if not found:
+        raise RecsegError(f"{folder / name}.{suffix}: no such file, though the split lists {name!r}")
+    if len(found) > 1:
+        raise RecsegError(f"{found[0]}: and {found[1].name} both answer to the id {name!r}")
+    return found[0]

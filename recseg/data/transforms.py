@@ -1,0 +1,135 @@
+"""What happens to a picture on its way to the model, and to its mask with it.
+
+A label is a name, not a number: the mean of classes 1 and 3 is not class 2. So a picture is resized with antialiasing,
+its mask by taking the nearest pixel, and whatever lies outside the picture is void: neither trained on nor scored.
+All chance comes from torch's global generator, so that a seed for each sample makes training exact to resume.
+"""
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from recseg.classes import VOID
+from recseg.data.folder import Sample
+from recseg.errors import RecsegError
+
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet: padding that no filter takes for an edge of an object's colour
+GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as in JPEG
+LONGEST = 8  # evaluation keeps aspect ratios up to this; a line of pixels would fill the memory
+
+
+class TrainTransform:
+    """Random scale, crop, flip and colours; every sample comes out `size` × `size`.
+
+    Scale 1 is what evaluation sees (the short side at `size`); at 2 the crop shows half of that, at 0.5 the picture is
+    smaller than the crop and stands somewhere in a void frame. See `train_transform` for the arguments.
+    """
+
+    def __init__(self, size: int, scale: tuple[float, float], jitter: float, flip: bool) -> None:
+        if size < 1 or not 0 < scale[0] <= scale[1] or not 0 <= jitter < 1:
+            raise RecsegError(
+                f"size {size}, scale {scale}, jitter {jitter}: expected size >= 1, "
+                "0 < scale[0] <= scale[1] and 0 <= jitter < 1"
+            )
+        self.size, self.scale, self.jitter, self.flip = size, scale, jitter, flip
+
+    def __call__(self, sample: Sample) -> Sample:
+        height, width = sample.image.shape[-2:]
+        zoom, x, y, mirrored, jittered, *colours = torch.rand(8).tolist()
+        factor = self.size / min(height, width) * (self.scale[0] + zoom * (self.scale[1] - self.scale[0]))
+        # Crop first, resize only what stays: the pixels that a crop throws away cost nothing.
+        top, rows, top_out, rows_out = _span(height, factor, self.size, y)
+        left, columns, left_out, columns_out = _span(width, factor, self.size, x)
+        image = sample.image.as_subclass(Tensor)[:, top : top + rows, left : left + columns]
+        # uint8 holds every label, and is what the fast resizing works on.
+        labels = sample.labels.as_subclass(Tensor)[top : top + rows, left : left + columns].to(torch.uint8)
+        image = F.resize(image, [rows_out, columns_out], antialias=True)
+        labels = nearest(labels, rows_out, columns_out)
+        if self.jitter and jittered < 0.8:  # some samples keep the colours that the model will be asked about
+            image = change_colours(image, *(1 + self.jitter * (2 * chance - 1) for chance in colours))
+        if (rows_out, columns_out) != (self.size, self.size):
+            right, bottom = self.size - left_out - columns_out, self.size - top_out - rows_out
+            frame = [left_out, top_out, right, bottom]
+            image = F.pad(image, frame, fill=list(MEAN_COLOUR))
+            labels = F.pad(labels[None], frame, fill=VOID)[0]
+        if self.flip and mirrored < 0.5:
+            image, labels = image.flip(-1), labels.flip(-1)
+        return Sample(tv_tensors.Image(image.contiguous()), tv_tensors.Mask(labels.long()), sample.id)
+
+
+def train_transform(
+    size: int, *, scale: tuple[float, float] = (0.5, 2.0), jitter: float = 0.4, flip: bool = True
+) -> TrainTransform:
+    """Make the random transform of training: `Sample` -> `Sample` with `(3, size, size)` and `(size, size)`.
+
+    Args:
+        size: side of the crop, pixels.
+        scale: range of the random scale, relative to the short side at `size`.
+        jitter: how far brightness, contrast and saturation move (0.4: factors 0.6 to 1.4); 0 leaves colours alone.
+        flip: mirror half of the samples, left to right.
+    """
+    return TrainTransform(size, scale, jitter, flip)
+
+
+class EvalTransform:
+    """The picture with its short side at `size`; labels stay as they are, since VOC is scored at full resolution."""
+
+    def __init__(self, size: int | None) -> None:
+        if size is not None and size < 1:
+            raise RecsegError(f"size {size}: expected at least 1 pixel")
+        self.size = size
+
+    def __call__(self, sample: Sample) -> Sample:
+        return sample if self.size is None else sample._replace(image=resize_short_side(sample.image, self.size))
+
+
+def eval_transform(size: int | None) -> EvalTransform:
+    """Make the transform of evaluation: `Sample` -> `Sample`; `None` keeps the picture's own resolution."""
+    return EvalTransform(size)
+
+
+def resize_short_side(image: Tensor, size: int) -> tv_tensors.Image:
+    """Resize `(3, H, W)` uint8, antialiased, so that its short side is `size` and its shape is kept.
+
+    A long side beyond 8 × `size` is squeezed to that.
+    """
+    height, width = image.shape[-2:]
+    factor = size / min(height, width)
+    target = [min(max(size, round(side * factor)), LONGEST * size) for side in (height, width)]
+    pixels = image.as_subclass(Tensor)
+    return tv_tensors.Image(F.resize(pixels, target, antialias=True).contiguous())
+
+
+def change_colours(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
+    """Multiply brightness, contrast (around the mean grey), saturation (around each pixel's grey); 1 changes nothing.
+
+    `(3, H, W)` uint8 in and out. All three are linear in the colour, so they are one 3 × 3 matrix and one offset: a
+    third of the time of three passes, rounded and clipped once. No hue: turning it is not linear, and costly.
+    """
+    colours = image.flatten(1).float()  # (3, H, W) -> (3, H·W)
+    mean_grey = brightness * float(GREY @ colours.mean(dim=1))
+    keep = brightness * contrast * saturation * torch.eye(3)
+    mix = brightness * contrast * (1 - saturation) * GREY.expand(3, 3)  # each row turns a colour into its grey
+    offset = torch.full((3, 1), (1 - contrast) * mean_grey)  # a grey, so saturation leaves it as it is
+    changed = torch.addmm(offset, keep + mix, colours).round_().clamp_(0, 255)
+    return changed.to(torch.uint8).view(image.shape)
+
+
+def nearest(labels: Tensor, height: int, width: int) -> Tensor:
+    """Resize a label map `(H, W)` by its nearest pixels: no label comes out that did not go in.
+
+    "Nearest-exact", not torch's "nearest": the latter takes the upper left pixel, half a pixel off the picture's.
+    """
+    resized: Tensor = F.resize(labels[None], [height, width], interpolation=v2.InterpolationMode.NEAREST_EXACT)
+    return resized[0]  # (1, H, W) -> (H, W)
+
+
+def _span(length: int, factor: float, size: int, place: float) -> tuple[int, int, int, int]:
+    """Along one axis: (first pixel, pixels) taken from the picture, (first pixel, pixels) filled in the crop."""
+    scaled = max(1, round(length * factor))
+    if scaled <= size:  # all of it fits: it stands anywhere in the crop
+        return 0, length, int(place * (size - scaled + 1)), scaled
+    taken = min(length, max(1, round(size / factor)))
+    return int(place * (length - taken + 1)), taken, 0, size
