@@ -1,0 +1,66 @@
+"""Write the measured results into README.md, between its two markers: `make readme`. `--check` only compares.
+
+Nobody types a score: each row is a file of `data/results`, which says how it was measured.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+MARKED = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
+COLUMNS = {
+    "mIoU": ("miou", "{:.1%}"),
+    "label-set F1": ("label_set_f1", "{:.1%}"),
+    "count accuracy": ("count_accuracy", "{:.1%}"),
+    "steps": ("mean_steps", "{:.2f}"),
+    "slot accuracy": ("slot_accuracy", "{:.1%}"),
+    "slot IoU": ("slot_iou", "{:.1%}"),
+}
+
+
+def results() -> dict[Path, dict[str, Any]]:
+    """Every evaluation in `data/results`, best mIoU first."""
+    read = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("data/results/*.json"))}
+    scores = {path: result for path, result in read.items() if isinstance(result, dict) and "miou" in result}
+    return dict(sorted(scores.items(), key=lambda item: -(item[1]["miou"] or 0)))
+
+
+def table() -> str:
+    """One table for each data set and split: scores on different pictures never share a column."""
+    groups: dict[tuple[str, str, int], list[tuple[Path, dict[str, Any]]]] = {}
+    for path, result in results().items():
+        key = (str(result.get("data", "?")), str(result.get("split", "?")), int(result.get("images", 0)))
+        groups.setdefault(key, []).append((path, result))
+    parts = [_one(*key, rows) for key, rows in sorted(groups.items())]
+    return "\n".join(parts) if parts else "No result has been measured yet.\n"
+
+
+def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, Any]]]) -> str:
+    shown = [name for name, (key, _) in COLUMNS.items() if any(row.get(key) is not None for _, row in rows)]
+    lines = [f"**{data}, {split}: {images} pictures**", ""]
+    lines += ["| measured in | " + " | ".join(shown) + " | on |", "|---|" + "---:|" * len(shown) + "---|"]
+    for path, row in rows:
+        values = [row.get(COLUMNS[name][0]) for name in shown]
+        cells = ["–" if v is None else COLUMNS[n][1].format(v) for n, v in zip(shown, values, strict=True)]
+        machine = row.get("hardware") or {}
+        place = machine.get("gpu") or f"{machine.get('cores', '?')} CPU cores"
+        name = f"[{path.stem}]({path.relative_to(ROOT).as_posix()})"
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {place}, {row.get('date', '?')} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    text = README.read_text(encoding="utf-8")
+    filled = MARKED.sub(lambda _: table(), text)
+    if arguments == ["--check"]:
+        return filled != text
+    README.write_text(filled, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

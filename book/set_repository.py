@@ -1,0 +1,82 @@
+"""Set the repository's address everywhere: `make repository URL=https://github.com/OWNER/NAME`.
+
+The address stands in pyproject.toml, `[project.urls]`. Every other place that needs it written out (what a page, a badge
+or a first cell must carry) is listed here, and a test holds them to it. `--check` only compares.
+"""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+?")
+# Each pattern has one group: what stands where OWNER/NAME belongs.
+SLUG = r"([\w.-]+/[\w-]+(?:\.[\w-]+)*?)"
+PLACES = {
+    "pyproject.toml": [rf'Repository = "https://github\.com/{SLUG}"'],
+    "_config.yml": [rf'  url: "https://github\.com/{SLUG}"'],
+    "CITATION.cff": [rf'repository-code: "https://github\.com/{SLUG}"'],
+    "*.md": [
+        rf"git clone https://github\.com/{SLUG}(?=\s|$)",
+        rf"git\+https://github\.com/{SLUG}(?=[\s\"'@]|$)",
+        rf"colab\.research\.google\.com/github/{SLUG}/blob/",
+    ],
+    "book/*.md": [rf"git clone https://github\.com/{SLUG}(?=\s|$)", rf"git\+https://github\.com/{SLUG}(?=[\s\"'@]|$)"],
+    "book/*.ipynb": [
+        rf"git\+https://github\.com/{SLUG}(?=[\s\"'@\\]|$)",
+        rf"colab\.research\.google\.com/github/{SLUG}/blob/",
+    ],
+}
+
+
+def address() -> str:
+    """The address in pyproject.toml."""
+    with open(ROOT / "pyproject.toml", "rb") as stream:
+        return str(tomllib.load(stream)["project"]["urls"]["Repository"])
+
+
+def differences(slug: str) -> list[str]:
+    """Places that name another repository than `slug` ("OWNER/NAME")."""
+    return [
+        f"{path.relative_to(ROOT)}: {found}"
+        for path, pattern in _places()
+        for found in re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
+        if found != slug
+    ]
+
+
+def rewrite(slug: str) -> list[Path]:
+    """Write `slug` to every place; returns the files that changed."""
+    changed = []
+    for path, pattern in _places():
+        before = path.read_text(encoding="utf-8")
+        after = re.sub(pattern, lambda found: found[0].replace(found[1], slug), before, flags=re.MULTILINE)
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            changed.append(path)
+    return sorted(set(changed))
+
+
+def _places() -> list[tuple[Path, str]]:
+    return [(path, p) for glob, patterns in PLACES.items() for path in sorted(ROOT.glob(glob)) for p in patterns]
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--check"]:
+        wrong = differences(address().removeprefix("https://github.com/"))
+        print("\n".join(wrong) or f"every place names {address()}")
+        return bool(wrong)
+    url = arguments[0].rstrip("/").removesuffix(".git") if arguments else ""
+    if len(arguments) != 1 or not ADDRESS.fullmatch(url):
+        print("expected one address like https://github.com/OWNER/NAME: make repository URL=…", file=sys.stderr)
+        return 2
+    changed = rewrite(url.removeprefix("https://github.com/"))
+    for path in changed:
+        print(path.relative_to(ROOT))
+    print(f"{len(changed)} files changed; every place names {url}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
