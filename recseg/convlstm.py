@@ -168,9 +168,7 @@ class ConvLSTM(nn.Module):
             raise RecsegError(f"{num_layers or 0} layers: expected at least one layer")
         self.batch_first = batch_first
         self.cells = nn.ModuleList(
-            ConvLSTMCell(
-                before, after, kernel_size, bias=bias, padding_mode=padding_mode, forget_bias=forget_bias
-            )
+            ConvLSTMCell(before, after, kernel_size, bias=bias, padding_mode=padding_mode, forget_bias=forget_bias)
             for before, after in zip([input_channels, *hidden], hidden, strict=False)
         )
 

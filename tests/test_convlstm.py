@@ -126,9 +126,7 @@ def test_shapes_layouts_splits_prefixes_and_batches(
     bias: bool,
     data: st.DataObject,
 ) -> None:
-    model = ConvLSTM(
-        channels, hidden, kernel_size, batch_first=True, padding_mode=padding_mode, bias=bias
-    ).double()
+    model = ConvLSTM(channels, hidden, kernel_size, batch_first=True, padding_mode=padding_mode, bias=bias).double()
     x = random(batch, steps, channels, *size)
     outputs, last = model(x)
     assert outputs.shape == (batch, steps, hidden[-1], *size)
