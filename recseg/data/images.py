@@ -113,16 +113,18 @@ def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
 
 def _labels_of_colours(pixels: NDArray[np.uint8], num_classes: int, path: Path) -> NDArray[np.uint8]:
     """Labels `(H, W)` of palette colours `(H, W, 3)`, exact matches only: the nearest colour may be another class."""
-    weights = np.array([65536, 256, 1])
-    label_of: NDArray[np.int16] = np.full(1 << 24, -1, dtype=np.int16)
-    labels = [*range(num_classes), VOID]
-    label_of[palette()[labels] @ weights] = labels
+    weights = np.array([65536, 256, 1])  # one number for each colour
+    labels = np.array([*range(num_classes), VOID], dtype=np.uint8)
+    colours = palette()[labels] @ weights
+    order = np.argsort(colours)
     codes = pixels @ weights  # (H, W)
-    found: NDArray[np.int16] = label_of[codes]  # (H, W)
-    if (found < 0).any():
-        red, green, blue = (int(value) for value in pixels[found < 0][0])
+    nearest = order[np.searchsorted(colours, codes, sorter=order).clip(max=len(order) - 1)]
+    unknown = colours[nearest] != codes
+    if unknown.any():
+        red, green, blue = (int(value) for value in pixels[unknown][0])
         raise RecsegError(
             f"{path}: has the colour ({red}, {green}, {blue}), which is no class of VOC's palette; "
             "save masks as palette or grey PNG with class ids"
         )
-    return found.astype(np.uint8)
+    found: NDArray[np.uint8] = labels[nearest]
+    return found

