@@ -1,0 +1,244 @@
+"""Run a network over a split of a data set and score it by all three protocols of `recseg.metrics`.
+
+The network sees each image at the size it was trained for; its logits, never its labels, are then stretched back, and
+what is compared is the answer at the image's own resolution (VOC, set) and at 256×256 (slots, as the baseline does).
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional as TF
+from tqdm import tqdm
+
+from recseg.classes import BACKGROUND, VOID
+from recseg.data.folder import SegmentationFolder
+from recseg.data.transforms import eval_transform
+from recseg.errors import RecsegError
+from recseg.fusion import fuse
+from recseg.metrics import SetMetric, SlotMetric, StopMetric, VOCMetric
+from recseg.recurrent_unet import RecurrentOutput
+
+SLOT_SIZE = 256  # the baseline's images and masks
+# A dense network names a class where it covers this share of the image: 95 % of VOC's true classes cover more.
+SMALLEST_AREA = 0.004
+_BATCH_PIXELS = 1 << 25  # of full-size labels in one batch: photographs of 12 megapixels go two by two
+
+
+class Answer(NamedTuple):
+    """What a network says of one image.
+
+    Attributes:
+        labels: (H, W) label map at the image's own size.
+        classes: class id of each step, in the network's own order.
+        masks: (N, 256, 256) bool, the mask of each step.
+        stops: probability that the sequence had ended, for each decision that was taken; empty without a learned stop.
+    """
+
+    labels: Tensor
+    classes: list[int]
+    masks: Tensor
+    stops: list[float]
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: SegmentationFolder,
+    *,
+    batch_size: int = 16,
+    device: torch.device | str | None = None,
+    workers: int = 0,
+    image_size: int | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Score a network on a data set, by the protocols VOC, slot and set.
+
+    The network runs in `eval()` mode: dropout off, batch statistics frozen. Each module's mode is put back at the end.
+
+    A dense network has no steps. It is taken to name the classes that cover at least 0.4 % of its label map, in
+    ascending id: that is the 5 % quantile of class areas in VOC, below which its scattered specks would count as names.
+
+    Args:
+        model: recurrent, published or dense, from `recseg.load` or from training.
+        dataset: without a transform: labels are needed as they are.
+        batch_size: most images in one batch; only images of one shape share a batch.
+        device: where to run; by default where the model is.
+        workers: processes that read images beside this one.
+        image_size: short side of the network's input; by default the model's own `image_size`.
+        limit: only that many images, the first ones; by default all.
+        progress: show a bar on stderr.
+
+    Returns:
+        JSON-able: `miou`, `iou_per_class` (name → value, None where a class occurs nowhere), `pixel_accuracy`,
+        `confusion`; `slot_accuracy`, `slot_iou`, `slot_accuracy_own_order`, `slot_accuracy_per_class`,
+        `slot_iou_per_class`, `slot_classes_without_hits`, `best_slot_accuracy` and `best_slot_iou` (class and value);
+        `label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`;
+        `stop_calibration_error`, `stop_calibration`; `images`, `seconds`.
+
+    Raises:
+        RecsegError: an empty data set, or classes that are not those of the model.
+    """
+    _check(model, dataset)
+    if limit is not None and limit < 1:
+        raise RecsegError(f"limit {limit}: expected at least one image")
+    names = dataset.classes
+    voc, slot = VOCMetric(len(names)), SlotMetric(len(names))
+    label_set, stop = SetMetric(), StopMetric()
+    if device is not None:
+        model.to(device)
+    target = next(model.parameters()).device
+    size = image_size or getattr(model, "image_size", None)
+    source = _Prepared(dataset, size, getattr(model, "input_size", None), limit)
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    start = time.perf_counter()
+    try:
+        with torch.inference_mode(), tqdm(total=len(source), disable=not progress, unit="image") as bar:
+            loader = DataLoader(source, batch_size=None, num_workers=workers)
+            for images, labels in _batches(loader, batch_size):
+                output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
+                for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
+                    present = sorted(set(torch.unique(truth).tolist()) - {BACKGROUND, VOID})
+                    voc.update(answer.labels, truth.to(target))
+                    slot.update(answer.classes, answer.masks, _to_slot_size(truth))
+                    label_set.update(answer.classes, present, len(answer.classes))
+                    stop.update(answer.stops, len(present))
+                bar.update(len(images))
+    finally:
+        for module, training in modes.items():
+            module.training = training  # one by one: a frozen batch norm inside a model in training stays frozen
+    result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute()}
+    result["seconds"] = round(time.perf_counter() - start, 3)
+    return _by_name(result, names)
+
+
+def _check(model: nn.Module, dataset: SegmentationFolder) -> None:
+    if not len(dataset):
+        raise RecsegError("the data set to evaluate on has no images")
+    if dataset.transform is not None:
+        raise RecsegError("evaluation needs labels at their own size: open the data set without a transform")
+    known = model.num_classes
+    if known != dataset.num_classes:
+        raise RecsegError(f"the model knows {known} classes and the data set has {dataset.num_classes}")
+    for index, (mine, theirs) in enumerate(zip(getattr(model, "classes", ()), dataset.classes, strict=False)):
+        if mine != theirs:
+            raise RecsegError(f"class {index} is {mine!r} to the model and {theirs!r} in the data set")
+
+
+class _Prepared(Dataset[tuple[Tensor, Tensor] | RecsegError]):
+    """Images at the network's size and labels at their own, both uint8."""
+
+    def __init__(self, dataset: SegmentationFolder, size: int | None, square: int | None, limit: int | None) -> None:
+        self.dataset = dataset
+        self.images = min(len(dataset), limit or len(dataset))
+        self.transform = eval_transform(size)
+        self.square = square
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | RecsegError:
+        try:
+            sample = self.dataset[index]
+        except RecsegError as error:
+            return error  # raised by whoever asked: crossing processes, it would become a page of traceback
+        if self.square:  # a network with fully connected layers takes one size
+            image = TF.resize(sample.image, [self.square, self.square], antialias=True)
+        else:
+            image = self.transform(sample).image
+        return image.as_subclass(Tensor), sample.labels.as_subclass(Tensor).to(torch.uint8)
+
+
+def _batches(
+    samples: Iterable[tuple[Tensor, Tensor] | RecsegError], batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Group images of one shape: (3, h, w) and (H, W) → (B, 3, h, w) and (B, H, W), in whatever order they fill."""
+    waiting: dict[tuple[torch.Size, torch.Size], list[tuple[Tensor, Tensor]]] = {}
+    for sample in samples:
+        if isinstance(sample, RecsegError):
+            raise sample
+        image, labels = sample
+        shape = (image.shape, labels.shape)
+        waiting.setdefault(shape, []).append((image, labels))
+        full = len(waiting[shape]) >= min(batch_size, max(1, _BATCH_PIXELS // labels.numel()))
+        if not full and sum(map(len, waiting.values())) > 4 * batch_size:  # many odd shapes must not fill the memory
+            shape, full = max(waiting, key=lambda key: len(waiting[key])), True
+        if full:
+            yield _stack(waiting.pop(shape))
+    for rest in waiting.values():
+        yield _stack(rest)
+
+
+def _stack(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([image for image, _ in samples]), torch.stack([labels for _, labels in samples])
+
+
+def _answers(output: RecurrentOutput | Tensor, size: torch.Size) -> Iterator[Answer]:
+    """Answer for each image of a batch; its label map at `size`, (H, W) of the labels."""
+    if isinstance(output, RecurrentOutput):
+        yield from _from_sequence(output, (size[0], size[1]))
+    else:
+        yield from _from_pixels(output, (size[0], size[1]))
+
+
+def _from_sequence(output: RecurrentOutput, size: tuple[int, int]) -> Iterator[Answer]:
+    labels = fuse(output, size)  # (B, H, W)
+    steps = (output.classes.argmax(dim=1) + 1).tolist()  # (P,): column k is class k + 1
+    stops = output.stop.float().sigmoid().tolist()  # B × T
+    first = 0
+    for image, count in enumerate(output.lengths.tolist()):
+        pairs = slice(first, first + count)
+        first += count
+        masks = _resize(output.masks[pairs], (SLOT_SIZE, SLOT_SIZE)) > 0  # logit 0 is probability one half
+        # Decisions taken: one before each live step, and the one that ended the sequence.
+        yield Answer(labels[image], steps[pairs], masks.cpu(), stops[image][: count + 1])
+
+
+def _from_pixels(logits: Tensor, size: tuple[int, int]) -> Iterator[Answer]:
+    labels, small = _argmax(logits, size), _argmax(logits, (SLOT_SIZE, SLOT_SIZE)).cpu()
+    for image in range(len(logits)):
+        area = torch.bincount(labels[image].flatten(), minlength=logits.shape[1])
+        classes = [k for k in range(1, logits.shape[1]) if area[k] >= SMALLEST_AREA * labels[image].numel()]
+        masks = small[image] == torch.tensor(classes, dtype=torch.int64).view(-1, 1, 1)  # (N, 256, 256)
+        yield Answer(labels[image], classes, masks, [])
+
+
+def _argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, C, h, w) and take the largest: (B, H, W). One class at a time: C full-size planes may not fit."""
+    best = _resize(logits[:, 0], size)  # (B, H, W)
+    labels = torch.zeros_like(best, dtype=torch.int64)
+    for label in range(1, logits.shape[1]):
+        plane = _resize(logits[:, label], size)
+        labels[plane > best] = label
+        best = torch.maximum(best, plane)
+    return labels
+
+
+def _resize(planes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Stretch logits (N, h, w) → (N, H, W)."""
+    if not len(planes):
+        return planes.new_zeros(0, *size)
+    return F.interpolate(planes[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _to_slot_size(labels: Tensor) -> Tensor:
+    """Labels (H, W) → (256, 256), each the label at the centre of its square: labels are names and do not blend."""
+    planes = labels[None, None].float()  # whole numbers up to 255 are exact
+    return F.interpolate(planes, size=(SLOT_SIZE, SLOT_SIZE), mode="nearest-exact")[0, 0].long()
+
+
+def _by_name(result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Lists by class id → dictionaries by class name, and the best class of each slot figure."""
+    result["iou_per_class"] = dict(zip(names, result["iou_per_class"], strict=True))
+    result["slot_classes_without_hits"] = [names[k] for k in result["slot_classes_without_hits"]]
+    for key in ("slot_accuracy", "slot_iou"):
+        values = dict(zip(names[1:], result[f"{key}_per_class"], strict=True))
+        result[f"{key}_per_class"] = values
+        value, best = max(((value, name) for name, value in values.items() if value is not None), default=(None, None))
+        result[f"best_{key}"] = {"class": best, "value": value}
+    return result

@@ -1,0 +1,272 @@
+"""Three protocols to score one segmentation, never to be mixed in one column.
+
+- `VOCMetric`: one confusion matrix over the whole split, as the PASCAL VOC development kit counts.
+- `SlotMetric`: the two figures of the published recurrent baseline, over slots 1 … 5.
+- `SetMetric`: which classes the model says are present, and how many steps it takes to say so; `StopMetric`: whether
+  the probability that it gives for having finished is to be believed.
+
+All state is whole numbers, so a score does not depend on the order of the images, nor on how they were split over
+processes: `a.merge(b)` gives exactly what one metric would have seen.
+
+Sources: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015 (VOC);
+"Recurrently Semantic Segmentation" (slots).
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from recseg.classes import BACKGROUND, VOID
+from recseg.errors import RecsegError
+
+# IoUs are summed in units of 2^-40: a sum of floats depends on the order of its terms, a sum of integers does not.
+_UNIT = 1 << 40
+
+
+class VOCMetric:
+    """Mean intersection over union of a whole split, at the resolution of the labels, void ignored.
+
+    Averaging IoUs image by image is another (and higher) figure: here a class is counted over all pixels of all images.
+
+    Args:
+        num_classes: labels with the background, e.g. 21.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # rows: truth, columns: prediction
+
+    def update(self, predicted: Tensor, labels: Tensor) -> None:
+        """Count the pixels of one image (H, W) or of a batch (B, H, W); void (255) in `labels` is left out.
+
+        Raises:
+            RecsegError: shapes differ, or a label is none of the classes.
+        """
+        if predicted.shape != labels.shape:
+            raise RecsegError(f"prediction {tuple(predicted.shape)} and labels {tuple(labels.shape)} differ in shape")
+        counted = labels != VOID
+        truth, guess = labels[counted].long(), predicted[counted].long()  # (N,), (N,)
+        for name, values in (("label", truth), ("predicted label", guess)):
+            if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < self.num_classes:
+                wrong = values[(values < 0) | (values >= self.num_classes)][0]
+                raise RecsegError(f"{name} {int(wrong)} is not one of 0 … {self.num_classes - 1}")
+        pairs = torch.bincount(truth * self.num_classes + guess, minlength=self.num_classes**2)
+        self.confusion += pairs.view(self.num_classes, self.num_classes).cpu()  # (C²,) -> (C, C)
+
+    def merge(self, other: "VOCMetric") -> Self:
+        """Add what another metric has counted."""
+        _same(self.num_classes, other.num_classes)
+        self.confusion += other.confusion
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """`miou`, `iou_per_class` (None where a class is neither true nor predicted anywhere), `pixel_accuracy`.
+
+        Classes that occur nowhere are no part of the mean. `confusion` is a list of rows, one a true class.
+        """
+        hits = self.confusion.diagonal()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - hits
+        ious = [int(hit) / int(all_) if all_ else None for hit, all_ in zip(hits, union, strict=True)]
+        return {
+            "miou": _mean(ious),
+            "iou_per_class": ious,
+            "pixel_accuracy": _ratio(int(hits.sum()), int(self.confusion.sum())),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+class SlotMetric:
+    """The baseline's slot accuracy and slot IoU.
+
+    The true classes of an image, in ascending id, fill slots 1 … `slots`. Predicted steps of one class are merged,
+    sorted by class id, and fill slots likewise. A slot is a hit where both hold the same class. Slot accuracy of a
+    class is the share of its slots that are hits; slot IoU is the mean IoU **over those hits only**, so a model that
+    names few classes right can still have a high slot IoU: read the two together.
+
+    One class that is missing or too many shifts all later slots, which is why the same steps are also scored in the
+    model's own order (`slot_accuracy_own_order`, steps of one class merged at the first of them).
+
+    Args:
+        num_classes: labels with the background, e.g. 21.
+        slots: how many slots there are; classes beyond them are not scored.
+    """
+
+    def __init__(self, num_classes: int, slots: int = 5) -> None:
+        self.num_classes = num_classes
+        self.slots = slots
+        self.total = [0] * num_classes  # slots that a class truly has
+        self.hits = [0] * num_classes
+        self.hits_own_order = [0] * num_classes
+        self.iou = [0] * num_classes  # over hits, in units of 2^-40
+
+    def update(self, classes: Sequence[int], masks: Tensor, labels: Tensor) -> None:
+        """Score one image.
+
+        Args:
+            classes: class id (1 … C - 1) of each of N predicted steps, in the model's own order.
+            masks: (N, H, W) bool, the mask of each step; H = W = 256 in the baseline's protocol.
+            labels: (H, W) true labels at the same size, resized by nearest neighbour; void counts as background.
+
+        Raises:
+            RecsegError: shapes do not agree, or a class id is none of the foreground classes.
+        """
+        if masks.shape != (len(classes), *labels.shape):
+            raise RecsegError(
+                f"masks {tuple(masks.shape)} do not fit {len(classes)} classes and labels {tuple(labels.shape)}"
+            )
+        merged: dict[int, Tensor] = {}
+        for class_id, mask in zip(classes, masks.bool(), strict=True):
+            merged[class_id] = merged[class_id] | mask if class_id in merged else mask
+        true = sorted(set(torch.unique(labels).tolist()) - {BACKGROUND, VOID})
+        for class_id in (*merged, *true):
+            if not BACKGROUND < class_id < self.num_classes:
+                raise RecsegError(f"class {class_id} is not one of 1 … {self.num_classes - 1}")
+
+        own, ascending = list(merged)[: self.slots], sorted(merged)[: self.slots]
+        for slot, class_id in enumerate(true[: self.slots]):
+            self.total[class_id] += 1
+            self.hits_own_order[class_id] += own[slot : slot + 1] == [class_id]
+            if ascending[slot : slot + 1] == [class_id]:
+                mask, truth = merged[class_id], labels == class_id
+                intersection, union = int((mask & truth).sum()), int((mask | truth).sum())
+                self.hits[class_id] += 1
+                self.iou[class_id] += (intersection * _UNIT + union // 2) // union  # union > 0: the class is present
+
+    def merge(self, other: "SlotMetric") -> Self:
+        """Add what another metric has counted."""
+        _same((self.num_classes, self.slots), (other.num_classes, other.slots))
+        for name in ("total", "hits", "hits_own_order", "iou"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, [a + b for a, b in zip(mine, theirs, strict=True)])
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """Slot accuracy and slot IoU: means over classes, and a list of C - 1 values, that of class k + 1 at place k.
+
+        A class that never occurs has None and is no part of either mean; a class without hits has no IoU, is left out
+        of that mean, and its id is listed in `slot_classes_without_hits`.
+        """
+        foreground = range(1, self.num_classes)
+        accuracy = [_ratio(self.hits[k], self.total[k]) for k in foreground]
+        own = [_ratio(self.hits_own_order[k], self.total[k]) for k in foreground]
+        iou = [_ratio(self.iou[k], self.hits[k] * _UNIT) for k in foreground]
+        return {
+            "slot_accuracy": _mean(accuracy),
+            "slot_iou": _mean(iou),
+            "slot_accuracy_own_order": _mean(own),
+            "slot_accuracy_per_class": accuracy,
+            "slot_iou_per_class": iou,
+            "slot_classes_without_hits": [k for k in foreground if self.total[k] and not self.hits[k]],
+        }
+
+
+class SetMetric:
+    """Precision, recall and F1 of the set of classes named, and how often the number of steps is right.
+
+    Micro-averaged: labels of all images are pooled before dividing. An average over images would give a picture of
+    one class, where a miss costs everything, the weight of a picture of five.
+    """
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.correct = 0  # classes named and present
+        self.named = 0
+        self.present = 0
+        self.steps = 0
+        self.right_counts = 0
+
+    def update(self, predicted: Collection[int], true: Collection[int], steps: int) -> None:
+        """Score one image.
+
+        Args:
+            predicted: foreground class ids that the model names (repeats count once).
+            true: foreground class ids that are present, at the labels' own resolution.
+            steps: steps that the model ran, repeats included: the count is right where it equals the true one.
+        """
+        named, present = set(predicted) - {BACKGROUND, VOID}, set(true) - {BACKGROUND, VOID}
+        self.images += 1
+        self.correct += len(named & present)
+        self.named += len(named)
+        self.present += len(present)
+        self.steps += steps
+        self.right_counts += steps == len(present)
+
+    def merge(self, other: "SetMetric") -> Self:
+        """Add what another metric has counted."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """`label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`, `images`.
+
+        Nothing named where nothing is present is right (1.0); where one of the two is empty, the score is 0.0.
+        """
+        nothing = float(self.named == self.present == 0)
+        return {
+            "label_set_precision": self.correct / self.named if self.named else nothing,
+            "label_set_recall": self.correct / self.present if self.present else nothing,
+            "label_set_f1": 2 * self.correct / (self.named + self.present) if self.named + self.present else nothing,
+            "count_accuracy": _ratio(self.right_counts, self.images),
+            "mean_steps": _ratio(self.steps, self.images),
+            "images": self.images,
+        }
+
+
+class StopMetric:
+    """Calibration of the learned stop: of the times it says 30 %, had the sequence ended in 30 %?
+
+    Decisions are sorted into `bins` by the probability given. The error is the mean over decisions of the difference,
+    in a bin, between mean probability and share of sequences that had truly ended (Guo et al., "On calibration of
+    modern neural networks", ICML 2017).
+    """
+
+    def __init__(self, bins: int = 10) -> None:
+        self.decisions = [0] * bins
+        self.ended = [0] * bins
+        self.probability = [0] * bins  # in units of 2^-40
+
+    def update(self, stops: Sequence[float], true_steps: int) -> None:
+        """Count the decisions of one image: `stops[t]` is the probability of having ended before step t (0-based)."""
+        for step, probability in enumerate(stops):
+            place = min(int(probability * len(self.decisions)), len(self.decisions) - 1)
+            self.decisions[place] += 1
+            self.ended[place] += step >= true_steps
+            self.probability[place] += round(probability * _UNIT)
+
+    def merge(self, other: "StopMetric") -> Self:
+        """Add what another metric has counted."""
+        _same(len(self.decisions), len(other.decisions))
+        for name, values in vars(other).items():
+            setattr(self, name, [a + b for a, b in zip(getattr(self, name), values, strict=True)])
+        return self
+
+    def compute(self) -> dict[str, Any]:
+        """`stop_calibration_error` (None without decisions), and `stop_calibration`: the bins that are not empty."""
+        rows = [
+            {"probability": total / count / _UNIT, "ended": ended / count, "decisions": count}
+            for count, ended, total in zip(self.decisions, self.ended, self.probability, strict=True)
+            if count
+        ]
+        gaps = sum(row["decisions"] * abs(row["probability"] - row["ended"]) for row in rows)
+        return {
+            "stop_calibration_error": gaps / sum(self.decisions) if rows else None,
+            "stop_calibration": rows,
+        }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Mean of what is defined; None where nothing is."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def _same(mine: object, other: object) -> None:
+    if mine != other:
+        raise RecsegError(f"metrics of different shape cannot be merged: {mine} and {other}")
