@@ -1,0 +1,267 @@
+"""What each command of the command line does; `recseg.cli` reads the arguments and turns errors into one line.
+
+Each function imports what it needs: `recseg weights` does not wait for torchvision.
+"""
+
+import argparse
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recseg.errors import RecsegError
+
+if TYPE_CHECKING:
+    from recseg.prediction import Prediction
+
+
+def data_pictograms(arguments: argparse.Namespace) -> None:
+    """`recseg data pictograms`."""
+    from recseg.data.pictograms import write_dataset
+
+    _folder(arguments.out, "--out")
+    write_dataset(arguments.out, arguments.images, arguments.seed)
+    print(f"{arguments.out}: {arguments.images} pictures (seed {arguments.seed})")
+    print(f"train on them with: recseg train --data {shlex.quote(str(arguments.out))} --out runs/mine")
+
+
+def data_voc(arguments: argparse.Namespace) -> None:
+    """`recseg data voc`."""
+    from recseg.data.download import fetch_voc
+    from recseg.resources import cache_dir
+
+    root = arguments.root or cache_dir() / "voc"
+    _folder(root, "--root")
+    fetch_voc(root)
+    print(f"{root}: PASCAL VOC 2012 is here")
+    if arguments.root is not None:
+        print(f"let recseg find it with: export RECSEG_VOC_ROOT={shlex.quote(str(root.resolve()))}")
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """`recseg train`."""
+    given = {key: value for key, value in vars(arguments).items() if value is not None and key not in ("run", "argv")}
+    if arguments.resume is not None:
+        extra = sorted(given.keys() - {"resume"})
+        if extra:
+            raise RecsegError(
+                f"--resume: goes on exactly as the run began, so --{extra[0].replace('_', '-')} has no place"
+            )
+        if not arguments.resume.is_dir():
+            raise RecsegError(f"{arguments.resume}: no such run folder")
+        from recseg.training import resume
+
+        file = resume(arguments.resume)
+    else:
+        if arguments.out is None:
+            raise RecsegError("--out: expected a folder for the run")
+        _new_folder(arguments.out, "--out")
+        from recseg.training import TrainConfig
+        from recseg.training import train as run
+
+        del given["out"]
+        file = run(TrainConfig(**given), arguments.out)
+    folder, data = file.parent, shlex.quote(arguments.data or "…")
+    print(f"weights: {file}")
+    print(f"next: recseg evaluate --weights {shlex.quote(str(folder))} --data {data} --split val")
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """`recseg evaluate`."""
+    from recseg.checkpoints import load
+    from recseg.data import open_dataset
+    from recseg.evaluation import evaluate as score
+    from recseg.training import choose_device
+
+    if arguments.json is not None:
+        _writable(arguments.json)
+    device = choose_device(arguments.device)
+    dataset = open_dataset(arguments.data, arguments.split)
+    if arguments.limit is not None:
+        for files in (dataset.ids, dataset.image_paths, dataset.mask_paths):
+            del files[arguments.limit :]
+    model: Any = load(arguments.weights, device)
+    scores = score(model, dataset, progress=sys.stderr.isatty())
+    print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"))
+    if arguments.json is not None:
+        from recseg.results import write_result
+
+        seed = model.metadata.get("seed")
+        command = ["recseg", *arguments.argv]
+        write_result(arguments.json, scores, command=command, seed=seed, data=arguments.data, split=arguments.split)
+        print(f"written: {arguments.json}")
+
+
+def score_table(scores: dict[str, Any], title: str) -> str:
+    """The three protocols, one under the other: their figures are never to be compared with each other."""
+
+    def percent(value: float | None) -> str:
+        return "   –" if value is None or math.isnan(value) else f"{100 * value:4.1f}"
+
+    lines = [
+        f"{title}, {scores['images']} pictures",
+        f"VOC    mIoU {percent(scores['miou'])} %   pixel accuracy {percent(scores['pixel_accuracy'])} %",
+    ]
+    classes = [f"{name:<16}{percent(value)}" for name, value in scores["iou_per_class"].items()]
+    rows = -(-len(classes) // 3)
+    lines += ["       " + "    ".join(classes[row::rows]) for row in range(rows)]
+    lines += [
+        f"Slot   accuracy {percent(scores['slot_accuracy'])} %   IoU of the hits {percent(scores['slot_iou'])} %",
+        f"Set    label-set F1 {percent(scores['label_set_f1'])} %   "
+        f"count accuracy {percent(scores['count_accuracy'])} %   steps a picture {scores['mean_steps']:.2f}",
+    ]
+    return "\n".join(lines)
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """`recseg predict`."""
+    from recseg.checkpoints import load
+    from recseg.data.images import read_image
+    from recseg.files import atomic_write
+    from recseg.plotting import overlay, save_gif
+    from recseg.prediction import predict as segment
+    from recseg.training import choose_device
+
+    for path in arguments.images:
+        read_image(path)  # decoded here for nothing but the error: the tenth being bad should not cost nine
+    stems = unique_stems(arguments.images)
+    kinds = {"overlay": "-overlay.png", "labels": "-labels.png"} | ({"gif": ".gif"} if arguments.gif else {})
+    inputs = {path.resolve() for path in arguments.images}
+    for stem in stems:
+        for end in kinds.values():
+            if (arguments.out / (stem + end)).resolve() in inputs:
+                raise RecsegError(f"{arguments.out / (stem + end)}: is one of the pictures, and would be overwritten")
+    _folder(arguments.out, "--out")
+    if arguments.json is not None:
+        _writable(arguments.json)
+    device = choose_device(arguments.device)
+    model = load(arguments.weights, device)
+
+    report = []
+    for path, stem in zip(arguments.images, stems, strict=True):
+        picture = read_image(path)
+        found = segment(picture, model)
+        files = {kind: arguments.out / (stem + end) for kind, end in kinds.items()}
+        with atomic_write(files["overlay"]) as temporary:
+            overlay(picture, found.labels, found.palette).save(temporary, format="PNG")
+        found.save_labels(files["labels"])
+        if arguments.gif:
+            save_gif(found, picture, files["gif"])
+        report.append({"file": str(path), **found.to_dict(), **{kind: str(file) for kind, file in files.items()}})
+        print(f"{path}  →  {', '.join(str(file) for file in files.values())}")
+        print("\n".join(_step_lines(found)))
+    if arguments.json is not None:
+        with atomic_write(arguments.json) as temporary:
+            temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"written: {arguments.json}")
+
+
+def _step_lines(found: "Prediction") -> Iterable[str]:
+    for number, step in enumerate(found.steps, 1):
+        yield f"  {number}  {step.name:<16} {step.probability:6.1%}   covers {step.area:6.1%}"
+    if not found.steps:
+        yield "  –  nothing but background"
+    if found.stop_probability is not None:
+        yield f"     stop             {found.stop_probability:6.1%}"
+
+
+def unique_stems(paths: Iterable[Path]) -> list[str]:
+    """A name for the outputs of each picture: its stem, with -2, -3 … where two would write the same files."""
+    taken: set[str] = set()
+    stems: list[str] = []
+    for path in paths:
+        stem, number = path.stem, 1
+        while stem.casefold() in taken:  # some file systems do not tell A from a
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def video(arguments: argparse.Namespace) -> None:
+    """`recseg video`."""
+    from recseg.checkpoints import load
+    from recseg.training import choose_device
+    from recseg.video import open_clip, segment_video
+
+    open_clip(arguments.source)  # a misspelt name is found before the weights are read
+    _writable(arguments.out)
+    device = choose_device(arguments.device)
+    model = load(arguments.weights, device)
+
+    def progress(done: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{done} frames", end="", file=sys.stderr, flush=True)
+
+    count = segment_video(
+        arguments.source,
+        model,
+        arguments.out,
+        every=arguments.every,
+        max_frames=arguments.max_frames,
+        progress=progress,
+    )
+    print(f"{arguments.out}: {count} frames")
+
+
+def weights(arguments: argparse.Namespace) -> None:
+    """`recseg weights`."""
+    from recseg.registry import published_weights
+
+    entries = published_weights()
+    if arguments.json:
+        print(json.dumps(entries, indent=2))
+        return
+    if not entries:
+        print("nothing is published with this installation: train, and give the run's folder to --weights")
+        return
+    rows = [("name", "data", "mIoU", "size", "sha256")]
+    for entry in entries:
+        score = entry.get("miou")
+        where = " ".join(str(entry[key]) for key in ("data", "split") if key in entry)
+        rows.append(
+            (
+                entry["name"],
+                where,
+                "–" if score is None else f"{100 * score:.1f} %",
+                f"{entry.get('bytes', 0) / 1e6:.1f} MB",
+                entry["sha256"][:12],
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+# What is checked before the work, so that hours of it are not lost to a misspelt path
+
+
+def _folder(path: Path, option: str) -> None:
+    """An output folder: absent (made later, when there is something to put in it), or a folder that can be written."""
+    for parent in (path, *path.absolute().parents):
+        if parent.exists():
+            if not parent.is_dir():
+                raise RecsegError(
+                    f"{option} {path}: {'is' if parent == path else f'{parent} is'} a file, expected a folder"
+                )
+            if not os.access(parent, os.W_OK):
+                raise RecsegError(f"{option} {path}: cannot be written (permission denied)")
+            return
+
+
+def _new_folder(path: Path, option: str) -> None:
+    _folder(path, option)
+    if path.is_dir() and any(path.iterdir()):
+        raise RecsegError(f"{option} {path}: is not empty, expected a new or empty folder")
+
+
+def _writable(path: Path) -> None:
+    """An output file: not a folder, and its folder can be written."""
+    if path.is_dir():
+        raise RecsegError(f"{path}: is a folder, expected the name of a file")
+    _folder(path.absolute().parent, "folder")

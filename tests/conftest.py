@@ -1,0 +1,89 @@
+"""What several test files share: a data set of four tiny pictures, and tiny networks that were never trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recseg.checkpoints import save_weights
+from recseg.classes import VOC_CLASSES, VOID, palette
+from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.unet import UNet, UNetConfig
+
+HEIGHT, WIDTH = 32, 48
+TINY: dict[str, Any] = {"encoder_widths": (4, 6, 8), "decoder_widths": (8,)}
+
+
+def save_indexed(labels: np.ndarray, path: Path) -> None:
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette(palette().tobytes())
+    image.save(path)
+
+
+@pytest.fixture
+def tiny_voc(tmp_path: Path) -> Path:
+    """A folder in VOC's layout: four pictures of 32×48, two in train, two in val; every mask has class 1 to 4 and void."""
+    root = tmp_path / "tiny_voc"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for index in range(4):
+        pixels = generator.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "JPEGImages" / f"tiny_{index}.jpg")
+        labels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+        labels[4:20, 4:24] = index + 1
+        labels[20:22, 4:24] = VOID
+        save_indexed(labels, root / "SegmentationClass" / f"tiny_{index}.png")
+    (root / "ImageSets/Segmentation/train.txt").write_text("tiny_0\ntiny_1\n")
+    (root / "ImageSets/Segmentation/val.txt").write_text("tiny_2\ntiny_3\n")
+    return root
+
+
+def recurrent_model(**options: Any) -> RecurrentUNet:
+    """A recurrent network of a few thousand weights that always runs `max_steps` steps."""
+    torch.manual_seed(0)
+    model = RecurrentUNet(RecurrentUNetConfig(**TINY, hidden=8, reduced=8, grid=4, **{"max_steps": 3} | options))
+    torch.nn.init.constant_(model.stop.bias, -8.0)
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_recurrent(tmp_path: Path) -> Path:
+    """A weight file of `recurrent_model`."""
+    path = tmp_path / "recurrent.safetensors"
+    save_weights(path, recurrent_model(), classes=VOC_CLASSES, image_size=32, metadata={"seed": 0})
+    return path
+
+
+@pytest.fixture
+def tiny_dense(tmp_path: Path) -> Path:
+    """A weight file of a dense network of a few thousand weights."""
+    torch.manual_seed(0)
+    path = tmp_path / "dense.safetensors"
+    save_weights(path, UNet(UNetConfig(**TINY)), classes=VOC_CLASSES, image_size=32, metadata={})
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A picture of 40×56 in two flat halves."""
+    pixels = np.zeros((40, 56, 3), dtype=np.uint8)
+    pixels[:, :28] = (200, 30, 30)
+    pixels[:, 28:] = (20, 90, 220)
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, bytes | None]]:
+    """Everything under a folder: name → content, None for a folder. Equal before and after: nothing was touched."""
+
+    def take(root: Path) -> dict[str, bytes | None]:
+        return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
+
+    return take

@@ -1,0 +1,154 @@
+"""One picture in, steps and a label map at its own size out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY, recurrent_model
+from PIL import Image
+
+import recseg
+from recseg.classes import VOC_CLASSES, palette
+from recseg.errors import RecsegError
+from recseg.fusion import fuse
+from recseg.prediction import as_image, predict, prepare
+from recseg.recurrent_unet import RecurrentOutput
+from recseg.unet import UNet, UNetConfig
+
+
+class Scripted(torch.nn.Module):
+    """Answers every picture with two steps: the left half is a cat, the lower half a dog; then it stops."""
+
+    classes = VOC_CLASSES
+    image_size = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, images: torch.Tensor) -> RecurrentOutput:
+        assert not self.training
+        self.seen.append(tuple(images.shape))
+        height, width = images.shape[-2:]
+        masks = torch.full((2, height // 2, width // 2), -20.0)
+        masks[0, :, : width // 4] = 20
+        masks[1, height // 4 :] = 20
+        classes = torch.zeros(2, 20)
+        classes[0, 8 - 1] = 9  # cat
+        classes[1, 12 - 1] = 8  # dog
+        steps = torch.arange(2)
+        stop = torch.tensor([[-4.0, -3.0, 2.0, 5.0]])
+        lengths = torch.tensor([2])
+        return RecurrentOutput(masks, classes, stop, torch.zeros(2).long(), steps, lengths, None, (height, width))
+
+
+def test_steps_say_class_probability_stop_mask_and_area_at_the_pictures_size() -> None:
+    model = Scripted()
+    found = predict(np.zeros((40, 60, 3), dtype=np.uint8), model)
+    assert model.seen == [(1, 3, 16, 24)]  # short side as the model wants it, shape kept
+    assert [(step.class_id, step.name) for step in found.steps] == [(8, "cat"), (12, "dog")]
+    cat, dog = found.steps
+    assert cat.mask.shape == (40, 60) and cat.mask.dtype == bool
+    assert cat.mask[:, :30].all() and not cat.mask[:, 30:].any()
+    assert cat.area == cat.mask.mean() == 0.5
+    assert cat.probability == pytest.approx(float(torch.softmax(torch.tensor([9.0] + [0.0] * 19), 0)[0]))
+    assert dog.stop_probability == pytest.approx(float(torch.sigmoid(torch.tensor(-3.0))))
+    assert found.stop_probability == pytest.approx(float(torch.sigmoid(torch.tensor(2.0))))  # the one that ended it
+    assert found.labels.shape == (40, 60) and found.labels.dtype == np.uint8
+    assert set(np.unique(found.labels)) == {0, 8, 12}
+    assert (found.labels[:20, 30:] == 0).all() and (found.labels[20:, 30:] == 12).all()
+
+
+def test_label_map_is_the_fusion_at_the_pictures_size() -> None:
+    model, picture = recurrent_model(), Image.new("RGB", (75, 50), (90, 160, 40))
+    with torch.inference_mode():
+        expected = fuse(model(prepare(picture, model).unsqueeze(0)), size=(50, 75))[0]
+    assert np.array_equal(predict(picture, model).labels, expected.numpy())
+
+
+def test_dense_network_lists_its_classes_by_area() -> None:
+    torch.manual_seed(3)
+    model = UNet(UNetConfig(**TINY)).eval()
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    found = predict(pixels, model)
+    with torch.inference_mode():
+        logits = F.interpolate(model(prepare(as_image(pixels), model)[None]), (33, 47), mode="bilinear")[0]
+    probability, labels = logits.softmax(0).max(0)
+    assert np.array_equal(found.labels, labels.numpy())
+    areas = [step.area for step in found.steps]
+    assert areas == sorted(areas, reverse=True) and min(areas) >= 0.004
+    expected = {k for k in range(1, 21) if (labels == k).float().mean() >= 0.004}
+    assert {step.class_id for step in found.steps} == expected
+    first = found.steps[0]
+    assert first.probability == pytest.approx(float(probability[labels == first.class_id].mean()), abs=1e-5)
+    assert first.stop_probability is None and found.stop_probability is None
+
+
+def test_every_kind_of_picture_gives_the_same_answer(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    file = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(file)
+    model = recurrent_model()
+    expected = predict(pixels, model).to_dict()
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    for picture in (file, str(file), Image.open(file), pixels / 255.0, tensor, tensor.float() / 255):
+        assert predict(picture, model).to_dict() == expected
+
+
+def test_grey_and_transparent_pictures_are_read() -> None:
+    model = recurrent_model()
+    for mode in ("L", "RGBA", "P", "1"):
+        assert predict(Image.new(mode, (20, 16)), model).labels.shape == (16, 20)
+    assert predict(np.zeros((16, 20), dtype=np.uint8), model).labels.shape == (16, 20)
+
+
+@pytest.mark.parametrize(
+    ("picture", "word"),
+    [
+        (np.zeros((2, 3, 4, 5)), "shape"),
+        (np.zeros((0, 3, 3), dtype=np.uint8), "shape"),
+        (np.full((4, 4, 3), 255.0), r"\[0, 1\]"),
+        (np.full((4, 4, 3), np.nan), r"\[0, 1\]"),
+        (np.zeros((4, 4, 3), dtype=np.int64), "int64"),
+        (torch.zeros(4, 4, 3), "shape"),
+    ],
+)
+def test_what_is_no_picture_is_refused(picture: object, word: str) -> None:
+    with pytest.raises(RecsegError, match=word):
+        as_image(picture)  # type: ignore[arg-type]
+
+
+def test_training_mode_is_put_back() -> None:
+    model = recurrent_model().train()
+    predict(np.zeros((16, 16, 3), dtype=np.uint8), model)
+    assert model.training
+
+
+def test_a_network_of_fixed_size_gets_its_square() -> None:
+    model = Scripted()
+    model.input_size = 24  # type: ignore[assignment]
+    found = predict(Image.new("RGB", (60, 40)), model)
+    assert model.seen == [(1, 3, 24, 24)] and found.labels.shape == (40, 60)
+
+
+def test_nothing_but_background_is_an_answer() -> None:
+    model = recurrent_model()
+    torch.nn.init.constant_(model.stop.bias, 9.0)
+    found = predict(np.zeros((16, 16, 3), dtype=np.uint8), model)
+    assert found.steps == [] and not found.labels.any() and found.stop_probability > 0.9  # type: ignore[operator]
+
+
+def test_to_dict_is_json_and_labels_are_an_indexed_png(tmp_path: Path) -> None:
+    found = recseg.predict(np.zeros((40, 60, 3), dtype=np.uint8), Scripted())
+    report = json.loads(json.dumps(found.to_dict()))
+    assert (report["height"], report["width"]) == (40, 60)
+    assert set(report["steps"][0]) == {"class", "class_id", "probability", "stop_probability", "area"}
+    found.save_labels(tmp_path / "labels.png")
+    with Image.open(tmp_path / "labels.png") as image:
+        assert image.mode == "P" and np.array_equal(np.asarray(image), found.labels)
+        colours = np.asarray(image.getpalette()).reshape(-1, 3)
+        assert np.array_equal(colours[:21], palette()[:21])
