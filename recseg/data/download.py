@@ -262,7 +262,11 @@ def _locked(path: Path) -> Iterator[None]:
                 print(f"waiting for another process that downloads {path.stem}", file=sys.stderr)
                 _lock(stream, wait=True)
             # The one before may have deleted the file while we waited: ours is then a lock on nothing, so once more.
-            if not path.exists() or not os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+            try:
+                ours = os.path.samestat(os.fstat(stream.fileno()), path.stat())
+            except FileNotFoundError:
+                ours = False
+            if not ours:
                 continue
             try:
                 yield

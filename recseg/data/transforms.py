@@ -28,9 +28,9 @@ class TrainTransform:
     """
 
     def __init__(self, size: int, scale: tuple[float, float], jitter: float, flip: bool) -> None:
-        if size < 1 or not 0 < scale[0] <= scale[1] or not 0 <= jitter < 1:
+        if size < 2 or not 0 < scale[0] <= scale[1] or not 0 <= jitter < 1:
             raise RecsegError(
-                f"size {size}, scale {scale}, jitter {jitter}: expected size >= 1, "
+                f"size {size}, scale {scale}, jitter {jitter}: expected size >= 2, "
                 "0 < scale[0] <= scale[1] and 0 <= jitter < 1"
             )
         self.size, self.scale, self.jitter, self.flip = size, scale, jitter, flip
@@ -77,8 +77,8 @@ class EvalTransform:
     """The picture with its short side at `size`; labels stay as they are, since VOC is scored at full resolution."""
 
     def __init__(self, size: int | None) -> None:
-        if size is not None and size < 1:
-            raise RecsegError(f"size {size}: expected at least 1 pixel")
+        if size is not None and size < 2:
+            raise RecsegError(f"size {size}: expected at least 2 pixels")
         self.size = size
 
     def __call__(self, sample: Sample) -> Sample:
@@ -128,7 +128,7 @@ def nearest(labels: Tensor, height: int, width: int) -> Tensor:
 
 def _span(length: int, factor: float, size: int, place: float) -> tuple[int, int, int, int]:
     """Along one axis: (first pixel, pixels) taken from the picture, (first pixel, pixels) filled in the crop."""
-    scaled = max(1, round(length * factor))
+    scaled = max(2, round(length * factor))  # torch 2.11 resizes uint8 wrongly to a width of 1
     if scaled <= size:  # all of it fits: it stands anywhere in the crop
         return 0, length, int(place * (size - scaled + 1)), scaled
     taken = min(length, max(1, round(size / factor)))
