@@ -1,0 +1,254 @@
+"""The recurrent U-Net: encode the image once, unroll a ConvLSTM in the bottleneck, emit one mask and one class a step.
+
+Chapter 4 of the book explains this file. The idea of a recurrence that emits one object after another and learns when to
+stop: Romera-Paredes and Torr, "Recurrent instance segmentation", ECCV 2016, and Salvador et al., "Recurrent neural networks
+for semantic instance segmentation", 2017; here a step is a *class* that is present. Masks as a product of a query and a
+pixel embedding: Cheng et al., "MaskFormer", NeurIPS 2021.
+
+Three economies, each exact: the input's half of the gates is computed once (`ConvLSTMCell.input_gates`), the skips' half of
+the decoder is computed once (`DecoderBlock.project_skip`), and only live (image, step) pairs get a mask, packed in one batch.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recseg.convlstm import ConvLSTMCell, State
+from recseg.errors import RecsegError
+from recseg.unet import Decoder, Encoder, UNetConfig
+
+
+@dataclass(frozen=True)
+class RecurrentUNetConfig(UNetConfig):
+    """Make-up of the recurrent model: that of its dense twin, and the recurrence.
+
+    Attributes:
+        hidden: channels of the ConvLSTM's state.
+        reduced: channels that the deepest features are reduced to before the ConvLSTM reads them.
+        grid: stride of the recurrence: its state has one cell for each grid×grid pixels.
+        max_steps: the most classes that an image can be given.
+        head: "embedding": the decoder runs once to a pixel embedding, a mask is its product with the step's query.
+            "decoder": the decoder runs for each live step, on that step's state (the published idea).
+        feedback: "coverage" tells each step what is claimed so far and which foreground is not; "none" does not.
+    """
+
+    hidden: int = 96
+    reduced: int = 96
+    grid: int = 16
+    max_steps: int = 5
+    head: str = "embedding"
+    feedback: str = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.head not in ("embedding", "decoder"):
+            raise RecsegError(f"head {self.head!r}: expected 'embedding' or 'decoder'")
+        if self.feedback not in ("none", "coverage"):
+            raise RecsegError(f"feedback {self.feedback!r}: expected 'none' or 'coverage'")
+        if self.feedback == "coverage" and self.head == "decoder":
+            raise RecsegError("feedback 'coverage': needs head 'embedding', whose coarse masks cost nothing")
+        if self.max_steps < 1:
+            raise RecsegError(f"max_steps {self.max_steps}: expected at least 1")
+
+
+class RecurrentOutput(NamedTuple):
+    """What is present, and nothing else: P live (image, step) pairs of a batch of B images, at most T steps each.
+
+    Attributes:
+        masks: (P, h, w) mask logits at the decoder's resolution.
+        classes: (P, C) logits over the C = num_classes − 1 foreground classes; column k is label k + 1.
+        stop: (B, T) logit that the sequence has ended before step t emits a mask. T ≤ max_steps: as many as were run.
+        sample: (P,) image of each pair, ascending.
+        step: (P,) step of each pair, 0-based, ascending within an image.
+        lengths: (B,) live steps of each image.
+        pixels: (B, num_classes, h, w) per-pixel logits, in training only, where the head has a pixel embedding.
+        size: (H, W) of the input.
+    """
+
+    masks: Tensor
+    classes: Tensor
+    stop: Tensor
+    sample: Tensor
+    step: Tensor
+    lengths: Tensor
+    pixels: Tensor | None
+    size: tuple[int, int]
+
+
+def live_pairs(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths (B,) → image and step of each live pair, (P,) each: [2, 1] gives images 0, 0, 1 and steps 0, 1, 0."""
+    sample = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)  # (P,)
+    first = torch.cumsum(lengths, 0) - lengths  # (B,) where each image's pairs begin
+    step = torch.arange(len(sample), device=lengths.device) - first[sample]  # (P,)
+    return sample, step
+
+
+def lengths_from_stop(stop: Tensor) -> Tensor:
+    """Steps before the first whose stop probability exceeds one half: (B, T) logits → (B,)."""
+    return (stop <= 0).long().cumprod(dim=1).sum(dim=1)
+
+
+class RecurrentUNet(nn.Module):
+    """One mask and one class a step, for the classes that are present.
+
+    Equations, for an image with features x on the recurrence's grid and pixel embedding E (d channels):
+
+        h_t, c_t = ConvLSTM(x, h_{t-1}, c_{t-1})
+        z_t      = relu(A [mean(h_t), max(h_t)])            what the state says, without place
+        stop_t   = ⟨b, z_t⟩                                 has the sequence ended?
+        m_t      = ⟨Q z_t, E⟩ / √d + upsample(⟨l, h_t⟩)     mask logits: what it looks like, and roughly where
+        k_t      = W (Σ σ(m_t) E / Σ σ(m_t))                class logits: E under the mask, read by the classifier W
+
+    W is the same linear map that classifies single pixels in training. So a step's class learns as fast as a dense head
+    does, and yet no map of num_classes channels exists at inference.
+    """
+
+    kind = "recurrent"
+
+    def __init__(self, config: RecurrentUNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or RecurrentUNetConfig()
+        self.num_classes = config.num_classes
+        self.max_steps = config.max_steps
+        self.encoder = Encoder(config.encoder, config.encoder_widths)
+        channels, strides = self.encoder.channels, self.encoder.strides
+        if config.grid not in strides[1:]:
+            raise RecsegError(f"grid {config.grid}: expected a stride of the encoder, one of {strides[1:]}")
+        self.level = strides.index(config.grid)  # the encoder's map of the recurrence's resolution
+        blocks = len(config.decoder_widths)
+        finest = len(channels) - 1 - blocks  # the encoder's map of the decoder's output resolution
+        if finest >= self.level:
+            raise RecsegError(f"grid {config.grid}: expected coarser than the decoder's output, 1/{strides[finest]}")
+
+        if config.head == "embedding":
+            start, inputs, widths = len(channels) - 1, channels[-1], config.decoder_widths
+            beside = widths[-1]  # the ConvLSTM reads the pixel embedding beside the deepest features
+        else:
+            start, inputs = self.level, config.hidden
+            widths = config.decoder_widths[finest - self.level :]  # the blocks finer than the grid
+            beside = channels[self.level]
+        self.skip_levels = range(start - 1, start - 1 - len(widths), -1)  # coarse to fine
+        self.decoder = Decoder(inputs, [channels[level] for level in self.skip_levels], widths)
+
+        self.reduce = nn.Conv2d(channels[-1], config.reduced, 1)
+        self.cell = ConvLSTMCell(config.reduced + beside, config.hidden)
+        self.summary = nn.Linear(2 * config.hidden, config.hidden)  # A
+        self.stop = nn.Linear(config.hidden, 1)  # b
+        if config.head == "embedding":
+            self.query = nn.Linear(config.hidden, self.decoder.channels)  # Q
+            self.location = nn.Conv2d(config.hidden, 1, 1)  # l
+            self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)  # W
+        else:
+            self.mask = nn.Conv2d(self.decoder.channels, 1, 1)
+            self.classifier = nn.Conv2d(config.hidden, config.num_classes - 1, 1)
+        if config.feedback == "coverage":
+            self.feedback = nn.Conv2d(2, 4 * config.hidden, 3, padding=1, bias=False)
+
+    def forward(self, images: Tensor, lengths: Tensor | None = None) -> RecurrentOutput:
+        """Segment images.
+
+        Args:
+            images: (B, 3, H, W) RGB floats in [0, 1], any H and W.
+            lengths: (B,) true number of classes of each image, in training: these steps get masks, and the step after them
+                gets its stop logit. None: the learned stop decides.
+        """
+        features = self.encoder(images)
+        projected = self.decoder.project_skips([features[level] for level in self.skip_levels])
+        grid_size = features[self.level].shape[-2:]
+        if self.config.head == "embedding":
+            embedding = self.decoder(features[-1], projected)  # (B, d, h, w)
+            beside = F.adaptive_avg_pool2d(embedding, grid_size)  # (B, d, gh, gw)
+        else:
+            embedding, beside = None, features[self.level]
+        deepest = F.interpolate(self.reduce(features[-1]), size=grid_size, mode="bilinear", align_corners=False)
+        gates_x = self.cell.input_gates(torch.cat([deepest, beside], dim=1))  # (B, 4·hidden, gh, gw), once
+
+        states = self._unroll(gates_x, beside, lengths)  # T × (B, hidden, gh, gw)
+        summaries = [self._summarise(state) for state in states]
+        stop = torch.stack([self.stop(z).squeeze(1) for z in summaries], dim=1)  # (B, T)
+        if lengths is None:
+            lengths = lengths_from_stop(stop)
+        else:
+            lengths = lengths.clamp(max=self.max_steps)
+        sample, step = live_pairs(lengths)
+
+        # Only live pairs from here on: (T, B, …) indexed by (step, sample) gives (P, …).
+        state = torch.stack(states)[step, sample]  # (P, hidden, gh, gw)
+        if embedding is not None:
+            queries = self.query(torch.stack(summaries)[step, sample])  # (P, d)
+            masks, classes = self._read_embedding(embedding, queries, state, sample)
+            pixels = self.classifier(embedding) if self.training else None  # (B, num_classes, h, w)
+        else:
+            decoded = self.decoder(state, projected, sample)  # (P, d, h, w)
+            masks, pixels = self.mask(decoded).squeeze(1), None  # (P, h, w)
+            classes = self.classifier(state).amax(dim=(2, 3))  # (P, C): where the state speaks loudest for a class
+        return RecurrentOutput(
+            masks, classes, stop, sample, step, lengths, pixels, (images.shape[-2], images.shape[-1])
+        )
+
+    def _unroll(self, gates_x: Tensor, embedding_grid: Tensor, lengths: Tensor | None) -> list[Tensor]:
+        """Run the recurrence: gates of the input (B, 4·hidden, gh, gw) → the state h_t of each step, at most max_steps."""
+        steps = self.max_steps
+        if lengths is not None:  # the longest image, and one more step that should stop it
+            steps = min(steps, int(lengths.max()) + 1)
+        state: State = self.cell.zero_state(gates_x)
+        running = torch.ones(len(gates_x), dtype=torch.bool, device=gates_x.device)
+        coverage = _Coverage(self, embedding_grid) if self.config.feedback == "coverage" else None
+        states = []
+        for _ in range(steps):
+            gates = gates_x if coverage is None else gates_x + self.feedback(coverage.planes())
+            state = self.cell.step(gates, state)
+            states.append(state[0])
+            if coverage is not None:
+                coverage.claim(state[0])
+            # Asking costs a round trip to a GPU, where a step costs less than that: stop early on the CPU alone.
+            if lengths is None and gates_x.device.type == "cpu" and not torch.compiler.is_compiling():
+                running = running & (self.stop(self._summarise(state[0])).squeeze(1) <= 0)
+                if not running.any():
+                    break
+        return states
+
+    def _summarise(self, state: Tensor) -> Tensor:
+        """z_t: (B, hidden, gh, gw) → (B, hidden)."""
+        pooled = torch.cat([state.mean(dim=(2, 3)), state.amax(dim=(2, 3))], dim=1)  # (B, 2·hidden)
+        return F.relu(self.summary(pooled))
+
+    def _read_embedding(
+        self, embedding: Tensor, queries: Tensor, state: Tensor, sample: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Masks (P, h, w) and classes (P, C) of live pairs, from E (B, d, h, w), queries (P, d), states (P, hidden, …)."""
+        height, width = embedding.shape[-2:]
+        pixels = embedding.flatten(2).index_select(0, sample)  # (P, d, h·w)
+        look = torch.bmm(queries.unsqueeze(1), pixels) / math.sqrt(queries.shape[1])  # (P, 1, h·w)
+        place = F.interpolate(self.location(state), size=(height, width), mode="bilinear", align_corners=False)
+        logits = look + place.flatten(2)  # (P, 1, h·w)
+        weight = logits.sigmoid()
+        weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-6)
+        pooled = torch.bmm(pixels, weight.transpose(1, 2))  # (P, d, 1)
+        scores = self.classifier(pooled.unsqueeze(3)).flatten(1)  # (P, num_classes)
+        return logits.view(-1, height, width), scores[:, 1:]  # a step is never background
+
+
+class _Coverage:
+    """What the steps so far have claimed, on the recurrence's grid (full resolution would break the packing)."""
+
+    def __init__(self, model: RecurrentUNet, embedding: Tensor) -> None:
+        self.model = model
+        self.embedding = embedding  # (B, d, gh, gw)
+        # The per-pixel classifier on a few hundred cells: how sure is it that there is something?
+        self.foreground = 1 - model.classifier(embedding).softmax(dim=1)[:, :1]  # (B, 1, gh, gw)
+        self.free = torch.ones_like(self.foreground)  # share of each cell that no step has claimed
+
+    def planes(self) -> Tensor:
+        """(B, 2, gh, gw): what is claimed, and the foreground that is not."""
+        return torch.cat([1 - self.free, self.foreground * self.free], dim=1)
+
+    def claim(self, state: Tensor) -> None:
+        """Add the coarse mask of a step's state (B, hidden, gh, gw)."""
+        query = self.model.query(self.model._summarise(state))  # (B, d)
+        look = torch.einsum("bd,bdhw->bhw", query, self.embedding).unsqueeze(1) / math.sqrt(query.shape[1])
+        self.free = self.free * (1 - (look + self.model.location(state)).sigmoid())

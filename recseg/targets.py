@@ -1,0 +1,146 @@
+"""From a label map to a sequence of (mask, class) and back, and which step is to learn which target.
+
+Chapter 5 of the book explains this file. A label map says for each pixel which class it has; a recurrence says one class
+after the other. The two hold the same facts as long as an image has no more classes than the sequence has steps.
+"""
+
+import itertools
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recseg.classes import BACKGROUND, VOID
+from recseg.errors import RecsegError
+
+ORDERS = ("matched", "class", "area")  # matched: no order of its own, each step takes the target that fits it best
+
+
+class TargetSequence(NamedTuple):
+    """The classes of B images, one a step, at most T each.
+
+    Attributes:
+        classes: (B, T) label of each step; 0 where the image has no more.
+        lengths: (B,) classes of each image.
+        labels: (B, H, W) the label maps, without the classes that found no place.
+        valid: (B, H, W) False at void pixels, which are neither trained on nor scored.
+    """
+
+    classes: Tensor
+    lengths: Tensor
+    labels: Tensor
+    valid: Tensor
+
+    @property
+    def masks(self) -> Tensor:
+        """(B, T, H, W) bool: where each step's class is; all False where the image has no more."""
+        step = self.classes[:, :, None, None]  # (B, T, 1, 1)
+        return (self.labels[:, None] == step) & (step != BACKGROUND)
+
+
+def class_areas(labels: Tensor, num_classes: int) -> Tensor:
+    """Pixels of each label, void left out: (B, H, W) → (B, num_classes).
+
+    Raises:
+        RecsegError: a label that is neither void nor below num_classes.
+    """
+    flat = labels.flatten(1).long()  # (B, H·W)
+    wrong = (flat != VOID) & ((flat < 0) | (flat >= num_classes))
+    if wrong.any():
+        raise RecsegError(f"label {int(flat[wrong][0])}: expected 0 to {num_classes - 1}, or {VOID} for void")
+    flat = flat.where(flat != VOID, num_classes)  # void into a bin of its own, which is cut off
+    areas = torch.zeros(len(flat), num_classes + 1, dtype=torch.long, device=labels.device)
+    areas.scatter_add_(1, flat, torch.ones_like(flat))
+    return areas[:, :num_classes]
+
+
+def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str = "class") -> TargetSequence:
+    """Split label maps into one target a class.
+
+    Args:
+        labels: (B, H, W) integer label maps, 255 where void.
+        max_steps: T. An image with more classes keeps its T largest; a warning counts what was dropped.
+        num_classes: labels, background included.
+        order: "class": ascending label; "area": largest first; "matched": ascending label too, for `match` to reorder.
+    """
+    if order not in ORDERS:
+        raise RecsegError(f"order {order!r}: expected one of {', '.join(ORDERS)}")
+    areas = class_areas(labels, num_classes)[:, 1:]  # (B, C) foreground only
+    steps = min(max_steps, areas.shape[1])
+    # Stable: of two classes of one size the lower label comes first, on every machine.
+    largest, columns = areas.sort(dim=1, descending=True, stable=True)
+    classes = (columns + 1).where(largest > 0, BACKGROUND)  # (B, C)
+    dropped = classes[:, steps:]
+    classes = classes[:, :steps]  # (B, T)
+    if dropped.any():
+        labels = _forget(labels, dropped)
+        warnings.warn(
+            f"{int((dropped > 0).sum())} classes of {int((dropped > 0).any(dim=1).sum())} images were dropped: "
+            f"they have more than {max_steps} classes, the largest stay",
+            stacklevel=2,
+        )
+    lengths = (classes > 0).sum(dim=1)
+    if order != "area":
+        classes = classes.where(classes > 0, num_classes).sort(dim=1).values  # the empty steps last
+        classes = classes.where(classes < num_classes, BACKGROUND)
+    if steps < max_steps:
+        classes = torch.nn.functional.pad(classes, (0, max_steps - steps), value=BACKGROUND)
+    return TargetSequence(classes, lengths, labels, labels != VOID)
+
+
+def _forget(labels: Tensor, dropped: Tensor) -> Tensor:
+    """Void the pixels of dropped classes (B, K), 0 for none: they are not background, and nothing else is asked of them."""
+    for column in dropped.T:  # (B,)
+        gone = (labels == column[:, None, None]) & (column[:, None, None] != BACKGROUND)
+        labels = labels.masked_fill(gone, VOID)
+    return labels
+
+
+def to_labels(sequence: TargetSequence) -> Tensor:
+    """The label maps (B, H, W) that a sequence describes: the inverse of `to_sequence` for up to T classes an image."""
+    labels = (sequence.masks * sequence.classes[:, :, None, None]).sum(dim=1)  # (B, H, W): masks do not overlap
+    return labels.where(sequence.valid, VOID)
+
+
+def match(cost: Tensor, lengths: Tensor) -> Tensor:
+    """Which target each step learns: the assignment of least total cost (Kuhn, 1955).
+
+    Up to five steps all permutations are tried at once on the device: 120 sums beat a round trip to the host. Above that
+    SciPy's `linear_sum_assignment` solves each image.
+
+    Args:
+        cost: (B, T, T) of step (row) against target (column); only the first n×n of an image with n classes count.
+        lengths: (B,) classes of each image, at most T.
+
+    Returns:
+        (B, T) target of each step. A permutation of the first n; the steps after them keep their own number.
+
+    Raises:
+        RecsegError: a cost that counts is not finite (a diverged training).
+    """
+    batch, steps, _ = cost.shape
+    index = torch.arange(steps, device=cost.device)
+    alive = index < lengths[:, None]  # (B, T)
+    both = alive[:, :, None] & alive[:, None, :]  # (B, T, T)
+    if not cost[both].isfinite().all():
+        raise RecsegError("matching: a cost is not finite, the training has diverged; expected a lower learning rate")
+    if steps > 5:
+        return _match_on_host(cost, lengths)
+    # Steps that do not exist may only take targets that do not exist, and do so for free.
+    cost = cost.float().where(both, 0.0).masked_fill(alive[:, :, None] ^ alive[:, None, :], 1e9)
+    permutations = torch.tensor(list(itertools.permutations(range(steps))), device=cost.device)  # (T!, T)
+    # totals[b, k] = Σ_t cost[b, t, permutations[k, t]]
+    totals = cost[:, index, permutations].sum(dim=2)  # (B, T!)
+    best = permutations[totals.argmin(dim=1)]  # (B, T)
+    # argmin takes the first of equals and permutations come in ascending order, so idle steps keep their own number.
+    return best
+
+
+def _match_on_host(cost: Tensor, lengths: Tensor) -> Tensor:
+    from scipy.optimize import linear_sum_assignment
+
+    best = torch.arange(cost.shape[1]).repeat(len(cost), 1)  # (B, T)
+    for image, (matrix, length) in enumerate(zip(cost.float().cpu().numpy(), lengths.tolist(), strict=True)):
+        best[image, :length] = torch.from_numpy(linear_sum_assignment(matrix[:length, :length])[1])
+    return best.to(cost.device)

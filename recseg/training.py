@@ -1,0 +1,279 @@
+"""The training loop, from top to bottom as a reader would write it.
+
+Chapter 7 of the book explains this file. A run is a folder: `config.json` (what was asked for), `log.jsonl` (a line every few
+steps), `checkpoint.safetensors` (to go on from), `weights.safetensors` (the averaged model, to predict with).
+"""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from tqdm import tqdm
+
+from recseg.checkpoints import save_weights
+from recseg.data import open_dataset
+from recseg.data.folder import SegmentationFolder
+from recseg.data.stream import Batch, batches
+from recseg.data.transforms import train_transform
+from recseg.errors import RecsegError
+from recseg.files import atomic_write
+from recseg.losses import dense_loss, recurrent_loss
+from recseg.optimisation import ExponentialMovingAverage, parameter_groups, schedule, set_learning_rate
+from recseg.targets import class_areas, to_sequence
+from recseg.training_config import TrainConfig as TrainConfig
+from recseg.training_config import build_model, load_config, resolve, save_config
+from recseg.training_state import load_state, save_state
+
+LOG_EVERY = 20  # steps
+
+
+def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Path:
+    """Train a model from the start.
+
+    Args:
+        config: what to train; open choices are filled in and stored.
+        out: folder of the run; new or empty.
+        progress: show a bar.
+
+    Returns:
+        The weights to predict with, `out/weights.safetensors`.
+
+    Raises:
+        RecsegError: bad data or configuration, a folder in use, or a loss that is not finite.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to go on")
+    config = resolve(config)
+    dataset = training_data(config)  # before the folder is made: bad data leaves no trace
+    trainer = Trainer(config, dataset, out)
+    save_config(out / "config.json", trainer.config)
+    return trainer.run(progress)
+
+
+def resume(run: Path | str, *, progress: bool = True) -> Path:
+    """Go on with a run that was interrupted, exactly as if it had not been."""
+    run = Path(run)
+    config = load_config(run / "config.json")
+    trainer = Trainer(config, training_data(config), run)
+    if (run / "checkpoint.safetensors").exists():
+        trainer.restore()
+    return trainer.run(progress)
+
+
+def training_data(config: TrainConfig) -> SegmentationFolder:
+    """The split to train on, with its augmentation. VOC's larger list is taken where it is at hand."""
+    assert config.size is not None and config.scale is not None  # resolved
+    transform = train_transform(config.size, scale=config.scale)
+    if config.split is None and config.data == "voc":
+        with contextlib.suppress(RecsegError):
+            return open_dataset("voc", "train_aug", transform=transform)
+    return open_dataset(config.data, config.split or "train", transform=transform)
+
+
+def choose_device(name: str | None) -> torch.device:
+    """A device by name, or the fastest there is."""
+    if name is not None:
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise RecsegError(f"device {name!r}: not available here") from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """The 16-bit type to compute in, or None for 32 bits: 16 bits only pay where the hardware has them."""
+    if amp == "off":
+        return None
+    if amp == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        capable = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if capable else None
+    return torch.bfloat16 if amp == "bf16" else torch.float16
+
+
+def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig) -> dict[str, Tensor]:
+    """Loss terms of a batch: images (B, 3, S, S) in [0, 1], labels (B, S, S)."""
+    if model.kind == "dense":
+        return dense_loss(model.pixel_logits(images), labels)
+    if model.kind == "published":
+        from recseg.published import published_loss
+
+        masks, classes = model.forward_all(images)
+        sequence = to_sequence(labels, model.max_steps, num_classes=model.num_classes, order="class")
+        return published_loss(masks, classes, sequence.masks, sequence.classes, sequence.lengths)
+    present = (class_areas(labels, model.num_classes)[:, 1:] > 0).sum(dim=1)  # (B,)
+    lengths = present.clamp(max=model.max_steps)
+    return recurrent_loss(
+        model(images, lengths), labels, num_classes=model.num_classes, max_steps=model.max_steps, order=config.order
+    )
+
+
+class Trainer:
+    """State of a run between two steps: the models, the optimiser, and how far it got."""
+
+    def __init__(self, config: TrainConfig, dataset: SegmentationFolder, out: Path) -> None:
+        self.config, self.dataset, self.out = config, dataset, out
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.amp, self.device)
+        torch.manual_seed(config.seed)
+        limit = config.max_steps
+        if limit is None:
+            limit = 5 if config.data in ("voc", "pictograms") else max(1, dataset.max_classes_per_image)
+        self.model: Any = build_model(config, dataset.classes, limit)
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # what convolutions run fastest in
+        tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0
+        assert config.lr is not None
+        self.optimiser = torch.optim.AdamW(
+            parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
+        )
+        self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
+        self.average = ExponentialMovingAverage(self.model, config.ema)
+        self.step, self.seconds = 0, 0.0
+
+    def done(self) -> float:
+        """Share of the budget that is used up."""
+        if self.config.steps is not None:
+            return self.step / self.config.steps
+        assert self.config.minutes is not None
+        return self.seconds / (60 * self.config.minutes)
+
+    def run(self, progress: bool = True) -> Path:
+        """Train until the budget is used up; returns the path of the weights."""
+        config = self.config
+        assert config.batch_size is not None
+        workers = config.workers if config.workers is not None else _default_workers()
+        stream = batches(
+            self.dataset, config.batch_size, seed=config.seed, start=self.step, workers=workers,
+            pin=self.device.type == "cuda",
+        )  # fmt: skip
+        total = config.steps if config.steps is not None else None
+        bar = tqdm(total=total, initial=self.step, unit="step", disable=not progress, desc=f"train {config.model}")
+        saved = time.monotonic()
+        with _Interrupts() as interrupts, bar, _open_log(self.out / "log.jsonl", self.step) as log:
+            self.model.train()
+            while self.done() < 1:
+                started = time.monotonic()
+                terms = self.update(next(stream))
+                self.seconds += time.monotonic() - started
+                self.step += 1
+                bar.update()
+                if self.step % LOG_EVERY == 0 or self.done() >= 1:
+                    self._write(log, terms, bar)
+                if interrupts.asked or time.monotonic() - saved > config.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+                if interrupts.asked:
+                    raise KeyboardInterrupt(f"stopped after step {self.step}; go on with --resume {self.out}")
+            self.save()
+        return self.out / "weights.safetensors"
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """One step of gradient descent; returns the terms of the loss."""
+        config = self.config
+        images = batch.images.to(self.device, non_blocking=True).float() / 255  # (B, 3, S, S) in [0, 1]
+        images = images.contiguous(memory_format=torch.channels_last)
+        labels = batch.labels.to(self.device, non_blocking=True)  # (B, S, S)
+        factor = schedule(self.step, self.done(), warmup=config.warmup)
+        set_learning_rate(self.optimiser, factor)
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
+            terms = loss_of(self.model, images, labels, config)
+        if not bool(terms["loss"].isfinite()):
+            raise RecsegError(
+                f"step {self.step}: the loss is not finite; expected a lower --lr than {config.lr} "
+                f"(images {', '.join(batch.ids[:4])}, …)"
+            )
+        self.optimiser.zero_grad(set_to_none=True)
+        self.scaler.scale(terms["loss"]).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimiser)
+        nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.average.update(self.model, self.step)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def save(self) -> None:
+        """Write the checkpoint and the averaged weights."""
+        progress = {"step": self.step, "seconds": self.seconds}
+        save_state(
+            self.out / "checkpoint.safetensors", self.model, self.average.model, self.optimiser, self.scaler, progress
+        )
+        assert self.config.image_size is not None
+        about = {"data": self.config.data, "split": self.dataset.split, "seed": self.config.seed} | progress
+        save_weights(
+            self.out / "weights.safetensors",
+            self.average.model,
+            classes=self.dataset.classes,
+            image_size=self.config.image_size,
+            metadata=about,
+        )
+
+    def restore(self) -> None:
+        """Put the last checkpoint back in place."""
+        path = self.out / "checkpoint.safetensors"
+        progress = load_state(path, self.model, self.average.model, self.optimiser, self.scaler)
+        self.step, self.seconds = progress["step"], progress["seconds"]
+
+    def _write(self, log: Any, terms: dict[str, Tensor], bar: "tqdm[Any]") -> None:
+        values = {name: round(value.item(), 5) for name, value in terms.items()}
+        entry = {"step": self.step, "seconds": round(self.seconds, 2), "lr": self.optimiser.param_groups[0]["lr"]}
+        log.write(json.dumps(entry | values) + "\n")
+        log.flush()
+        left = f"{100 * min(1.0, self.done()):.0f} %" if self.config.steps is None else None
+        bar.set_postfix({"loss": f"{values['loss']:.3f}"} | ({"done": left} if left else {}))
+
+
+class _Interrupts:
+    """Ctrl-C and a polite kill end a run between two steps, where its state is whole."""
+
+    def __enter__(self) -> "_Interrupts":
+        self.asked = False
+        self.previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # signals are the main thread's alone
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(signal.SIGINT, self.previous[signal.SIGINT])  # a second Ctrl-C does not wait
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _open_log(path: Path, step: int) -> Iterator[Any]:
+    """The log, open to append, without the lines after `step`: those steps are about to be done again."""
+    kept = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off while being written
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(kept))
+    with open(path, "a") as stream:
+        yield stream
+
+
+def _default_workers() -> int:
+    """Readers beside the training: few, since on a CPU they take what the training needs."""
+    cores = os.cpu_count() or 1
+    return min(8, cores // 2) if torch.cuda.is_available() else min(2, cores // 2)
