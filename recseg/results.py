@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
@@ -23,10 +23,12 @@ from recseg.errors import RecsegError
 from recseg.files import atomic_write
 
 _CLONE = Path(__file__).resolve().parent.parent
-# A path that starts at the root, at home or above this folder; not a URL, nor a path within the project.
-_FOREIGN = re.compile(
-    r"(?<![\w.:/~*-])(?:~[\w.-]*|\.\.|[A-Za-z]:)?[/\\](?:[^\s/\\'\":;,=]+[/\\])*([^\s/\\'\":;,=]*)[/\\]?"
-)
+# Where a path from outside the project begins: at the root, at home, above this folder, on a drive of Windows.
+_START = r"(?:/|~[\w.-]*[/\\]|\.\.[/\\]|[A-Za-z]:[/\\])"
+_WHOLE = re.compile(rf"([\w-]+=)?{_START}.*", re.DOTALL)  # a word that is a path, or an option with one
+_WITHIN = re.compile(
+    rf"(?<![\w.:/~*\\-]){_START}[^\s'\":;,=]*"
+)  # in a sentence; neither a URL nor a path in the project
 
 
 def write_result(
@@ -55,11 +57,11 @@ def write_result(
     """
     if command is None:
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    typed = command if isinstance(command, str) else shlex.join(command)
+    words = shlex.split(command) if isinstance(command, str) else command
     commit, changed = _commit()
     complete = {
         **without_paths({**result, **details}),
-        "command": without_paths(typed),
+        "command": " ".join(_quoted(without_paths(word)) for word in words),
         "seed": seed,
         "commit": commit,
         "uncommitted_changes": changed,
@@ -79,8 +81,8 @@ def write_result(
 def without_paths(value: Any) -> Any:
     """`value` with every path from outside the project, in any string within, cut down to its last name.
 
-    >>> without_paths("recseg evaluate --weights /home/me/run --json data/results/voc.json")
-    'recseg evaluate --weights run --json data/results/voc.json'
+    >>> without_paths({"weights": "/home/me/run", "json": "data/results/voc.json"})
+    {'weights': 'run', 'json': 'data/results/voc.json'}
     """
     if isinstance(value, dict):
         return {key: without_paths(item) for key, item in value.items()}
@@ -88,7 +90,16 @@ def without_paths(value: Any) -> Any:
         return [without_paths(item) for item in value]
     if isinstance(value, os.PathLike):
         return without_paths(os.fspath(value))
-    return _FOREIGN.sub(lambda match: match[1], value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if match := _WHOLE.fullmatch(value):
+        return (match[1] or "") + PureWindowsPath(value).name  # knows both kinds of slash
+    return _WITHIN.sub(lambda match: PureWindowsPath(match[0]).name, value)
+
+
+def _quoted(word: str) -> str:
+    """A word as one types it: quoted only where a shell needs it (`shlex.quote` quotes `A=1` too)."""
+    return word if re.fullmatch(r"[^\s'\"\\$&|<>;()*?`#!]+", word) else shlex.quote(word)
 
 
 def versions() -> dict[str, str]:

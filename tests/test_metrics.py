@@ -134,7 +134,9 @@ def slot_reference(images: list[Any], num_classes: int, slots: int = 5) -> dict[
         pixels = [(y, x) for y in range(labels.shape[0]) for x in range(labels.shape[1])]
         values = {p: 0 if int(labels[p]) == 255 else int(labels[p]) for p in pixels}  # void as background
         true = [k for k in range(1, num_classes) if k in values.values()]
-        merged = {k: {p for c, m in zip(classes, masks, strict=True) if c == k for p in pixels if m[p]} for k in classes}
+        merged = {
+            k: {p for c, m in zip(classes, masks, strict=True) if c == k for p in pixels if m[p]} for k in classes
+        }
         predicted = sorted(merged)
         own = [k for i, k in enumerate(classes) if k not in classes[:i]]
         for slot in range(min(slots, len(true))):
