@@ -36,8 +36,8 @@ class RecurrentUNetConfig(UNetConfig):
         feedback: "coverage" tells each step what is claimed so far and which foreground is not; "none" does not.
     """
 
-    hidden: int = 96
-    reduced: int = 96
+    hidden: int = 64
+    reduced: int = 64
     grid: int = 16
     max_steps: int = 5
     head: str = "embedding"
@@ -55,13 +55,17 @@ class RecurrentUNetConfig(UNetConfig):
             raise RecsegError(f"max_steps {self.max_steps}: expected at least 1")
 
 
+ENDED = 30.0  # stop logit of steps that were never run: certainly over, and finite, so that sums stay numbers
+
+
 class RecurrentOutput(NamedTuple):
     """What is present, and nothing else: P live (image, step) pairs of a batch of B images, at most T steps each.
 
     Attributes:
         masks: (P, h, w) mask logits at the decoder's resolution.
         classes: (P, C) logits over the C = num_classes − 1 foreground classes; column k is label k + 1.
-        stop: (B, T) logit that the sequence has ended before step t emits a mask. T ≤ max_steps: as many as were run.
+        stop: (B, T) logit that the sequence has ended before step t emits a mask. T ≤ max_steps: as many as were run; an
+            image whose sequence had ended earlier was not run any further and holds `ENDED` there.
         sample: (P,) image of each pair, ascending.
         step: (P,) step of each pair, 0-based, ascending within an image.
         lengths: (B,) live steps of each image.
@@ -167,19 +171,21 @@ class RecurrentUNet(nn.Module):
         deepest = F.interpolate(self.reduce(features[-1]), size=grid_size, mode="bilinear", align_corners=False)
         gates_x = self.cell.input_gates(torch.cat([deepest, beside], dim=1))  # (B, 4·hidden, gh, gw), once
 
-        states = self._unroll(gates_x, beside, lengths)  # T × (B, hidden, gh, gw)
-        summaries = [self._summarise(state) for state in states]
-        stop = torch.stack([self.stop(z).squeeze(1) for z in summaries], dim=1)  # (B, T)
-        if lengths is None:
-            lengths = lengths_from_stop(stop)
-        else:
-            lengths = lengths.clamp(max=self.max_steps)
+        states, image, turn = self._unroll(gates_x, beside, lengths)  # (R, hidden, gh, gw), (R,), (R,)
+        summaries = self._summarise(states)  # (R, hidden)
+        steps = int(turn[-1]) + 1
+        stop = summaries.new_full((len(images), steps), ENDED)
+        stop[image, turn] = self.stop(summaries).squeeze(1)  # (B, T)
+        lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
         sample, step = live_pairs(lengths)
 
-        # Only live pairs from here on: (T, B, …) indexed by (step, sample) gives (P, …).
-        state = torch.stack(states)[step, sample]  # (P, hidden, gh, gw)
+        # Only live pairs from here on. `row` finds the state of a pair among those that were run.
+        row = torch.zeros(len(images), steps, dtype=torch.long, device=images.device)
+        row[image, turn] = torch.arange(len(image), device=images.device)
+        live = row[sample, step]  # (P,)
+        state = states[live]  # (P, hidden, gh, gw)
         if embedding is not None:
-            queries = self.query(torch.stack(summaries)[step, sample])  # (P, d)
+            queries = self.query(summaries[live])  # (P, d)
             masks, classes = self._read_embedding(embedding, queries, state, sample)
             pixels = self.classifier(embedding) if self.training else None  # (B, num_classes, h, w)
         else:
@@ -190,27 +196,45 @@ class RecurrentUNet(nn.Module):
             masks, classes, stop, sample, step, lengths, pixels, (images.shape[-2], images.shape[-1])
         )
 
-    def _unroll(self, gates_x: Tensor, embedding_grid: Tensor, lengths: Tensor | None) -> list[Tensor]:
-        """Run the recurrence: gates of the input (B, 4·hidden, gh, gw) → the state h_t of each step, at most max_steps."""
+    def _unroll(self, gates_x: Tensor, embedding_grid: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the recurrence from the gates of the input (B, 4·hidden, gh, gw), each image no longer than it needs.
+
+        Returns:
+            R states (R, hidden, gh, gw), one for each (image, step) that was run, with their image and their step (R,);
+            steps ascend.
+        """
         steps = self.max_steps
         if lengths is not None:  # the longest image, and one more step that should stop it
             steps = min(steps, int(lengths.max()) + 1)
+        image = torch.arange(len(gates_x), device=gates_x.device)  # which images still run
         state: State = self.cell.zero_state(gates_x)
-        running = torch.ones(len(gates_x), dtype=torch.bool, device=gates_x.device)
         coverage = _Coverage(self, embedding_grid) if self.config.feedback == "coverage" else None
-        states = []
-        for _ in range(steps):
+        # Asking a GPU which images go on costs a round trip, where a step costs less: there all run to the end.
+        asks = lengths is not None or (gates_x.device.type == "cpu" and not torch.compiler.is_compiling())
+        states, images = [], []
+        for step in range(steps):
             gates = gates_x if coverage is None else gates_x + self.feedback(coverage.planes())
             state = self.cell.step(gates, state)
             states.append(state[0])
+            images.append(image)
+            if step + 1 == steps:
+                break
             if coverage is not None:
                 coverage.claim(state[0])
-            # Asking costs a round trip to a GPU, where a step costs less than that: stop early on the CPU alone.
-            if lengths is None and gates_x.device.type == "cpu" and not torch.compiler.is_compiling():
-                running = running & (self.stop(self._summarise(state[0])).squeeze(1) <= 0)
-                if not running.any():
+            if asks:
+                if lengths is not None:
+                    goes_on = lengths[image] > step
+                else:
+                    goes_on = self.stop(self._summarise(state[0])).squeeze(1) <= 0
+                if not goes_on.any():
                     break
-        return states
+                if not goes_on.all():
+                    image, gates_x = image[goes_on], gates_x[goes_on]
+                    state = (state[0][goes_on], state[1][goes_on])
+                    if coverage is not None:
+                        coverage.keep(goes_on)
+        turn = torch.cat([torch.full_like(rows, step) for step, rows in enumerate(images)])  # (R,)
+        return torch.cat(states), torch.cat(images), turn
 
     def _summarise(self, state: Tensor) -> Tensor:
         """z_t: (B, hidden, gh, gw) → (B, hidden)."""
@@ -252,3 +276,9 @@ class _Coverage:
         query = self.model.query(self.model._summarise(state))  # (B, d)
         look = torch.einsum("bd,bdhw->bhw", query, self.embedding).unsqueeze(1) / math.sqrt(query.shape[1])
         self.free = self.free * (1 - (look + self.model.location(state)).sigmoid())
+
+    def keep(self, images: Tensor) -> None:
+        """Forget the images (B,) bool whose sequence has ended."""
+        self.embedding, self.foreground, self.free = (
+            plane[images] for plane in (self.embedding, self.foreground, self.free)
+        )

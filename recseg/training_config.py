@@ -84,7 +84,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.model == "published":  # as its authors trained it: Adam 1e-3, batch 32, 256×256, fixed by its class head
         defaults = {"size": 256, "image_size": 256, "batch_size": 32, "lr": 1e-3, "scale": (0.5, 1.2)}
     elif config.encoder == "plain":
-        defaults = {"size": 64, "image_size": 64, "batch_size": 32, "lr": 3e-3, "scale": (0.8, 1.3)}
+        defaults = {"size": 64, "image_size": 64, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
     else:
         defaults = {"size": 192, "image_size": 224, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
     if config.minutes is None and config.steps is None:
@@ -103,7 +103,7 @@ def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> 
         return PublishedNetwork(
             PublishedConfig(num_classes=len(classes), max_steps=max_steps, input_size=config.size or 256)
         )
-    widths = (96, 64, 48) if config.encoder == "plain" else (160, 96, 64)
+    widths = (96, 64, 40) if config.encoder == "plain" else (160, 96, 64)
     model: UNet | RecurrentUNet
     if config.model == "dense":
         model = UNet(UNetConfig(num_classes=len(classes), encoder=config.encoder, decoder_widths=widths))
@@ -113,7 +113,8 @@ def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> 
                 num_classes=len(classes),
                 encoder=config.encoder,
                 decoder_widths=widths,
-                hidden=96 if config.encoder == "plain" else 128,
+                hidden=64 if config.encoder == "plain" else 128,
+                reduced=64 if config.encoder == "plain" else 96,
                 grid=8 if config.encoder == "plain" else 16,  # 64-pixel pictures: a 4×4 grid tells too little of place
                 max_steps=max_steps,
                 head=config.head,

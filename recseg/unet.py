@@ -38,7 +38,7 @@ class UNetConfig:
     num_classes: int = 21
     encoder: str = "plain"
     encoder_widths: tuple[int, ...] = (16, 32, 64, 128, 192)
-    decoder_widths: tuple[int, ...] = (96, 64, 48)
+    decoder_widths: tuple[int, ...] = (96, 64, 40)
 
     def __post_init__(self) -> None:
         if self.encoder not in ENCODERS:
@@ -180,10 +180,11 @@ def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> No
 
 
 class DecoderBlock(nn.Module):
-    """Double the resolution and merge a skip: two 3×3 convolutions over the concatenation of both.
+    """Double the resolution and merge a skip: two 3×3 convolutions over both.
 
-    A convolution over a concatenation is the sum of two convolutions. Written as that sum, the skip's half depends on the
-    image alone: `project_skip` computes it once, however many recurrent steps share it.
+    A convolution over a concatenation is the sum of two convolutions. Written as that sum, each half can be computed where
+    it is cheapest: the coarse map's before it is enlarged, at a quarter of the cost (here we depart from the paper, which
+    enlarges first), and the skip's once an image, by `project_skip`, however many recurrent steps share it.
     """
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
@@ -205,8 +206,8 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor, projected_skip: Tensor) -> Tensor:
         """(B, inputs, ⌈H/2⌉, ⌈W/2⌉) and (B, outputs, H, W) → (B, outputs, H, W)."""
-        x = F.interpolate(x, size=projected_skip.shape[-2:], mode="bilinear", align_corners=False)
-        merged: Tensor = self.merge(self.conv_x(x) + projected_skip)
+        x = F.interpolate(self.conv_x(x), size=projected_skip.shape[-2:], mode="bilinear", align_corners=False)
+        merged: Tensor = self.merge(x + projected_skip)
         return merged
 
 
