@@ -1,5 +1,6 @@
 # Two commands do everything: `make book` and `make test`. Both set up what they need.
 
+SHELL := bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.recseg-installed
@@ -40,7 +41,7 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(say) 'Installing the versions in constraints.txt (PyTorch is large: minutes on a first run)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@$(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-version-check -c constraints.txt uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[book,dev,test,video]'
 	@touch $@
 	$(say) 'Environment ready'
@@ -49,7 +50,8 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 book: setup
 	@rm -rf _build
 	$(say) 'Running every chapter at small scale and rendering; each is named as it is done'
-	@$(RUN) RECSEG_SMALL=1 $(BIN)/jupyter-book build book --path-output . --config _config.yml -W -n --keep-going
+	@set -o pipefail; $(RUN) RECSEG_SMALL=1 $(BIN)/jupyter-book build book --path-output . --config _config.yml \
+		-W -n --keep-going 2>&1 | { grep --line-buffered -v 'Kernel is running over TCP' || true; }
 	$(say) 'The book is ready: open _build/html/index.html, or type make serve'
 
 serve:

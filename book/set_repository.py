@@ -1,7 +1,7 @@
 """Set the repository's address everywhere: `make repository URL=https://github.com/OWNER/NAME`.
 
-The address stands in pyproject.toml, `[project.urls]`. Every other place that needs it written out (what a page, a badge
-or a first cell must carry) is listed here, and a test holds them to it. `--check` only compares.
+The address stands in pyproject.toml, `[project.urls]`. Every other place that needs it written out (what a page, a
+badge or a first cell must carry) is listed here, and a test holds them to it. `--check` only compares.
 """
 
 import re
@@ -13,20 +13,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+?")
 # Each pattern has one group: what stands where OWNER/NAME belongs.
 SLUG = r"([\w.-]+/[\w-]+(?:\.[\w-]+)*?)"
+END = r"(?=[\s\\\"'`@]|$)"
+CLONE, INSTALL = rf"git clone https://github\.com/{SLUG}{END}", rf"git\+https://github\.com/{SLUG}{END}"
+COLAB = rf"colab\.research\.google\.com/github/{SLUG}/blob/"
 PLACES = {
     "pyproject.toml": [rf'Repository = "https://github\.com/{SLUG}"'],
     "_config.yml": [rf'  url: "https://github\.com/{SLUG}"'],
     "CITATION.cff": [rf'repository-code: "https://github\.com/{SLUG}"'],
-    "*.md": [
-        rf"git clone https://github\.com/{SLUG}(?=\s|$)",
-        rf"git\+https://github\.com/{SLUG}(?=[\s\"'@]|$)",
-        rf"colab\.research\.google\.com/github/{SLUG}/blob/",
-    ],
-    "book/*.md": [rf"git clone https://github\.com/{SLUG}(?=\s|$)", rf"git\+https://github\.com/{SLUG}(?=[\s\"'@]|$)"],
-    "book/*.ipynb": [
-        rf"git\+https://github\.com/{SLUG}(?=[\s\"'@\\]|$)",
-        rf"colab\.research\.google\.com/github/{SLUG}/blob/",
-    ],
+    "*.md": [CLONE, INSTALL, COLAB],
+    "book/*.md": [CLONE, INSTALL, COLAB],
+    "book/*.ipynb": [CLONE, INSTALL, COLAB],
 }
 
 

@@ -1,0 +1,169 @@
+"""The chapters as files: thin, without outputs, readable by everyone, and saying no number that was not computed."""
+
+import json
+import re
+import tomllib
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+CHAPTERS = sorted(BOOK.glob("*.ipynb"))
+LONGEST_CELL = 15
+
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+
+
+@cache
+def cells(chapter: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    notebook = json.loads(chapter.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return [cell for cell in notebook["cells"] if kind in (None, cell["cell_type"])]
+
+
+def prose(chapter: Path) -> str:
+    return "\n\n".join(cell["source"] for cell in cells(chapter, "markdown"))
+
+
+def prose_without_code(chapter: Path) -> str:
+    """Prose alone: no fenced blocks but directives of text, no code spans, roles or formulas."""
+    text = re.sub(r"```(?!\{(?:exercise|solution|note|tip|admonition))[\s\S]*?```", "", prose(chapter))
+    return re.sub(r"\$\$[\s\S]*?\$\$|\$[^$\n]+\$|`[^`\n]+`", "", text)
+
+
+def test_there_are_ten_chapters() -> None:
+    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{n:02d}" for n in range(1, 11)]
+
+
+def test_contents_list_every_page() -> None:
+    contents = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    listed = [contents["root"], *(page["file"] for part in contents["parts"] for page in part["chapters"])]
+    assert sorted(listed) == sorted(path.stem for path in [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md")])
+
+
+def test_reference_covers_every_module() -> None:
+    described = set(re.findall(r"automodule:: (recseg[\w.]*)", (BOOK / "api.md").read_text(encoding="utf-8")))
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "recseg").rglob("*.py")
+    }
+    doors = {"recseg", "recseg.cli", "recseg.commands"}  # described as commands
+    # Parts of recseg.data.pictograms, each too much for a page.
+    drawings = {name for name in modules if name.startswith("recseg.data.pictogram_")}
+    assert modules - doors - drawings == described
+
+
+@each_chapter
+def test_no_outputs_are_stored(chapter: Path) -> None:
+    for cell in cells(chapter, "code"):
+        assert not cell["outputs"] and cell["execution_count"] is None, "make format strips them"
+
+
+@each_chapter
+def test_every_cell_has_an_identity(chapter: Path) -> None:
+    identities = [cell.get("id") for cell in cells(chapter)]
+    assert None not in identities and len(set(identities)) == len(identities)
+
+
+@each_chapter
+def test_cells_are_thin(chapter: Path) -> None:
+    for cell in cells(chapter, "code"):
+        code = [line for line in cell["source"].splitlines() if line.strip() and not line.strip().startswith("#")]
+        assert len(code) <= LONGEST_CELL, f"{len(code)} lines, starting with {code[0]!r}: longer code belongs in recseg"
+
+
+@each_chapter
+def test_first_cell_installs_the_package_and_not_torch(chapter: Path) -> None:
+    with open(ROOT / "pyproject.toml", "rb") as stream:
+        address = tomllib.load(stream)["project"]["urls"]["Repository"]
+    first = cells(chapter, "code")[0]["source"]
+    assert first.startswith("try:\n    import recseg\nexcept ImportError:")
+    assert f"git+{address}" in first and "recseg[notebook" in first
+    assert "torch" not in first.replace("Colab's own torch", "")
+
+
+@each_chapter
+def test_frame_of_a_chapter(chapter: Path) -> None:
+    text = prose(chapter)
+    assert re.match(r"(\([\w-]+\)=\n)?# \S", cells(chapter)[0]["source"]), "a chapter starts with its title"
+    assert len(re.findall(r"^# ", re.sub(r"```[\s\S]*?```", "", text), re.MULTILINE)) == 1, "one title"
+    assert re.search(r"what you will learn", text, re.IGNORECASE)
+    assert re.search(r"\{(mod|func|class|meth|data)\}`[~.]*recseg\.|api\.html|\{doc\}`api`", text), "link its module"
+
+
+@each_chapter
+def test_a_picture_stands_on_the_first_screen(chapter: Path) -> None:
+    opening = "\n".join(cell["source"] for cell in cells(chapter)[:6])
+    assert re.search(r"!\[|\{figure\}|\{image\}|show\(|<img", opening)
+
+
+@each_chapter
+def test_exercises_have_folded_solutions(chapter: Path) -> None:
+    text = prose(chapter)
+    exercises = len(re.findall(r"\{exercise(?:-start)?\}|\*\*Exercise|^#+ Exercise \d", text, re.MULTILINE))
+    folded = re.findall(r"\{solution(?:-start)?\}[^\n]*\n(?::\w+:[^\n]*\n)*?:class:[^\n]*dropdown|<details", text)
+    assert exercises >= 2, "a few exercises"
+    assert len(folded) >= exercises, f"{exercises} exercises, {len(folded)} folded solutions"
+
+
+class _Images(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.without_alt: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img" and not (dict(attrs).get("alt") or "").strip():
+            self.without_alt.append(dict(attrs).get("src") or "?")
+
+
+@each_chapter
+def test_pictures_in_prose_have_alt_text(chapter: Path) -> None:
+    text = prose(chapter)
+    assert not re.findall(r"!\[\s*\]\(", text), "![what it shows](…)"
+    for directive in re.findall(r"```\{(?:figure|image)\}[\s\S]*?```", text):
+        assert re.search(r"^:alt: \S", directive, re.MULTILINE), directive
+    images = _Images()
+    images.feed(text)
+    assert not images.without_alt
+
+
+@each_chapter
+def test_plots_have_alt_text(chapter: Path) -> None:
+    for cell in cells(chapter, "code"):
+        source = cell["source"]
+        assert not re.search(r"plt\.show\(|^\s*display\(", source, re.MULTILINE), "recseg.plotting.show(figure, alt=…)"
+        for call in re.finditer(r"(?<![\w.])(?:plotting\.)?show\(", source):
+            assert "alt=" in source[call.start() :] or source[call.start() :].count(",") >= 1, source
+        drawn = re.search(r"\.imshow\(|plt\.(?:plot|bar|hist|scatter|figure|subplots)\(", source)
+        alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt")
+        returned = re.search(r"\breturn\b|^def |\bshow\(|plt\.close", source, re.MULTILINE)
+        assert not drawn or alt or returned, f"a picture without alt text: {source}"
+
+
+@each_chapter
+def test_no_score_is_typed_into_prose(chapter: Path) -> None:
+    text = prose_without_code(chapter)
+    typed = re.findall(
+        r"[^.\n]*(?:\d+\.\d+ ?%|(?:m?IoU|accuracy|F1|Dice)\s+(?:of|is|was|=|:)\s*(?:about )?\d[\d.]*)[^.\n]*", text
+    )
+    assert not typed, f"read it from data/results, or compute it in a cell: {typed}"
+
+
+@each_chapter
+def test_small_scale_is_the_packages_affair(chapter: Path) -> None:
+    for cell in cells(chapter, "code"):
+        assert "RECSEG_SMALL" not in cell["source"], "recseg.resources.small_mode() knows"
+
+
+def test_formulas_of_docstrings_become_formulas_of_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BOOK / "_ext"))
+    from docstrings import formulas  # type: ignore[import-not-found]
+
+    assert formulas(["With $x_t$ and `$HOME`, $5 or $6."]) == ["With :math:`x_t` and `$HOME`, $5 or $6."]
+    assert formulas(["  $$ a = b $$", "end"]) == ["  .. math::", "", "     a = b", "", "end"]

@@ -1,0 +1,193 @@
+"""The house around the package: what is installed, from where, and under which name agrees everywhere."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+METADATA = PROJECT["project"]
+EXTRAS = METADATA["optional-dependencies"]
+
+
+def pins() -> dict[str, list[Requirement]]:
+    """Pins by name. A name may have several lines, for different Pythons or systems."""
+    found: dict[str, list[Requirement]] = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            found.setdefault(canonicalize_name(pin.name), []).append(pin)
+    return found
+
+
+def pinned_version(pin: Requirement) -> str:
+    (specifier,) = pin.specifier
+    assert specifier.operator == "==", f"constraints.txt: {pin} is not an exact version"
+    return specifier.version
+
+
+def declared() -> list[Requirement]:
+    lines = [*METADATA["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]
+    return [r for r in map(Requirement, lines) if canonicalize_name(r.name) != METADATA["name"]]
+
+
+def tracked() -> list[Path]:
+    """Files of the repository; all files where it is not a git clone."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git clone: what belongs to the repository is unknown")
+    return [path for line in listed.stdout.splitlines() if (path := ROOT / line).is_file()]
+
+
+@pytest.mark.parametrize("requirement", declared(), ids=str)
+def test_every_dependency_is_pinned_within_its_bounds(requirement: Requirement) -> None:
+    versions = [pinned_version(pin) for pin in pins().get(canonicalize_name(requirement.name), [])]
+    assert versions, f"constraints.txt lacks {requirement.name}: make constraints"
+    for version in versions:
+        assert requirement.specifier.contains(version, prereleases=True), f"{requirement} against {version}"
+
+
+def test_dependencies_are_floors_not_pins() -> None:
+    for requirement in map(Requirement, METADATA["dependencies"]):
+        assert {s.operator for s in requirement.specifier} == {">="}, f"{requirement} would break other environments"
+
+
+def test_pins_leave_other_systems_alone() -> None:
+    for name, several in pins().items():
+        if name.startswith(("nvidia-", "cuda-", "triton")):
+            assert all(pin.marker and "linux" in str(pin.marker) for pin in several), f"{name} exists on Linux alone"
+        assert len(several) == 1 or all(pin.marker for pin in several), f"{name} is pinned twice"
+
+
+def test_installed_versions_are_the_pinned_ones() -> None:
+    from importlib.metadata import version
+
+    for name in ("torch", "torchvision", "numpy", "pillow"):
+        (pin,) = pins()[name]
+        assert Version(version(name)).public == Version(pinned_version(pin)).public, "make setup brings them in line"
+
+
+def test_environment_for_conda_agrees() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    (python,) = [Requirement(d) for d in environment["dependencies"] if isinstance(d, str) and d.startswith("python")]
+    assert str(python.specifier) == METADATA["requires-python"]
+    (with_pip,) = [d["pip"] for d in environment["dependencies"] if isinstance(d, dict)]
+    constraint, package = with_pip
+    assert constraint == "-c constraints.txt"
+    extras = re.fullmatch(r"-e \.\[([\w,]+)\]", package)
+    assert extras and set(extras[1].split(",")) <= set(EXTRAS)
+    installed_by_make = re.search(r"-e '\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert installed_by_make and installed_by_make[1] == extras[1]
+
+
+def test_tools_agree_on_the_oldest_python() -> None:
+    floor = METADATA["requires-python"].removeprefix(">=")
+    assert PROJECT["tool"]["ruff"]["target-version"] == f"py{floor.replace('.', '')}"
+    assert PROJECT["tool"]["mypy"]["python_version"] == floor
+    assert f"version_info < ({floor.replace('.', ', ')})" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == METADATA["version"]
+    assert citation["license"] == METADATA["license"]
+    assert citation["repository-code"] == METADATA["urls"]["Repository"]
+
+
+def test_repository_address_is_the_same_everywhere() -> None:
+    checked = subprocess.run(
+        [sys.executable, "book/set_repository.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_repository_command_rewrites_every_place(tmp_path: Path) -> None:
+    (tmp_path / "book").mkdir()
+    for name in ("pyproject.toml", "_config.yml", "CITATION.cff", "README.md", "CONTRIBUTING.md"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    for path in (ROOT / "book").glob("*.*"):
+        if path.suffix in {".md", ".ipynb", ".py"}:
+            (tmp_path / "book" / path.name).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    script, old = tmp_path / "book" / "set_repository.py", METADATA["urls"]["Repository"].rpartition("github.com/")[2]
+    command = [sys.executable, str(script), "https://github.com/some-one/their.fork/"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    for path in tmp_path.rglob("*.*"):
+        if path.suffix not in {".py", ""}:
+            assert f"github.com/{old}" not in path.read_text(encoding="utf-8"), path.name
+    assert "some-one/their.fork" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert subprocess.run([sys.executable, str(script), "--check"], capture_output=True, check=False).returncode == 0
+    assert subprocess.run([sys.executable, str(script), "nonsense"], capture_output=True, check=False).returncode == 2
+
+
+def test_wheel_carries_what_chapters_read() -> None:
+    included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included == {"data": "recseg/_data"}
+    for source in included:
+        assert (ROOT / source).is_dir()
+    assert (ROOT / "recseg" / "py.typed").is_file()
+
+
+def test_repository_names_no_registry_and_no_machine() -> None:
+    # Joined here, so that this file does not find itself.
+    hosts = ["py" + "pi.org", "pythonhosted" + ".org", "registry.npm" + "js.org", "download.py" + "torch.org"]
+    machine = ["/wo" + "rk/", "/ro" + "ot/", "../sha" + "red"]
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture or weights
+        if path == ROOT / ".ci" / "run":  # the one place that may look beside the clone
+            text = text.replace("../sha" + "red", "")
+        found += [f"{path.relative_to(ROOT)}: {word}" for word in [*hosts, *machine] if word in text]
+    assert not found, "\n".join(found)
+
+
+def test_weights_are_never_pickles() -> None:
+    banned = {"torch.load", "torch.save", "pickle.load", "pickle.loads", "pickle.dump", "pickle.dumps"}
+    for path in tracked():
+        assert path.suffix not in {".pt", ".pth", ".pkl", ".pickle", ".ckpt"}, path
+    for path in (ROOT / "recseg").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert not called & banned, path
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, recseg; print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_every_exported_name_exists() -> None:
+    import recseg
+
+    assert set(recseg.__all__) <= set(dir(recseg))
+    for name in recseg.__all__:
+        assert getattr(recseg, name) is not None
+    assert recseg.__version__ == METADATA["version"]
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = recseg.nonsense
+
+
+def test_readme_shows_the_measured_results() -> None:
+    checked = subprocess.run([sys.executable, "book/fill_readme.py", "--check"], cwd=ROOT, check=False)
+    assert checked.returncode == 0, "data/results has changed: make readme"
+
+
+def test_links_within_the_repository_lead_somewhere() -> None:
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#\s]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (ROOT / target).exists(), f"{name}: {target}"
