@@ -248,7 +248,7 @@ def _receive(url: str, part: Path, start: int, expected_size: int | None, timeou
                 received += len(chunk)
                 bar.update(len(chunk))
                 if expected_size is not None and received > expected_size:
-                    raise _MirrorError(f"sends more than the expected {expected_size} bytes")
+                    break  # another file: the checksum will say so, no need to fetch all of it
     if limit is not None and received < limit:
         raise _MirrorError(f"broke off after {received} of {limit} bytes")
 
