@@ -1,0 +1,74 @@
+"""Fusion against a plain loop over classes and pixels, written from the formula."""
+
+import torch
+
+from recseg.fusion import fuse, survival
+from recseg.recurrent_unet import RecurrentOutput, live_pairs
+
+
+def random_output(lengths: list[int], size: tuple[int, int] = (6, 5), seed: int = 0) -> RecurrentOutput:
+    generator = torch.Generator().manual_seed(seed)
+    count, steps = sum(lengths), max(lengths, default=1) or 1
+    masks = 3 * torch.randn(count, *size, generator=generator)
+    classes = 2 * torch.randn(count, 4, generator=generator)
+    stop = torch.randn(len(lengths), steps, generator=generator) - 1
+    given = torch.tensor(lengths)
+    return RecurrentOutput(masks, classes, stop, *live_pairs(given), given, None, size)
+
+
+def by_the_formula(output: RecurrentOutput, image: int) -> torch.Tensor:
+    height, width = output.size
+    scores = torch.zeros(5, height, width)
+    scores[0] = 1
+    alive = 1.0
+    for pair in range(len(output.sample)):
+        if output.sample[pair] != image:
+            continue
+        alive *= 1 - output.stop[image, output.step[pair]].sigmoid().item()
+        claimed = alive * output.masks[pair].sigmoid()
+        probability = output.classes[pair].softmax(0)
+        scores[int(probability.argmax()) + 1] += probability.max() * claimed
+        scores[0] *= 1 - claimed
+    return scores.argmax(0)
+
+
+def test_fusion_equals_the_formula() -> None:
+    for seed in range(20):
+        output = random_output([3, 0, 1, 5], seed=seed)
+        labels = fuse(output)
+        for image in range(4):
+            assert torch.equal(labels[image], by_the_formula(output, image))
+
+
+def test_steps_of_one_class_are_merged() -> None:
+    masks = torch.tensor([[[9.0, -9.0]], [[-9.0, 9.0]]])
+    classes = torch.tensor([[0.0, 9.0], [0.0, 9.0]])
+    lengths = torch.tensor([2])
+    output = RecurrentOutput(masks, classes, torch.full((1, 2), -9.0), *live_pairs(lengths), lengths, None, (1, 2))
+    assert fuse(output).tolist() == [[[2, 2]]]
+
+
+def test_nothing_present_is_background() -> None:
+    assert fuse(random_output([0, 0])).eq(0).all()
+
+
+def test_size_is_the_callers() -> None:
+    assert fuse(random_output([2, 1]), (13, 7)).shape == (2, 13, 7)
+
+
+def test_batch_and_single_images_agree() -> None:
+    output = random_output([2, 3])
+    first = output.sample == 0
+    alone = output._replace(
+        masks=output.masks[first], classes=output.classes[first], stop=output.stop[:1], sample=output.sample[first],
+        step=output.step[first], lengths=output.lengths[:1],
+    )  # fmt: skip
+    assert torch.equal(fuse(alone)[0], fuse(output)[0])
+
+
+def test_survival_falls_and_is_a_product() -> None:
+    stop = torch.randn(3, 5)
+    expected = torch.cumprod(1 - stop.sigmoid(), dim=1)
+    assert torch.allclose(survival(stop), expected, atol=1e-6)
+    assert (survival(stop).diff(dim=1) <= 0).all()
+    assert survival(torch.full((1, 3), 200.0)).isfinite().all()
