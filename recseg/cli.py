@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecsegError as error:
         return _complain(str(error))
     except KeyboardInterrupt as error:
-        print(f"recseg: {error or 'interrupted'}", file=sys.stderr)
+        print(f"recseg: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `recseg weights | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,8 +71,10 @@ def _complain(message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="recseg",
-        description="Recurrent semantic segmentation: one mask and one class a step, for the classes that are present.",
+        description="Recurrent semantic segmentation: one mask and one class a step,\n"
+        "for the classes that are present.",
         epilog="example: recseg predict photo.jpg --weights pictograms-recurrent --out out --gif",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # or an example would be broken in two
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -83,8 +85,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands: Any, name: str, summary: str, example: str, run: str | None) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}"
-    )
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     if run is not None:
         parser.set_defaults(run=run)
     return parser
@@ -171,7 +174,7 @@ def _add_predict(commands: Any) -> None:
         "recseg predict *.jpg --weights pictograms-recurrent --out out --gif --json out/steps.json",
         "predict",
     )
-    parser.description = f"{parser.description} All pictures are decoded before anything is written."
+    parser.description = f"{parser.description}\nAll pictures are decoded before anything is written."
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets STEM-overlay.png, STEM-labels.png")
@@ -190,7 +193,13 @@ def _add_video(commands: Any) -> None:
     )
     parser.add_argument("source", metavar="FILE|CAMERA", help="a file, or the number of a camera (0 is the first)")
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .gif, or a .mp4 (extra [video])")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a .mp4 (extra [video]), or a .gif: at most 300 frames and 640 pixels",
+    )
     parser.add_argument("--every", type=_positive, default=1, metavar="N", help="take each N-th frame (default 1)")
     parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames (camera: 150)")
     _add_device(parser)
@@ -225,3 +234,7 @@ def _natural(text: str) -> Any:
 
 def _real(text: str) -> Any:
     return _number(text, float, 1e-12, "a number above 0")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

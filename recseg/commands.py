@@ -119,6 +119,9 @@ def score_table(scores: dict[str, Any], title: str) -> str:
 
 def predict(arguments: argparse.Namespace) -> None:
     """`recseg predict`."""
+    for path in arguments.images:  # before seconds of imports
+        if not path.exists():
+            raise RecsegError(f"{path}: no such file")
     from recseg.checkpoints import load
     from recseg.data.images import read_image
     from recseg.files import atomic_write

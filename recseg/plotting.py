@@ -161,7 +161,7 @@ def step_strip(image: Picture, prediction: Prediction) -> "Figure":
         panels.append((title, overlay(grey, labels, prediction.palette, alpha=0.7)))
     end = "" if prediction.stop_probability is None else f" (stop {prediction.stop_probability:.0%})"
     panels.append((f"fused{end}", overlay(picture, prediction.labels, prediction.palette)))
-    height = 2.3 * picture.height / picture.width + 0.35
+    height = 2.3 * picture.height / picture.width + 0.25
     figure = new_figure(2.3 * len(panels), min(height, 4.5))
     for axes, (title, panel) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         axes.imshow(np.asarray(panel))
@@ -180,6 +180,11 @@ def text(
 ) -> None:
     """Write on a Pillow picture in Pillow's own font, the same on every machine."""
     draw.text(at, words, fill=fill, font=ImageFont.load_default(size), anchor=anchor)
+
+
+def text_width(words: str, size: float = 15) -> float:
+    """Pixels that `text` takes."""
+    return ImageDraw.Draw(Image.new("L", (1, 1))).textlength(words, font=ImageFont.load_default(size))
 
 
 def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> Iterator[Image.Image]:
@@ -225,16 +230,28 @@ def _captioned(picture: Image.Image, words: str, colour: tuple[int, ...] | None)
     return frame
 
 
-def write_gif(frames: Sequence[Image.Image], path: Path | str, durations: Sequence[int]) -> None:
-    """Write an endless GIF; `durations` in milliseconds, one for each frame.
+def write_gif(
+    frames: Sequence[Image.Image], path: Path | str, durations: Sequence[int], keep: Sequence[Sequence[int]] = ()
+) -> None:
+    """Write an endless GIF.
 
     All frames share one palette without dithering: flat colours stay flat, equal pixels cost nothing in the next frame.
+
+    Args:
+        frames: RGB pictures of one size.
+        path: the file.
+        durations: milliseconds, one for each frame.
+        keep: RGB colours that the palette has exactly; a small mask's would otherwise be averaged away.
     """
-    # The palette is made from all frames at once, or a mask that comes late would find no colour left for it.
-    sheet = Image.new("RGB", (frames[0].width, frames[0].height * len(frames)))
-    for number, frame in enumerate(frames):
+    # The palette is made from frames all over the clip, or a mask that comes late would find no colour left for it.
+    chosen = frames[:: -(-len(frames) // 16)]
+    sheet = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
+    for number, frame in enumerate(chosen):
         sheet.paste(frame, (0, number * frame.height))
-    shared = sheet.quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    exact = [channel for colour in keep for channel in colour]
+    found = sheet.quantize(256 - len(keep), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    shared = Image.new("P", (1, 1))
+    shared.putpalette(exact + found[: 3 * (256 - len(keep))])
     indexed = [frame.quantize(palette=shared, dither=Image.Dither.NONE) for frame in frames]
     with atomic_write(path) as temporary:
         indexed[0].save(
@@ -245,4 +262,5 @@ def write_gif(frames: Sequence[Image.Image], path: Path | str, durations: Sequen
 def save_gif(prediction: Prediction, image: Picture, path: Path | str, *, side: int = 400) -> None:
     """Animated GIF of the recurrence: each frame adds one mask, with its class and probability; the stop ends it."""
     frames = list(gif_frames(image, prediction, side=side))
-    write_gif(frames, path, [900, *[1300] * (len(frames) - 2), 2500])
+    keep = {step.class_id: tuple(map(int, prediction.palette[step.class_id])) for step in prediction.steps}
+    write_gif(frames, path, [900, *[1300] * (len(frames) - 2), 2500], [(255, 255, 255), *keep.values()])

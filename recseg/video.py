@@ -15,13 +15,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageSequence
 from torch import nn
 
+from recseg.classes import palette
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
-from recseg.plotting import INK, overlay, text, write_gif
+from recseg.plotting import INK, overlay, text, text_width, write_gif
 from recseg.prediction import Prediction, predict
 
 CAMERA_FRAMES = 150  # a camera never ends by itself
-GIF_FRAMES = 600  # a GIF is put together in memory
+KEPT = [(255, 255, 255), *palette(21)[1:].tolist()]  # colours that a GIF has exactly: VOC's classes, labels' white
+GIF_FRAMES, GIF_SIDE = 300, 640  # a GIF is put together in memory
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
     for row, step in enumerate(prediction.steps):
         top = 4 + row * (size + 6)
         words = f"{step.name} {step.probability:.0%}"
-        width = size * (0.6 * len(words) + 1.4)
+        width = size + 12 + text_width(words, size * 0.85)
         canvas.rounded_rectangle((4, top, 4 + width, top + size + 3), radius=4, fill="white")
         colour = tuple(prediction.palette[step.class_id])
         canvas.rectangle((8, top + 4, 4 + size, top + size - 1), fill=colour, outline=INK)
@@ -123,7 +125,8 @@ def segment_video(
         model: the network.
         out: `.gif` or `.mp4`.
         every: take each k-th frame; the frames taken stand k times as long, so the tempo stays.
-        max_frames: stop after so many frames taken. By default a file ends when it ends, a camera after 150 frames.
+        max_frames: stop after so many frames taken. By default a file ends when it ends, a camera after 150 frames; a
+            GIF holds at most 300 frames, of at most 640 pixels a side.
         device: where to run; by default where the model is.
         progress: called with the number of frames done.
 
@@ -140,7 +143,8 @@ def segment_video(
     clip = open_clip(source)
     camera = clip.name.startswith("camera ")
     limit = max_frames or (CAMERA_FRAMES if camera else None)
-    if out.suffix.lower() == ".gif":
+    small = out.suffix.lower() == ".gif"
+    if small:
         limit = min(limit or GIF_FRAMES, GIF_FRAMES)
 
     def drawn() -> Iterator[tuple[Image.Image, float]]:
@@ -149,6 +153,8 @@ def segment_video(
             for number, (frame, duration) in enumerate(clip.frames):
                 if number % every:
                     continue
+                if small:
+                    frame.thumbnail((GIF_SIDE, GIF_SIDE))
                 yield draw(frame, predict(frame, model, device=device)), duration * every
                 done += 1
                 if progress is not None:
@@ -159,14 +165,14 @@ def segment_video(
             if not camera:
                 raise
 
-    return _write_gif(drawn(), out, clip.name) if out.suffix.lower() == ".gif" else _write_mp4(drawn(), out, clip.name)
+    return _write_gif(drawn(), out, clip.name) if small else _write_mp4(drawn(), out, clip.name)
 
 
 def _write_gif(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str) -> int:
     taken = list(frames)
     if not taken:
         raise RecsegError(f"{name}: holds no frame")
-    write_gif([frame for frame, _ in taken], out, [max(20, round(duration)) for _, duration in taken])
+    write_gif([frame for frame, _ in taken], out, [max(20, round(duration)) for _, duration in taken], KEPT)
     return len(taken)
 
 

@@ -26,7 +26,7 @@ def save_indexed(labels: np.ndarray, path: Path) -> None:
 
 @pytest.fixture
 def tiny_voc(tmp_path: Path) -> Path:
-    """A folder in VOC's layout: four pictures of 32×48, two in train, two in val; every mask has class 1 to 4 and void."""
+    """A folder in VOC's layout: four pictures of 32×48, two in train, two in val; each has one class and void."""
     root = tmp_path / "tiny_voc"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)

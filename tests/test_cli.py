@@ -1,0 +1,361 @@
+"""The command line as a script sees it: exit codes, files, keys, and one line for whatever is wrong."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import save_indexed
+from PIL import Image
+
+from recseg import commands
+from recseg.classes import VOC_CLASSES, palette
+from recseg.cli import main
+
+EVALUATE_KEYS = {
+    "miou", "iou_per_class", "pixel_accuracy", "slot_accuracy", "slot_iou", "label_set_f1", "count_accuracy",
+    "mean_steps", "images",
+}  # fmt: skip
+ORIGIN_KEYS = {"command", "commit", "versions", "hardware", "date", "seed", "data", "split"}
+Snapshot = Callable[[Path], dict[str, bytes | None]]
+Refuses = Callable[..., None]
+
+
+@pytest.fixture
+def refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, snapshot: Snapshot) -> Refuses:
+    """Run a command that must fail: exit 2, one line on stderr that has all these words, and no file touched."""
+
+    def check(arguments: list[object], *words: str) -> None:
+        before = snapshot(tmp_path)
+        capsys.readouterr()
+        try:
+            code: Any = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's own
+            code = stop.code
+        streams = capsys.readouterr()
+        assert code == 2, streams
+        assert streams.err.startswith("recseg: error: ") and streams.err.count("\n") == 1, streams.err
+        assert all(word in streams.err for word in words), streams.err
+        assert snapshot(tmp_path) == before
+
+    return check
+
+
+def run(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "recseg.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+# predict
+
+
+def test_predict_writes_overlay_labels_gif_and_json(
+    photo: Path, tiny_recurrent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, report = tmp_path / "out", tmp_path / "steps.json"
+    extras = ["--gif", "--json", str(report)]
+    assert main(["predict", str(photo), "--weights", str(tiny_recurrent), "--out", str(out), *extras]) == 0
+    assert {path.name for path in out.iterdir()} == {"photo-overlay.png", "photo-labels.png", "photo.gif"}
+    (entry,) = json.loads(report.read_text())
+    assert entry["file"] == str(photo) and len(entry["steps"]) == 3
+    for step in entry["steps"]:
+        assert {"class", "class_id", "probability", "area"} <= set(step)
+        assert VOC_CLASSES[step["class_id"]] == step["class"]
+        assert 0 <= step["probability"] <= 1 and 0 <= step["area"] <= 1
+    with Image.open(out / "photo-labels.png") as labels:
+        assert labels.mode == "P" and labels.size == (56, 40)
+        assert set(np.unique(np.asarray(labels))) <= {0, *(step["class_id"] for step in entry["steps"])}
+        assert labels.getpalette()[:63] == palette()[:21].ravel().tolist()  # type: ignore[index]
+    with Image.open(out / "photo-overlay.png") as overlay:
+        assert overlay.mode == "RGB" and overlay.size == (56, 40)
+    with Image.open(out / "photo.gif") as gif:
+        assert gif.n_frames == 1 + 3 + 1
+    printed = capsys.readouterr().out
+    assert all(step["class"] in printed for step in entry["steps"])
+
+
+def test_predict_with_a_dense_network(photo: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    assert main(["predict", str(photo), "--weights", str(tiny_dense), "--out", str(tmp_path / "out"), "--gif"]) == 0
+    assert (tmp_path / "out" / "photo.gif").is_file()
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(photo: Path, tiny_recurrent: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "photo.png"
+    other.parent.mkdir()
+    Image.new("RGB", (20, 20)).save(other)
+    out = tmp_path / "out"
+    assert main(["predict", str(photo), str(other), "--weights", str(tiny_recurrent), "--out", str(out)]) == 0
+    with Image.open(out / "photo-labels.png") as first, Image.open(out / "photo-2-labels.png") as second:
+        assert first.size == (56, 40) and second.size == (20, 20)
+
+
+def test_unique_stems_also_avoid_names_that_were_given() -> None:
+    names = ["a/x.jpg", "b/x-2.jpg", "b/x.jpg", "c/X.png"]
+    assert commands.unique_stems(map(Path, names)) == ["x", "x-2", "x-3", "X-4"]
+
+
+def test_bad_pictures_are_named_and_nothing_is_written(
+    photo: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses
+) -> None:
+    end = ["--weights", tiny_recurrent, "--out", tmp_path / "out"]
+    refuses(["predict", tmp_path / "absent.jpg", *end], "absent.jpg", "no such file")
+    words = tmp_path / "words.jpg"
+    words.write_text("these are words")
+    refuses(["predict", words, *end], "words.jpg")
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(photo.read_bytes()[:-200])
+    refuses(["predict", photo, cut, *end], "cut.jpg")  # the good one before it is not written either
+    refuses(["predict", tmp_path, *end], "is a folder")
+
+
+def test_bad_weights_are_named(photo: Path, tmp_path: Path, refuses: Refuses) -> None:
+    refuses(["predict", photo, "--weights", "no-such-name", "--out", tmp_path / "out"], "no-such-name")
+    noise = tmp_path / "noise.safetensors"
+    noise.write_bytes(os.urandom(500))
+    refuses(["predict", photo, "--weights", noise, "--out", tmp_path / "out"], "noise.safetensors")
+    refuses(["predict", photo, "--weights", tmp_path, "--out", tmp_path / "out"], str(tmp_path))
+
+
+def test_bad_outputs_are_named(photo: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses) -> None:
+    start = ["predict", photo, "--weights", tiny_recurrent]
+    refuses([*start, "--out", photo], "photo.jpg", "file")
+    refuses([*start, "--out", photo / "below"], "photo.jpg")
+    refuses([*start, "--out", tmp_path / "out", "--json", tmp_path], "is a folder")
+    taken = tmp_path / "photo-overlay.png"
+    Image.new("RGB", (8, 8)).save(taken)
+    refuses(
+        ["predict", photo, taken, "--weights", tiny_recurrent, "--out", tmp_path], "photo-overlay.png", "overwritten"
+    )
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_no_more_leaves_the_old_file(
+    photo: Path, tiny_recurrent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses, code: int
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "photo-overlay.png").write_bytes(b"older")
+
+    def full(source: object, target: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", full)
+    refuses(["predict", photo, "--weights", tiny_recurrent, "--out", out], "photo-overlay.png", os.strerror(code))
+
+
+# evaluate
+
+
+def test_evaluate_writes_the_contracts_keys(
+    tiny_voc: Path, tiny_recurrent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "scores.json"
+    start = ["evaluate", "--weights", str(tiny_recurrent), "--data", str(tiny_voc)]
+    assert main([*start, "--split", "val", "--json", str(file)]) == 0
+    scores = json.loads(file.read_text())
+    assert set(scores) >= EVALUATE_KEYS | ORIGIN_KEYS
+    assert scores["images"] == 2 and scores["mean_steps"] == 3 and scores["seed"] == 0
+    assert set(scores["iou_per_class"]) == set(VOC_CLASSES)
+    assert scores["command"].startswith("recseg evaluate --weights recurrent.safetensors")
+    assert str(tmp_path) not in file.read_text()
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("VOC", "Slot", "Set", "mIoU", "2 pictures", "aeroplane"))
+
+
+def test_evaluate_limit_and_dense(tiny_voc: Path, tiny_dense: Path, tmp_path: Path) -> None:
+    file = tmp_path / "scores.json"
+    start = ["evaluate", "--weights", str(tiny_dense), "--data", str(tiny_voc)]
+    assert main([*start, "--limit", "1", "--json", str(file)]) == 0
+    assert json.loads(file.read_text())["images"] == 1
+
+
+def test_bad_data_is_named(tiny_voc: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses) -> None:
+    start = ["evaluate", "--weights", tiny_recurrent, "--json", tmp_path / "scores.json", "--data"]
+    refuses([*start, tmp_path / "absent"], "absent")
+    refuses([*start, tiny_voc, "--split", "test"], "test")
+    refuses([*start, tiny_voc, "--limit", "0"], "--limit", "'0'")
+    mask = tiny_voc / "SegmentationClass" / "tiny_3.png"
+    save_indexed(np.zeros((32, 40)), mask)
+    refuses([*start, tiny_voc], "tiny_3", "40×32", "48×32")
+    save_indexed(np.full((32, 48), 77), mask)
+    refuses([*start, tiny_voc], "tiny_3.png", "77")
+    (tiny_voc / "ImageSets" / "Segmentation" / "val.txt").write_text("\n")
+    refuses([*start, tiny_voc], "val.txt", "empty")
+
+
+def test_evaluate_finds_out_first_that_it_cannot_write(tiny_voc: Path, tiny_recurrent: Path, refuses: Refuses) -> None:
+    refuses(["evaluate", "--weights", tiny_recurrent, "--data", tiny_voc, "--json", tiny_voc], "is a folder")
+
+
+# train
+
+
+def test_train_evaluate_and_resume(
+    tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], snapshot: Snapshot, refuses: Refuses
+) -> None:
+    run_folder = tmp_path / "run"
+    settings = ["--steps", "2", "--batch-size", "2", "--size", "32", "--workers", "0", "--device", "cpu"]
+    assert main(["train", "--data", str(tiny_voc), "--out", str(run_folder), *settings]) == 0
+    assert f"weights: {run_folder / 'weights.safetensors'}" in capsys.readouterr().out
+    assert json.loads((run_folder / "config.json").read_text())["steps"] == 2
+    refuses(["train", "--data", tiny_voc, "--out", run_folder, *settings], "run", "empty")
+    refuses(["train", "--resume", run_folder, "--lr", "1"], "--resume", "--lr")
+    assert main(["train", "--resume", str(run_folder)]) == 0
+    assert main(["evaluate", "--weights", str(run_folder), "--data", str(tiny_voc)]) == 0
+
+
+def test_train_passes_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def train(config: Any, out: Path) -> Path:
+        seen.append(config)
+        return out / "weights.safetensors"
+
+    monkeypatch.setattr("recseg.training.train", train)
+    typed = (
+        "train --data voc --model dense --minutes 1.5 --seed 4 --encoder resnet18 --encoder-weights w.safetensors "
+        "--size 96 --batch-size 3 --lr 0.01 --order area --head decoder --feedback none --split train --workers 1 "
+        "--device cpu --amp off"
+    )
+    assert main([*typed.split(), "--out", str(tmp_path / "run")]) == 0
+    (config,) = seen
+    words = typed.split()[1:]
+    for option, value in zip(words[::2], words[1::2], strict=True):
+        assert str(getattr(config, option[2:].replace("-", "_"))) == value
+
+
+def test_bad_trainings_are_refused(tiny_voc: Path, tmp_path: Path, refuses: Refuses) -> None:
+    out = ["--out", tmp_path / "run"]
+    refuses(["train", *out], "--data", "--resume")
+    refuses(["train", "--data", tiny_voc], "--out")
+    refuses(["train", "--data", tiny_voc, "--minutes", "1", "--steps", "1", *out], "--steps", "--minutes")
+    refuses(["train", "--data", tiny_voc, "--minutes", "nan", *out], "--minutes", "nan")
+    refuses(["train", "--data", tiny_voc, "--steps", "-3", *out], "--steps", "-3")
+    refuses(["train", "--data", tiny_voc, "--encoder", "vgg", *out], "--encoder", "vgg")
+    refuses(["train", "--data", tmp_path / "absent", *out], "absent")
+    refuses(["train", "--data", tiny_voc, "--split", "tarin", *out], "tarin")
+    refuses(["train", "--data", tiny_voc, "--device", "abacus", *out], "abacus")
+    refuses(["train", "--resume", tmp_path / "absent"], "absent")
+    weights = ["--encoder", "mobilenet_v2", "--encoder-weights", tmp_path / "absent.safetensors"]
+    refuses(["train", "--data", tiny_voc, *weights, *out], "absent.safetensors")
+
+
+# data, video, weights
+
+
+def test_pictograms_are_the_same_for_the_same_seed(tmp_path: Path, snapshot: Snapshot) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for folder, seed in zip(folders, (7, 7, 8), strict=True):
+        assert main(["data", "pictograms", "--out", str(folder), "--images", "2", "--seed", str(seed)]) == 0
+    one, two, three = map(snapshot, folders)
+    assert one == two != three
+    assert sum(name.startswith("JPEGImages/") for name in one) == 2
+
+
+def test_pictograms_refuse_a_folder_in_use(tmp_path: Path, refuses: Refuses, photo: Path) -> None:
+    refuses(["data", "pictograms", "--out", tmp_path, "--images", "2"], str(tmp_path), "empty")
+    refuses(["data", "pictograms", "--out", photo, "--images", "2"], "photo.jpg")
+    refuses(["data", "pictograms", "--out", tmp_path / "new", "--images", "two"], "--images", "two")
+
+
+def test_video_command(tiny_recurrent: Path, tmp_path: Path, refuses: Refuses) -> None:
+    clip = tmp_path / "clip.gif"
+    frames = [Image.new("RGB", (32, 24), (60 * k, 0, 0)) for k in range(3)]
+    frames[0].save(clip, save_all=True, append_images=frames[1:], duration=50)
+    end = ["--weights", str(tiny_recurrent), "--out"]
+    assert main(["video", str(clip), *end, str(tmp_path / "out.gif"), "--max-frames", "2"]) == 0
+    with Image.open(tmp_path / "out.gif") as gif:
+        assert gif.n_frames == 2
+    refuses(["video", tmp_path / "absent.mp4", *end, tmp_path / "new.gif"], "absent.mp4")
+    refuses(["video", clip, *end, tmp_path / "new.avi"], "new.avi", ".mp4")
+
+
+def test_weights_lists_the_registry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"name": "tiny-one", "file": "tiny-one.safetensors", "sha256": "ab" * 32, "bytes": 2_500_000,
+             "data": "pictograms", "split": "val", "miou": 0.7123}  # fmt: skip
+    monkeypatch.setattr("recseg.registry.published_weights", lambda: [entry])
+    assert main(["weights"]) == 0
+    table = capsys.readouterr().out
+    assert all(word in table for word in ("tiny-one", "pictograms val", "71.2 %", "2.5 MB", "ab" * 6))
+    assert "ab" * 7 not in table
+    assert main(["weights", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [entry]
+
+
+# The process around it
+
+
+def test_help_names_every_command_and_needs_no_torch() -> None:
+    code = (
+        "import sys; from recseg.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in ("data", "train", "evaluate", "predict", "video", "weights"))
+
+
+COMMANDS = ["data", "data voc", "data pictograms", "train", "evaluate", "predict", "video", "weights"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0 and "example: recseg " in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"recseg {version('recseg')}\n"
+
+
+def test_wrong_use_is_one_line(refuses: Refuses) -> None:
+    refuses([], "COMMAND")
+    refuses(["segment"], "segment")
+    refuses(["predict", "--weights", "x"], "--out")
+    refuses(["weights", "--jsno"], "--jsno")
+
+
+def test_a_process_ends_with_2_and_no_traceback(tmp_path: Path) -> None:
+    done = run("predict", tmp_path / "absent.jpg", "--weights", "x", "--out", tmp_path / "out")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"recseg: error: {tmp_path / 'absent.jpg'}: no such file\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "recseg.cli", "weights"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == "recseg: error: output: the disk is full\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        command = [sys.executable, "-m", "recseg.cli", "weights"]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_is_130_and_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "weights", interrupted)
+    assert main(["weights"]) == 130
+    assert capsys.readouterr().err == "recseg: interrupted\n"
