@@ -1,7 +1,7 @@
 """From packed steps to one label map, weighted by how likely the sequence was still running.
 
-Chapter 5 of the book explains this file. A step counts with its survival, a_t = Π_{s≤t} (1 − p_stop,s): the probability that
-the sequence had not ended before it.
+Chapter 5 of the book explains this file. A step counts with its survival, a_t = Π_{s≤t} (1 − p_stop,s): the
+probability that the sequence had not ended before it.
 """
 
 import torch

@@ -1,7 +1,7 @@
-"""What the models learn from: masks, classes, the stop, and single pixels. Logits everywhere; void pixels count nowhere.
+"""What the models learn from: masks, classes, the stop and single pixels. Logits everywhere; void counts nowhere.
 
-Chapter 5 of the book explains this file. Dice: Milletari et al., "V-Net", 3DV 2016. The matched order follows Carion et al.,
-"End-to-end object detection with transformers", ECCV 2020.
+Chapter 5 of the book explains this file. Dice: Milletari et al., "V-Net", 3DV 2016. The matched order follows Carion
+et al., "End-to-end object detection with transformers", ECCV 2020.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def mask_dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def stop_target(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Target and weight (B, T) of the stop logits: 0 while classes remain, 1 at the step after the last, nothing later."""
+    """Target and weight (B, T) of the stop logits: 0 while classes remain, 1 at the step after, nothing later."""
     index = torch.arange(steps, device=lengths.device)
     return (index == lengths[:, None]).float(), (index <= lengths[:, None]).float()
 
@@ -124,7 +124,7 @@ def recurrent_loss(
 def _cost(logits: Tensor, log_class: Tensor, pixels: Tensor, valid: Tensor, classes: Tensor) -> Tensor:
     """Cost of each live step against each target of its image: (P, N) maps and (P, T) classes → (P, T).
 
-    −p(class) + Dice + BCE. Written with three products instead of a loop over targets: Σ BCE(m, y) = Σ softplus(m) − Σ y·m.
+    −p(class) + Dice + BCE, as products instead of a loop over targets: Σ BCE(m, y) = Σ softplus(m) − Σ y·m.
     """
     masks = (pixels[:, None, :] == classes[:, :, None]).float()  # (P, T, N)
     probability = logits.sigmoid() * valid

@@ -1,7 +1,7 @@
-"""The parts around a gradient step: who is decayed, how the learning rate moves, and the averaged model that is published.
+"""The parts around a gradient step: who is decayed, how the learning rate moves, the averaged model to publish.
 
-Chapter 7 of the book explains this file. AdamW: Loshchilov and Hutter, ICLR 2019. The poly schedule: Chen et al., "DeepLab",
-2017. Averaging weights: Polyak and Juditsky, 1992.
+Chapter 7 of the book explains this file. AdamW: Loshchilov and Hutter, ICLR 2019. The poly schedule: Chen et al.,
+"DeepLab", 2017. Averaging weights: Polyak and Juditsky, 1992.
 """
 
 import copy
@@ -33,7 +33,9 @@ def schedule(step: int, progress: float, *, warmup: int, power: float = 0.9) -> 
         step: 0-based.
         progress: share of the whole training that is behind, in [0, 1]; of steps or of minutes.
     """
-    return min(1.0, (step + 1) / max(1, warmup)) * (1.0 - min(1.0, progress)) ** power
+    rise: float = min(1.0, (step + 1) / max(1, warmup))
+    fall: float = (1.0 - min(1.0, progress)) ** power
+    return rise * fall
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, factor: float) -> None:

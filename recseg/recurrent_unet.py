@@ -1,12 +1,13 @@
 """The recurrent U-Net: encode the image once, unroll a ConvLSTM in the bottleneck, emit one mask and one class a step.
 
-Chapter 4 of the book explains this file. The idea of a recurrence that emits one object after another and learns when to
-stop: Romera-Paredes and Torr, "Recurrent instance segmentation", ECCV 2016, and Salvador et al., "Recurrent neural networks
-for semantic instance segmentation", 2017; here a step is a *class* that is present. Masks as a product of a query and a
-pixel embedding: Cheng et al., "MaskFormer", NeurIPS 2021.
+Chapter 4 of the book explains this file. The idea of a recurrence that emits one object after another and learns when
+to stop: Romera-Paredes and Torr, "Recurrent instance segmentation", ECCV 2016, and Salvador et al., "Recurrent neural
+networks for semantic instance segmentation", 2017; here a step is a *class* that is present. Masks as a product of a
+query and a pixel embedding: Cheng et al., "MaskFormer", NeurIPS 2021.
 
-Three economies, each exact: the input's half of the gates is computed once (`ConvLSTMCell.input_gates`), the skips' half of
-the decoder is computed once (`DecoderBlock.project_skip`), and only live (image, step) pairs get a mask, packed in one batch.
+Three economies, each exact: the input's half of the gates is computed once (`ConvLSTMCell.input_gates`), the skips'
+half of the decoder is computed once (`DecoderBlock.project_skip`), and only live (image, step) pairs get a mask,
+packed in one batch.
 """
 
 import math
@@ -64,8 +65,8 @@ class RecurrentOutput(NamedTuple):
     Attributes:
         masks: (P, h, w) mask logits at the decoder's resolution.
         classes: (P, C) logits over the C = num_classes − 1 foreground classes; column k is label k + 1.
-        stop: (B, T) logit that the sequence has ended before step t emits a mask. T ≤ max_steps: as many as were run; an
-            image whose sequence had ended earlier was not run any further and holds `ENDED` there.
+        stop: (B, T) logit that the sequence has ended before step t emits a mask. T ≤ max_steps: as many as were run;
+            an image whose sequence had ended earlier was not run any further and holds `ENDED` there.
         sample: (P,) image of each pair, ascending.
         step: (P,) step of each pair, 0-based, ascending within an image.
         lengths: (B,) live steps of each image.
@@ -157,8 +158,8 @@ class RecurrentUNet(nn.Module):
 
         Args:
             images: (B, 3, H, W) RGB floats in [0, 1], any H and W.
-            lengths: (B,) true number of classes of each image, in training: these steps get masks, and the step after them
-                gets its stop logit. None: the learned stop decides.
+            lengths: (B,) true number of classes of each image, in training: these steps get masks, and the step
+                after them gets its stop logit. None: the learned stop decides.
         """
         features = self.encoder(images)
         projected = self.decoder.project_skips([features[level] for level in self.skip_levels])
@@ -244,7 +245,7 @@ class RecurrentUNet(nn.Module):
     def _read_embedding(
         self, embedding: Tensor, queries: Tensor, state: Tensor, sample: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Masks (P, h, w) and classes (P, C) of live pairs, from E (B, d, h, w), queries (P, d), states (P, hidden, …)."""
+        """Masks (P, h, w) and classes (P, C) of live pairs: E (B, d, h, w), queries (P, d), states (P, hidden, …)."""
         height, width = embedding.shape[-2:]
         pixels = embedding.flatten(2).index_select(0, sample)  # (P, d, h·w)
         look = torch.bmm(queries.unsqueeze(1), pixels) / math.sqrt(queries.shape[1])  # (P, 1, h·w)

@@ -1,7 +1,8 @@
 """From a label map to a sequence of (mask, class) and back, and which step is to learn which target.
 
-Chapter 5 of the book explains this file. A label map says for each pixel which class it has; a recurrence says one class
-after the other. The two hold the same facts as long as an image has no more classes than the sequence has steps.
+Chapter 5 of the book explains this file. A label map says for each pixel which class it has; a recurrence says one
+class after the other. The two hold the same facts as long as an image has no more classes than the sequence has
+steps.
 """
 
 import itertools
@@ -90,7 +91,7 @@ def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str 
 
 
 def _forget(labels: Tensor, dropped: Tensor) -> Tensor:
-    """Void the pixels of dropped classes (B, K), 0 for none: they are not background, and nothing else is asked of them."""
+    """Void the pixels of dropped classes (B, K), 0 for none: not background, and nothing else is asked of them."""
     for column in dropped.T:  # (B,)
         gone = (labels == column[:, None, None]) & (column[:, None, None] != BACKGROUND)
         labels = labels.masked_fill(gone, VOID)
@@ -106,8 +107,8 @@ def to_labels(sequence: TargetSequence) -> Tensor:
 def match(cost: Tensor, lengths: Tensor) -> Tensor:
     """Which target each step learns: the assignment of least total cost (Kuhn, 1955).
 
-    Up to five steps all permutations are tried at once on the device: 120 sums beat a round trip to the host. Above that
-    SciPy's `linear_sum_assignment` solves each image.
+    Up to five steps all permutations are tried at once on the device: 120 sums beat a round trip to the host. Above
+    that SciPy's `linear_sum_assignment` solves each image.
 
     Args:
         cost: (B, T, T) of step (row) against target (column); only the first n×n of an image with n classes count.

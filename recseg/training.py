@@ -1,7 +1,8 @@
 """The training loop, from top to bottom as a reader would write it.
 
-Chapter 7 of the book explains this file. A run is a folder: `config.json` (what was asked for), `log.jsonl` (a line every few
-steps), `checkpoint.safetensors` (to go on from), `weights.safetensors` (the averaged model, to predict with).
+Chapter 7 of the book explains this file. A run is a folder: `config.json` (what was asked for), `log.jsonl` (a line
+every few steps), `checkpoint.safetensors` (to go on from), `weights.safetensors` (the averaged model, to predict
+with).
 """
 
 import contextlib

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -80,7 +81,7 @@ class TrainConfig:
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in what was left open. Plain encoders learn from scratch on small pictures, the others on photographs."""
-    defaults: dict[str, object]
+    defaults: dict[str, Any]
     if config.model == "published":  # as its authors trained it: Adam 1e-3, batch 32, 256×256, fixed by its class head
         defaults = {"size": 256, "image_size": 256, "batch_size": 32, "lr": 1e-3, "scale": (0.5, 1.2)}
     elif config.encoder == "plain":

@@ -1,6 +1,7 @@
 """The whole state of a training as one safetensors file, so that a run can be cut off anywhere and go on exactly.
 
-Tensors (weights, averaged weights, AdamW's moments, random states) are stored under prefixed names, numbers as JSON text.
+Tensors (weights, averaged weights, AdamW's moments, random states) are stored under prefixed names, numbers as JSON
+text.
 """
 
 import json

@@ -98,7 +98,7 @@ def _torchvision_stages(name: str, network: nn.Module) -> tuple[list[nn.Module],
 class Encoder(nn.Module):
     """Features of an image at five or so strides, finest first.
 
-    Images come as RGB floats in [0, 1]; the ImageNet normalisation is part of the encoder, so that it cannot be forgotten.
+    Images come as RGB floats in [0, 1]; the ImageNet normalisation is part of the encoder: it cannot be forgotten.
 
     Attributes:
         channels: channels of each feature map, finest first.
@@ -165,13 +165,18 @@ def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> No
             state = load_file(file)
         except (OSError, SafetensorError) as error:
             raise RecsegError(f"{file}: not a readable safetensors file ({error})") from error
-    state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+    heads = ("classifier.", "fc.")  # the classifier itself is not used here, whatever it classified
+    state = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in state.items()
+        if not name.startswith(heads)
+    }
     try:
         missing, unexpected = network.load_state_dict(state, strict=False)
     except RuntimeError as error:  # a tensor of another shape
         raise RecsegError(f"{file}: its shapes are not those of torchvision's {encoder.name}") from error
-    # The counters only matter to a momentum of None; the classifier itself is not used here.
-    missing = [m for m in missing if not m.endswith("num_batches_tracked") and not m.startswith(("classifier", "fc"))]
+    # The counters only matter to a momentum of None.
+    missing = [name for name in missing if not name.endswith("num_batches_tracked") and not name.startswith(heads)]
     if missing or unexpected:
         odd = (missing or unexpected)[0]
         raise RecsegError(f"{file}: not a state dict of torchvision's {encoder.name} (see tensor {odd!r})")
@@ -182,9 +187,9 @@ def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> No
 class DecoderBlock(nn.Module):
     """Double the resolution and merge a skip: two 3×3 convolutions over both.
 
-    A convolution over a concatenation is the sum of two convolutions. Written as that sum, each half can be computed where
-    it is cheapest: the coarse map's before it is enlarged, at a quarter of the cost (here we depart from the paper, which
-    enlarges first), and the skip's once an image, by `project_skip`, however many recurrent steps share it.
+    A convolution over a concatenation is the sum of two convolutions. Written as that sum, each half can be computed
+    where it is cheapest: the coarse map's before it is enlarged, at a quarter of the cost (here we depart from the
+    paper, which enlarges first), and the skip's once an image, by `project_skip`, however many steps share it.
     """
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
