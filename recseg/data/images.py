@@ -1,7 +1,6 @@
 """Reads pictures and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
 
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,11 +23,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     # Some libraries switch this on for the whole process, and half a picture would load as if it were whole.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        # Pillow warns from 89 million pixels on and refuses twice that; its refusal is enough.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        with image:
+        with Image.open(path) as image:
             image.load()
             yield image
     except FileNotFoundError as error:
