@@ -52,6 +52,7 @@ book: setup
 	$(say) 'Running every chapter at small scale and rendering; each is named as it is done'
 	@set -o pipefail; $(RUN) RECSEG_SMALL=1 $(BIN)/jupyter-book build book --path-output . --config _config.yml \
 		-W -n --keep-going 2>&1 | { grep --line-buffered -v 'Kernel is running over TCP' || true; }
+	@$(BIN)/python book/check_pages.py
 	$(say) 'The book is ready: open _build/html/index.html, or type make serve'
 
 serve:
