@@ -83,11 +83,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """Fill in what was left open. Plain encoders learn from scratch on small pictures, the others on photographs."""
     defaults: dict[str, Any]
     if config.model == "published":  # as its authors trained it: Adam 1e-3, batch 32, 256×256, fixed by its class head
-        defaults = {"size": 256, "image_size": 256, "batch_size": 32, "lr": 1e-3, "scale": (0.5, 1.2)}
+        defaults = {"size": 256, "image_size": config.size or 256, "batch_size": 32, "lr": 1e-3, "scale": (0.5, 1.2)}
     elif config.encoder == "plain":
-        defaults = {"size": 64, "image_size": 64, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
+        defaults = {"size": 64, "image_size": config.size or 64, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
     else:
-        defaults = {"size": 192, "image_size": 224, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
+        # Crops show photographs a sixth larger than they fit, on average: that is the size to predict at.
+        size = config.size or 192
+        side = max(32, 32 * round(size * 7 / 6 / 32))
+        defaults = {"size": size, "image_size": side, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-OUTSIDE, PLAIN, DARK, LIGHT = range(4)  # the tones of a raster
+OUTSIDE, PLAIN, DARK, LIGHT, INK = range(5)  # the tones of a raster
 _TONES = {"-": OUTSIDE, "d": DARK, "l": LIGHT}
 _SMOOTHNESS = 5  # polygon vertices for each given point of a curve
 
@@ -150,7 +150,7 @@ def silhouette(text: str) -> Silhouette:
 def bend(points: Points, rng: np.random.Generator, turn: float) -> Points:
     """Flip, stretch, wobble, tilt (perspective), shear and turn by up to `turn` degrees: (N, 2) -> (N, 2) units."""
     flip = 1 if rng.random() < 0.5 else -1
-    stretch, shear, wobble = rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12), rng.uniform(0.2, 1.4)
+    stretch, shear, wobble = rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12), rng.uniform(0.2, 0.8)
     angle = np.deg2rad(np.clip(rng.normal(0, turn / 2), -turn, turn))
     tilt = rng.uniform(-0.0022, 0.0022, size=2)  # at most ±11 % of size from the middle to an edge
     waves, phases = rng.uniform(-0.07, 0.07, size=(2, 2)), rng.uniform(0, 2 * np.pi, size=2)
@@ -221,23 +221,32 @@ def texture(rng: np.random.Generator, width: int, height: int, unit: float, colo
     return np.minimum(table.astype(np.uint16)[mix] * gain.astype(np.uint16)[..., None] >> 7, 255).astype(np.uint8)
 
 
-def shade(pixels: Raster, tones: Raster, swap: bool) -> tuple[Raster, Raster]:
-    """Make the DARK and LIGHT parts of an object darker and lighter (or the other way round).
+def _rim(inside: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The pixels of a shape that are at most `width` rows or columns from its outside; a cut-off edge has no rim."""
+    deep = np.pad(inside, width, mode="edge")
+    height, breadth = inside.shape
+    deep = np.logical_and.reduce([deep[k : k + height] for k in range(2 * width + 1)])
+    deep = np.logical_and.reduce([deep[:, k : k + breadth] for k in range(2 * width + 1)])
+    return np.asarray(inside & ~deep)
+
+
+def shade(pixels: Raster, tones: Raster, ink: int) -> tuple[Raster, Raster]:
+    """Make the DARK and LIGHT parts of an object darker and lighter, and draw its outline in ink.
 
     Args:
         pixels: (h, w, 3) texture at the picture's resolution.
         tones: (2h, 2w), supersampled.
+        ink: width of the outline in supersampled pixels, inside the shape.
 
     Returns:
         The object, (h, w, 3), and how much of each pixel it covers, (h, w), from 0 to 255.
     """
-    dark, light = (LIGHT, DARK) if swap else (DARK, LIGHT)
     tables = np.zeros((3, 256), dtype=np.uint8)
     tables[0, PLAIN:] = 255
     tables[1] = 128
-    tables[1, [dark, light]] = 72, 104
-    tables[2, light] = 68
-    picture = Image.fromarray(tones)
+    tables[1, [DARK, LIGHT, INK]] = 72, 104, 28
+    tables[2, LIGHT] = 68
+    picture = Image.fromarray(np.where(_rim(tones != OUTSIDE, ink), np.uint8(INK), tones))
     cover, gain, lift = (np.asarray(picture.point(table.tolist()).reduce(2)) for table in tables)
     shaded = (pixels * gain[..., None].astype(np.uint16) >> 7) + lift[..., None]
     return np.minimum(shaded, 255).astype(np.uint8), cover
