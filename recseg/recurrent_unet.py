@@ -153,6 +153,16 @@ class RecurrentUNet(nn.Module):
         if config.feedback == "coverage":
             self.feedback = nn.Conv2d(2, 4 * config.hidden, 3, padding=1, bias=False)
 
+    def pixel_logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, num_classes, h, w) of the pixel embedding alone, without any recurrence.
+
+        What the first part of a training is spent on. Needs head "embedding": the other has no map of its own.
+        """
+        features = self.encoder(images)
+        projected = self.decoder.project_skips([features[level] for level in self.skip_levels])
+        logits: Tensor = self.classifier(self.decoder(features[-1], projected))
+        return logits
+
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> RecurrentOutput:
         """Segment images.
 

@@ -108,9 +108,10 @@ def choose_precision(amp: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if amp == "bf16" else torch.float16
 
 
-def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig) -> dict[str, Tensor]:
-    """Loss terms of a batch: images (B, 3, S, S) in [0, 1], labels (B, S, S)."""
-    if model.kind == "dense":
+def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig, done: float = 1.0) -> dict[str, Tensor]:
+    """Loss terms of a batch: images (B, 3, S, S) in [0, 1], labels (B, S, S); `done`: share of the budget used."""
+    pixels_only = model.kind == "recurrent" and config.head == "embedding" and done < config.pixels_first
+    if model.kind == "dense" or pixels_only:
         return dense_loss(model.pixel_logits(images), labels)
     if model.kind == "published":
         from recseg.published import published_loss
@@ -193,7 +194,7 @@ class Trainer:
         factor = schedule(self.step, self.done(), warmup=config.warmup)
         set_learning_rate(self.optimiser, factor)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            terms = loss_of(self.model, images, labels, config)
+            terms = loss_of(self.model, images, labels, config, self.done())
         if not bool(terms["loss"].isfinite()):
             raise RecsegError(
                 f"step {self.step}: the loss is not finite; expected a lower --lr than {config.lr} "

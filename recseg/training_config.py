@@ -31,6 +31,8 @@ class TrainConfig:
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
         scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the picture's short side.
+        pixels_first: share of the budget in which the recurrent model only learns to classify single pixels, as its
+            twin does. The steps read classes with that same classifier, and learn them faster once it knows some.
         lr: peak learning rate; a pretrained encoder gets a tenth of it.
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
@@ -50,6 +52,7 @@ class TrainConfig:
     feedback: str = "none"
     order: str = "matched"
     max_steps: int | None = None
+    pixels_first: float = 0.5
     size: int | None = None
     image_size: int | None = None
     scale: tuple[float, float] | None = None
@@ -75,6 +78,8 @@ class TrainConfig:
                 raise RecsegError(f"{name} {value}: expected a positive number")
         if self.amp not in ("auto", "off", "bf16", "fp16"):
             raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
+        if not 0 <= self.pixels_first < 1:
+            raise RecsegError(f"pixels_first {self.pixels_first}: expected a share of the budget, from 0 to below 1")
         if self.seed < 0:
             raise RecsegError(f"seed {self.seed}: expected 0 or more")
 

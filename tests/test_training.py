@@ -105,6 +105,19 @@ def test_published_preset_trains() -> None:
     assert terms["loss"].isfinite()
 
 
+def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
+    config = resolve(quick(tiny_voc, steps=10))
+    model = build_model(config, [str(label) for label in range(21)], 5)
+    labels = torch.zeros(2, 16, 16, dtype=torch.long)
+    labels[:, 4:] = 7
+    batch = torch.rand(2, 3, 16, 16), labels, config
+    assert training.loss_of(model, *batch, done=0.4).keys() == {"loss", "pixels"}
+    assert training.loss_of(model, *batch, done=0.5).keys() > {"loss", "pixels", "bce", "dice", "classes", "stop"}
+    decoder = resolve(quick(tiny_voc, steps=10, head="decoder"))  # has no pixel embedding to begin with
+    model = build_model(decoder, [str(label) for label in range(21)], 5)
+    assert "bce" in training.loss_of(model, *batch[:2], decoder, done=0.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -112,6 +125,7 @@ def test_published_preset_trains() -> None:
         ({"minutes": 1.0, "steps": 1}, "not both"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"seed": -1}, "seed -1"),
+        ({"pixels_first": 1.0}, "pixels_first 1.0"),
         ({"amp": "int8"}, "amp 'int8'"),
     ],
 )
