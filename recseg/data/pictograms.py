@@ -81,18 +81,18 @@ def _write_pictures(out: Path, pictures: Sequence[Picture], size: int) -> int:
 def _in_processes(out: Path, pictures: Sequence[Picture], size: int, workers: int) -> Iterator[int]:
     """Write pictures in `workers` processes; yield how many were written since the last time."""
     shares = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
+    done = 0
     if workers > 1 and len(shares) > 1:
         # Fresh processes: a fork of a process that runs PyTorch's threads may hang.
         context = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(min(workers, len(shares)), mp_context=context) as pool:
-                yield from pool.map(_write_pictures, [out] * len(shares), shares, [size] * len(shares))
-            return
+                for written in pool.map(_write_pictures, [out] * len(shares), shares, [size] * len(shares)):
+                    done += 1
+                    yield written
         except BrokenProcessPool:
-            # A script without `if __name__ == "__main__"`, or no memory for a second process: do it here.
-            shares = [[picture] for picture in pictures if not all(path.exists() for path in _paths(out, picture))]
-            yield -len(shares)
-    for share in shares:
+            pass  # a script without `if __name__ == "__main__"`, or no memory for a second process: go on in this one
+    for share in shares[done:]:
         yield _write_pictures(out, share, size)
 
 
