@@ -19,9 +19,6 @@ TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 
 # Downloads are shown where someone watches.
 INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,test,video]'
-# On Linux, PyTorch brings gigabytes of CUDA. Without a GPU the small build of the same version does; where its download
-# cannot be reached, the large one is installed after all.
-CPU_ONLY := $(shell test "$$(uname)" = Linux && ! command -v nvidia-smi >/dev/null && echo --torch-backend=cpu)
 
 .PHONY: help setup book serve test lint format constraints repository readme clean
 
@@ -48,8 +45,6 @@ $(BIN)/python:
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(say) 'Installing the versions in constraints.txt (PyTorch is large: minutes on a first run)'
 	@$(BIN)/python -m pip install --quiet --progress-bar off --disable-pip-version-check -c constraints.txt uv
-	@test -z '$(CPU_ONLY)' || UV_HTTP_RETRIES=1 $(INSTALL) $(CPU_ONLY) \
-		|| echo 'The small build of PyTorch is out of reach: installing the one with CUDA'
 	@$(INSTALL)
 	@touch $@
 	$(say) 'Environment ready'
