@@ -54,7 +54,7 @@ def new_figure(width: float, height: float, **options: Any) -> "Figure":
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RecsegError("figures need matplotlib: pip install 'recseg[book]'") from error
+        raise RecsegError("figures need matplotlib: pip install 'recseg[notebook]'") from error
     matplotlib.rcParams.update(STYLE)
     return Figure(figsize=(width, height), layout="constrained", **options)
 
@@ -94,7 +94,7 @@ def show(picture: "Figure | Image.Image | Path | str", alt: str) -> None:
     try:
         from IPython.display import HTML, display
     except ImportError as error:
-        raise RecsegError("show() is for notebooks and needs IPython: pip install 'recseg[book]'") from error
+        raise RecsegError("show() is for notebooks and needs IPython: pip install 'recseg[notebook]'") from error
     display(HTML(markup))  # type: ignore[no-untyped-call]
     if not isinstance(picture, (Image.Image, Path, str)):
         import matplotlib.pyplot

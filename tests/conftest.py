@@ -11,9 +11,12 @@ from PIL import Image
 
 from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES, VOID, palette
+from recseg.cli import main
 from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from recseg.unet import UNet, UNetConfig
 
+Snapshot = Callable[[Path], dict[str, bytes | None]]
+Refuses = Callable[..., None]
 HEIGHT, WIDTH = 32, 48
 TINY: dict[str, Any] = {"encoder_widths": (4, 6, 8), "decoder_widths": (8,)}
 
@@ -80,10 +83,30 @@ def photo(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def snapshot() -> Callable[[Path], dict[str, bytes | None]]:
+def snapshot() -> Snapshot:
     """Everything under a folder: name → content, None for a folder. Equal before and after: nothing was touched."""
 
     def take(root: Path) -> dict[str, bytes | None]:
         return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
     return take
+
+
+@pytest.fixture
+def refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, snapshot: Snapshot) -> Refuses:
+    """Run a command that must fail: exit 2, one line on stderr that has all these words, and no file touched."""
+
+    def check(arguments: list[object], *words: str) -> None:
+        before = snapshot(tmp_path)
+        capsys.readouterr()
+        try:
+            code: Any = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse's own
+            code = stop.code
+        streams = capsys.readouterr()
+        assert code == 2, streams
+        assert streams.err.startswith("recseg: error: ") and streams.err.count("\n") == 1, streams.err
+        assert all(word in streams.err for word in words), streams.err
+        assert snapshot(tmp_path) == before
+
+    return check

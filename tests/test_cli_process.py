@@ -1,0 +1,93 @@
+"""The command line as a process: help, version, wrong use, full disks, readers that leave, Ctrl-C."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Refuses
+
+from recseg import commands
+from recseg.cli import main
+
+
+def test_help_names_every_command_and_needs_no_torch() -> None:
+    code = (
+        "import sys; from recseg.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in ("data", "train", "evaluate", "predict", "video", "weights"))
+
+
+COMMANDS = ["data", "data voc", "data pictograms", "train", "evaluate", "predict", "video", "weights"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0 and "example: recseg " in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0 and capsys.readouterr().out == f"recseg {version('recseg')}\n"
+
+
+def test_wrong_use_is_one_line(refuses: Refuses) -> None:
+    refuses([], "COMMAND")
+    refuses(["segment"], "segment")
+    refuses(["predict", "--weights", "x"], "--out")
+    refuses(["weights", "--jsno"], "--jsno")
+
+
+def test_a_process_ends_with_2_and_no_traceback(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "recseg.cli",
+        "predict",
+        tmp_path / "absent.jpg",
+        "--weights",
+        "x",
+        "--out",
+        tmp_path,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == f"recseg: error: {tmp_path / 'absent.jpg'}: no such file\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_stdout_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "recseg.cli", "weights"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr == "recseg: error: output: the disk is full\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        command = [sys.executable, "-m", "recseg.cli", "weights"]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ctrl_c_is_130_and_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "weights", interrupted)
+    assert main(["weights"]) == 130
+    assert capsys.readouterr().err == "recseg: interrupted\n"
