@@ -90,9 +90,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json is not None:
         from recseg.results import write_result
 
+        origin = {"data": arguments.data, "split": arguments.split, "training": model.metadata}
         seed = model.metadata.get("seed")
-        command = ["recseg", *arguments.argv]
-        write_result(arguments.json, scores, command=command, seed=seed, data=arguments.data, split=arguments.split)
+        write_result(arguments.json, scores, command=["recseg", *arguments.argv], seed=seed, **origin)
         print(f"written: {arguments.json}")
 
 

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -216,7 +217,10 @@ class Trainer:
             self.out / "checkpoint.safetensors", self.model, self.average.model, self.optimiser, self.scaler, progress
         )
         assert self.config.image_size is not None
-        about = {"data": self.config.data, "split": self.dataset.split, "seed": self.config.seed} | progress
+        config = {name: value for name, value in asdict(self.config).items() if value is not None}
+        if self.config.encoder_weights is not None:  # its name is a fact, its place is nobody's business
+            config["encoder_weights"] = Path(self.config.encoder_weights).name
+        about = config | {"split": self.dataset.split, "threads": torch.get_num_threads()} | progress
         save_weights(
             self.out / "weights.safetensors",
             self.average.model,
