@@ -3,8 +3,8 @@
 A fresh machine has no VOC. Here every picture is drawn: silhouettes of VOC's twenty classes in ink outline, textured
 and shaded, over paler textured backgrounds, with shapes that are no class, hidden parts and a void outline.
 Frequencies of classes, classes an image and sizes follow VOC 2012; colour and texture are drawn from one distribution
-for all classes and for what is no class, so that only shape tells what a thing is. `generate` makes one picture, `recseg.data.pictograms` makes
-folders of them.
+for all classes and for what is no class, so that only shape tells what a thing is. `generate` makes one picture,
+`recseg.data.pictograms` makes folders of them.
 """
 
 from typing import NamedTuple
