@@ -1,0 +1,63 @@
+"""Count what the label maps of a data set hold: classes an image, their areas, void. Masks alone are read, no pictures.
+
+`python book/count_classes.py voc train val --json data/results/voc-statistics.json` makes the table of chapter 1.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recseg.classes import BACKGROUND, VOC_CLASSES, VOID
+from recseg.data import find_root, read_split, voc_root
+from recseg.data.images import read_labels
+from recseg.resources import resource
+from recseg.results import write_result
+
+QUANTILES = (5, 25, 50, 75, 95)
+
+
+def count(root: Path, split: str) -> dict[str, Any]:
+    """What the label maps of one list hold."""
+    ids = read_split(root, split)
+    labels = range(BACKGROUND + 1, len(VOC_CLASSES))
+    pixels = np.array(
+        [
+            np.bincount(
+                read_labels(root / "SegmentationClass" / f"{name}.png", len(VOC_CLASSES)).ravel(), minlength=256
+            )
+            for name in ids
+        ]
+    )  # (images, 256)
+    share = pixels / pixels.sum(axis=1, keepdims=True)  # of the image
+    present = pixels[:, labels] > 0  # (images, 20)
+    counts = present.sum(axis=1)
+    known = np.delete(pixels.sum(axis=0), VOID)
+    quantiles = np.percentile(share[:, labels][present], QUANTILES)
+    return {
+        "images": len(ids),
+        "images_by_number_of_classes": {str(n): int((counts == n).sum()) for n in range(1, int(counts.max()) + 1)},
+        "mean_classes": float(counts.mean()),
+        "void": float(pixels[:, VOID].sum() / pixels.sum()),
+        "class_area_percentiles": {str(q): float(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
+        "images_with_class": {VOC_CLASSES[label]: int(present[:, label - 1].sum()) for label in labels},
+        # The answer "nothing but background": one class with an IoU, the others with none.
+        "all_background_miou": float(known[BACKGROUND] / known.sum() / len(VOC_CLASSES)),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", help="voc, pictograms or a folder in VOC's layout")
+    parser.add_argument("splits", nargs="+", help="lists to count")
+    parser.add_argument("--json", type=Path, required=True, help="where to write the result")
+    arguments = parser.parse_args()
+    known = {"voc": voc_root, "pictograms": lambda: resource("pictograms")}
+    root = known[arguments.data]() if arguments.data in known else find_root(arguments.data)
+    splits = {split: count(root, split) for split in arguments.splits}
+    write_result(arguments.json, {"splits": splits}, data=arguments.data)
+
+
+if __name__ == "__main__":
+    main()
