@@ -32,9 +32,18 @@ def prose(chapter: Path) -> str:
 
 
 def prose_without_code(chapter: Path) -> str:
-    """Prose alone: no fenced blocks but directives of text, no code spans, roles or formulas."""
-    text = re.sub(r"```(?!\{(?:exercise|solution|note|tip|admonition))[\s\S]*?```", "", prose(chapter))
-    return re.sub(r"\$\$[\s\S]*?\$\$|\$[^$\n]+\$|`[^`\n]+`", "", text)
+    """Prose alone: no code blocks, code spans, roles or formulas; the text of directives stays."""
+    kept: list[str] = []
+    fences: list[tuple[str, bool]] = []  # of the blocks around a line: how each began, and whether it holds text
+    for line in prose(chapter).splitlines():
+        fence = re.match(r"\s*(`{3,}|:{3,})(.*)", line)
+        if fence and fences and fence[1] == fences[-1][0] and not fence[2].strip():
+            fences.pop()
+        elif fence and all(is_text for _, is_text in fences):
+            fences.append((fence[1], fence[2].strip().startswith(("{", "::")) and "{code" not in fence[2]))
+        elif all(is_text for _, is_text in fences):
+            kept.append(line)
+    return re.sub(r"\$\$[\s\S]*?\$\$|\$[^$\n]+\$|`[^`\n]+`", "", "\n".join(kept))
 
 
 def test_there_are_ten_chapters() -> None:
@@ -140,17 +149,18 @@ def test_plots_have_alt_text(chapter: Path) -> None:
         assert not re.search(r"plt\.show\(|^\s*display\(", source, re.MULTILINE), "recseg.plotting.show(figure, alt=…)"
         for call in re.finditer(r"(?<![\w.])(?:plotting\.)?show\(", source):
             assert "alt=" in source[call.start() :] or source[call.start() :].count(",") >= 1, source
-        drawn = re.search(r"\.imshow\(|plt\.(?:plot|bar|hist|scatter|figure|subplots)\(", source)
+        # A figure of pyplot shows itself at the end of a cell, without a word; one of `new_figure` has to be shown.
+        drawn = re.search(r"\bplt\.|\bpyplot\.", source)
         alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt")
-        returned = re.search(r"\breturn\b|^def |\bshow\(|plt\.close", source, re.MULTILINE)
-        assert not drawn or alt or returned, f"a picture without alt text: {source}"
+        assert not drawn or alt or "show(" in source or "plt.close" in source, f"a picture without alt text: {source}"
 
 
 @each_chapter
 def test_no_score_is_typed_into_prose(chapter: Path) -> None:
     text = prose_without_code(chapter)
     typed = re.findall(
-        r"[^.\n]*(?:\d+\.\d+ ?%|(?:m?IoU|accuracy|F1|Dice)\s+(?:of|is|was|=|:)\s*(?:about )?\d[\d.]*)[^.\n]*", text
+        r"[^.\n]*(?:\d+\.\d+ ?%|(?:m?IoU|accuracy|F1|Dice)\s+(?:of|is|was|=|:)\s*(?:about )?(?:\d*\.\d|\d\d))[^.\n]*",
+        text,
     )
     assert not typed, f"read it from data/results, or compute it in a cell: {typed}"
 
