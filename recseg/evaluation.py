@@ -20,12 +20,10 @@ from recseg.data.folder import SegmentationFolder
 from recseg.data.transforms import eval_transform
 from recseg.errors import RecsegError
 from recseg.fusion import fuse
-from recseg.metrics import SetMetric, SlotMetric, StopMetric, VOCMetric
+from recseg.metrics import SMALLEST_AREA, SetMetric, SlotMetric, StopMetric, VOCMetric
 from recseg.recurrent_unet import RecurrentOutput
 
 SLOT_SIZE = 256  # the baseline's images and masks
-# A dense network names a class where it covers this share of the image: 95 % of VOC's true classes cover more.
-SMALLEST_AREA = 0.004
 _BATCH_PIXELS = 1 << 25  # of full-size labels in one batch: photographs of 12 megapixels go two by two
 
 

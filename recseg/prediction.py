@@ -23,10 +23,10 @@ from recseg.data.transforms import resize_short_side
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 from recseg.fusion import fuse
+from recseg.metrics import SMALLEST_AREA
 from recseg.recurrent_unet import RecurrentOutput
 
 Picture = Image.Image | str | os.PathLike[str] | NDArray[Any] | Tensor
-SMALLEST_AREA = 0.004  # a dense head scatters specks: a class counts as named from this share of the picture on
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def _ellipse(centre: Points, rx: float, ry: float, degrees: float = 0.0) -> Poin
     count = 10 if max(rx, ry) < 5 else 24
     angle = np.arange(count) * (2 * np.pi / count)
     x, y, turn = rx * np.cos(angle), ry * np.sin(angle), np.deg2rad(degrees)
-    return centre + np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
+    turned = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
+    return np.asarray(centre + turned)
 
 
 def _rectangle(corner: Points, opposite: Points, cut: float = 0.0) -> Points:
@@ -158,7 +159,7 @@ def bend(points: Points, rng: np.random.Generator, turn: float) -> Points:
     points = points + wobble * np.sin(points @ waves + phases)
     points = points / (1 + points @ tilt)[:, None]
     cos, sin = np.cos(angle), np.sin(angle)
-    return points @ np.array([[cos, sin], [-sin + shear * cos, cos + shear * sin]])
+    return np.asarray(points @ np.array([[cos, sin], [-sin + shear * cos, cos + shear * sin]]))
 
 
 def rasterize(shape: Silhouette, points: Points, canvas: int) -> Layer:
@@ -218,7 +219,8 @@ def texture(rng: np.random.Generator, width: int, height: int, unit: float, colo
     # Light from one side: a gain in 1/128 that falls linearly over the area.
     light = rng.integers(-26, 27, size=2)
     gain = 128 + (light[0] * (2 * x - width)) // width + (light[1] * (2 * y - height)) // height
-    return np.minimum(table.astype(np.uint16)[mix] * gain.astype(np.uint16)[..., None] >> 7, 255).astype(np.uint8)
+    lit = table.astype(np.uint16)[mix] * gain.astype(np.uint16)[..., None] >> 7
+    return np.asarray(np.minimum(lit, 255), dtype=np.uint8)
 
 
 def _rim(inside: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

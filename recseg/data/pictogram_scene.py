@@ -199,7 +199,8 @@ def _paint(rng: np.random.Generator, placed: list[Placed], size: int) -> Raster:
     picture = picture.filter(ImageFilter.BoxBlur(float(rng.uniform(0.05, 0.35)) * unit))
     strength = int(rng.integers(2, 8))
     noise = rng.integers(-strength, strength + 1, size=(size, size, 1), dtype=np.int16)
-    return np.clip(np.asarray(picture).astype(np.int16) + noise, 0, 255).astype(np.uint8)
+    noisy = np.clip(np.asarray(picture).astype(np.int16) + noise, 0, 255)
+    return np.asarray(noisy, dtype=np.uint8)
 
 
 def generate(index: int, seed: int, size: int = 128) -> tuple[Raster, Raster]:
