@@ -35,7 +35,8 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
         side: width of a panel in inches.
     """
     columns = max(len(row) for row in rows)
-    figure = new_figure(side * columns, (side + 0.3) * len(rows))
+    lines = sum(1 + max(panel[0].count("\n") for panel in row if panel) for row in rows)  # of titles
+    figure = new_figure(side * columns, (side + 0.2) * len(rows) + 0.16 * lines)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes, panel in zip(grid.flat, [panel for row in rows for panel in _filled(row, columns)], strict=True):
         axes.set_axis_off()
