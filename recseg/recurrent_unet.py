@@ -105,11 +105,13 @@ class RecurrentUNet(nn.Module):
         h_t, c_t = ConvLSTM(x, h_{t-1}, c_{t-1})
         z_t      = relu(A [mean(h_t), max(h_t)])            what the state says, without place
         stop_t   = ⟨b, z_t⟩                                 has the sequence ended?
-        m_t      = ⟨Q z_t, E⟩ / √d + upsample(⟨l, h_t⟩)     mask logits: what it looks like, and roughly where
-        k_t      = W (Σ σ(m_t) E / Σ σ(m_t))                class logits: E under the mask, read by the classifier W
+        r_t      = ⟨Q z_t, E⟩ / √d + upsample(⟨l, h_t⟩)     rough mask logits: what it looks like, and roughly where
+        k_t      = W (Σ σ(r_t) E / Σ σ(r_t))                class logits: E under that mask, read by the classifier W
+        m_t      = r_t + ⟨Σ_c p_t(c) (w_c − w_0), E⟩        mask logits: and where the classifier sees the step's class
 
-    W is the same linear map that classifies single pixels in training. So a step's class learns as fast as a dense head
-    does, and yet no map of num_classes channels exists at inference.
+    W, of rows w_c (w_0 is background), is the same linear map that classifies single pixels in training. So classes and
+    masks learn as fast as a dense head does, and yet no map of num_classes channels exists at inference: the rows are
+    summed over the classes before they meet a pixel.
     """
 
     kind = "recurrent"
@@ -260,12 +262,16 @@ class RecurrentUNet(nn.Module):
         pixels = embedding.flatten(2).index_select(0, sample)  # (P, d, h·w)
         look = torch.bmm(queries.unsqueeze(1), pixels) / math.sqrt(queries.shape[1])  # (P, 1, h·w)
         place = F.interpolate(self.location(state), size=(height, width), mode="bilinear", align_corners=False)
-        logits = look + place.flatten(2)  # (P, 1, h·w)
-        weight = logits.sigmoid()
+        rough = look + place.flatten(2)  # (P, 1, h·w)
+        weight = rough.sigmoid()
         weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-6)
         pooled = torch.bmm(pixels, weight.transpose(1, 2))  # (P, d, 1)
-        scores = self.classifier(pooled.unsqueeze(3)).flatten(1)  # (P, num_classes)
-        return logits.view(-1, height, width), scores[:, 1:]  # a step is never background
+        scores = self.classifier(pooled.unsqueeze(3)).flatten(1)[:, 1:]  # (P, C): a step is never background
+        rows, bias = self.classifier.weight.flatten(1), self.classifier.bias  # (num_classes, d), (num_classes,)
+        likely = scores.softmax(dim=1)  # (P, C)
+        row = likely @ (rows[1:] - rows[:1])  # (P, d): the expected class against background
+        seen = torch.bmm(row.unsqueeze(1), pixels) + (likely @ (bias[1:] - bias[0])).view(-1, 1, 1)  # (P, 1, h·w)
+        return (rough + seen).view(-1, height, width), scores
 
 
 class _Coverage:

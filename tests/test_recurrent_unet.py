@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from recseg.errors import RecsegError
 from recseg.recurrent_unet import (
+    ENDED,
     RecurrentOutput,
     RecurrentUNet,
     RecurrentUNetConfig,
@@ -69,11 +70,10 @@ def up(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def decode_plainly(model: RecurrentUNet, x: Tensor, skips: list[Tensor]) -> Tensor:
-    """A textbook decoder: upsample, concatenate, convolve. Maps (1, C, …), skips coarse to fine."""
+    """A plain decoder: convolve, enlarge, add the convolved skip. Maps (1, C, …), skips coarse to fine."""
     for block, skip in zip(model.decoder.blocks, skips, strict=True):
-        joined = torch.cat([up(x, (skip.shape[2], skip.shape[3])), skip], dim=1)
-        weight = torch.cat([block.conv_x.weight, block.conv_skip.weight], dim=1)
-        x = block.merge(F.conv2d(joined, weight, padding=1))
+        enlarged = up(F.conv2d(x, block.conv_x.weight, padding=1), (skip.shape[2], skip.shape[3]))
+        x = block.merge(enlarged + F.conv2d(skip, block.conv_skip.weight, padding=1))
     return x
 
 
@@ -120,7 +120,10 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             weight = mask.sigmoid()
             pooled = (embedding[0] * weight).sum(dim=(1, 2)) / weight.sum()  # (d,)
             scores = model.classifier.weight[:, :, 0, 0] @ pooled + model.classifier.bias
-            masks.append(mask)
+            every = torch.einsum("kd,dhw->khw", model.classifier.weight[:, :, 0, 0], embedding[0])
+            every = every + model.classifier.bias[:, None, None]  # the map of all classes that the model never makes
+            seen = torch.einsum("k,khw->hw", scores[1:].softmax(0), every[1:] - every[:1])
+            masks.append(mask + seen)
             classes.append(scores[1:])
             look = (query[0, :, None, None] * beside[0]).sum(dim=0) / math.sqrt(query.shape[1])
             claimed.append((look + model.location(h)[0, 0]).sigmoid())
@@ -159,7 +162,9 @@ def test_equals_the_plain_reference(head: str, feedback: str, size: tuple[int, i
             torch.testing.assert_close(output.masks[pair], masks[t], rtol=0, atol=1e-9)
             torch.testing.assert_close(output.classes[pair], classes[t], rtol=0, atol=1e-9)
             pair += 1
-        torch.testing.assert_close(output.stop[image], torch.stack(stops), rtol=0, atol=1e-9)
+        run = min(length + 1, MAX_STEPS)  # a step more than it has classes, and not one more
+        torch.testing.assert_close(output.stop[image, :run], torch.stack(stops[:run]), rtol=0, atol=1e-9)
+        assert (output.stop[image, run:] == ENDED).all()
     assert pair == len(output.sample)
 
 
@@ -241,7 +246,7 @@ def test_what_depends_on_the_image_alone_is_computed_once(head: str, feedback: s
     ):
         model(images, torch.tensor([2, 1, 0]))
     assert encoded == skips == gates == [3]
-    assert steps == [3] * 3  # the longest image has two classes, and a third step that says so
+    assert steps == [3, 2, 1]  # each image runs as many steps as it has classes, and one that says so
     assert decoded == [3]  # embedding: an image each, whatever it holds; decoder: 2 + 1 + 0 live steps
 
 

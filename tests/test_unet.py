@@ -65,14 +65,19 @@ def test_the_encoder_normalises() -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 10), (5, 9), (1, 1)])
-def test_decoder_block_is_a_convolution_over_the_concatenation(size: tuple[int, int]) -> None:
+def test_decoder_block_is_two_halves_of_one_convolution(size: tuple[int, int]) -> None:
     block = DecoderBlock(3, 4, 5).double().eval()
     x = torch.randn(2, 3, -(-size[0] // 2), -(-size[1] // 2), dtype=torch.float64)
     skip = torch.randn(2, 4, *size, dtype=torch.float64)
-    joined = torch.cat([F.interpolate(x, size=size, mode="bilinear", align_corners=False), skip], dim=1)
-    weight = torch.cat([block.conv_x.weight, block.conv_skip.weight], dim=1)
-    expected = block.merge(F.conv2d(joined, weight, padding=1))
+    coarse = F.conv2d(x, block.conv_x.weight, padding=1)
+    enlarged = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+    expected = block.merge(enlarged + F.conv2d(skip, block.conv_skip.weight, padding=1))
     torch.testing.assert_close(block(x, block.project_skip(skip)), expected, rtol=0, atol=1e-12)
+    # At one resolution the two halves add up to the convolution over the concatenation.
+    joined = torch.cat([torch.randn_like(x), torch.randn(2, 4, *x.shape[2:], dtype=torch.float64)], dim=1)
+    weight = torch.cat([block.conv_x.weight, block.conv_skip.weight], dim=1)
+    halves = block.conv_x(joined[:, :3]) + block.conv_skip(joined[:, 3:])
+    torch.testing.assert_close(F.conv2d(joined, weight, padding=1), halves, rtol=0, atol=1e-12)
 
 
 def test_decoder_shares_the_skips_of_an_image(tiny: UNet) -> None:
