@@ -205,9 +205,8 @@ class RecurrentUNet(nn.Module):
             decoded = self.decoder(state, projected, sample)  # (P, d, h, w)
             masks, pixels = self.mask(decoded).squeeze(1), None  # (P, h, w)
             classes = self.classifier(state).amax(dim=(2, 3))  # (P, C): where the state speaks loudest for a class
-        return RecurrentOutput(
-            masks, classes, stop, sample, step, lengths, pixels, (images.shape[-2], images.shape[-1])
-        )
+        size = (images.shape[-2], images.shape[-1])
+        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size)
 
     def _unroll(self, gates_x: Tensor, embedding_grid: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Run the recurrence from the gates of the input (B, 4·hidden, gh, gw), each image no longer than it needs.
@@ -268,6 +267,7 @@ class RecurrentUNet(nn.Module):
         pooled = torch.bmm(pixels, weight.transpose(1, 2))  # (P, d, 1)
         scores = self.classifier(pooled.unsqueeze(3)).flatten(1)[:, 1:]  # (P, C): a step is never background
         rows, bias = self.classifier.weight.flatten(1), self.classifier.bias  # (num_classes, d), (num_classes,)
+        assert bias is not None
         likely = scores.softmax(dim=1)  # (P, C)
         row = likely @ (rows[1:] - rows[:1])  # (P, d): the expected class against background
         seen = torch.bmm(row.unsqueeze(1), pixels) + (likely @ (bias[1:] - bias[0])).view(-1, 1, 1)  # (P, 1, h·w)
@@ -296,6 +296,5 @@ class _Coverage:
 
     def keep(self, images: Tensor) -> None:
         """Forget the images (B,) bool whose sequence has ended."""
-        self.embedding, self.foreground, self.free = (
-            plane[images] for plane in (self.embedding, self.foreground, self.free)
-        )
+        self.embedding, self.foreground = self.embedding[images], self.foreground[images]
+        self.free = self.free[images]
