@@ -18,7 +18,7 @@ _logger = logging.getLogger(__name__)
 
 def to_mathml(formula: str, *, block: bool) -> str:
     """LaTeX to a `<math>` element; the source stands in `alttext`, for copying and for readers of screens."""
-    source = formula.strip()
+    source = re.sub(r"\\dots[a-z]?(?![a-z])", r"\\ldots", formula.strip())  # the converter knows the plain name alone
     # A displayed formula is aligned by itself: the environment around the whole of it says nothing more.
     whole = re.fullmatch(r"\\begin\{(aligned|align\*?|split|equation\*?)\}(.*)\\end\{\1\}", source, re.DOTALL)
     mathml = tex2mathml(whole[2].strip() if block and whole else source, as_block=block)
