@@ -4,6 +4,7 @@
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def main() -> None:
     known = {"voc": voc_root, "pictograms": lambda: resource("pictograms")}
     root = known[arguments.data]() if arguments.data in known else find_root(arguments.data)
     splits = {split: count(root, split) for split in arguments.splits}
-    write_result(arguments.json, {"splits": splits}, data=arguments.data)
+    command = ["python", "book/count_classes.py", *sys.argv[1:]]
+    write_result(arguments.json, {"splits": splits}, command=command, data=arguments.data)
 
 
 if __name__ == "__main__":
