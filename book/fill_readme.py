@@ -12,6 +12,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 MARKED = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
+# A part of a split must not be taken for the whole of it.
+PARTS = {("voc", "val", 421): "VOC 2012 val, images of 2007 and 2008 (421)"}
 COLUMNS = {
     "mIoU": ("miou", "{:.1%}"),
     "label-set F1": ("label_set_f1", "{:.1%}"),
@@ -41,7 +43,8 @@ def table() -> str:
 
 def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, Any]]]) -> str:
     shown = [name for name, (key, _) in COLUMNS.items() if any(row.get(key) is not None for _, row in rows)]
-    lines = [f"**{data}, {split}: {images} pictures**", ""]
+    title = PARTS.get((data, split, images), f"{data}, {split}: {images} pictures")
+    lines = [f"**{title}**", ""]
     lines += ["| measured in | " + " | ".join(shown) + " | on |", "|---|" + "---:|" * len(shown) + "---|"]
     for path, row in rows:
         values = [row.get(COLUMNS[name][0]) for name in shown]

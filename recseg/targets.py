@@ -129,7 +129,7 @@ def match(cost: Tensor, lengths: Tensor) -> Tensor:
     if steps > 5:
         return _match_on_host(cost, lengths)
     # Steps that do not exist may only take targets that do not exist, and do so for free.
-    cost = cost.float().where(both, 0.0).masked_fill(alive[:, :, None] ^ alive[:, None, :], 1e9)
+    cost = cost.float().where(both, 0.0).masked_fill(alive[:, :, None] ^ alive[:, None, :], torch.inf)
     permutations = torch.tensor(list(itertools.permutations(range(steps))), device=cost.device)  # (T!, T)
     # totals[b, k] = Σ_t cost[b, t, permutations[k, t]]
     totals = cost[:, index, permutations].sum(dim=2)  # (B, T!)

@@ -105,6 +105,11 @@ def test_costs_beyond_the_length_do_not_count() -> None:
     assert match(cost, torch.tensor([2])).tolist() == [[1, 0, 2]]
 
 
+def test_huge_costs_are_matched_too() -> None:
+    cost = torch.full((1, 5, 5), 1e12)  # of a training about to diverge
+    assert sorted(match(cost, torch.tensor([2]))[0, :2].tolist()) == [0, 1]
+
+
 def test_a_cost_that_is_no_number_is_an_error() -> None:
     cost = torch.zeros(1, 3, 3)
     cost[0, 0, 1] = float("nan")
