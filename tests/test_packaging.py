@@ -188,6 +188,7 @@ def test_readme_shows_the_measured_results() -> None:
 
 def test_links_within_the_repository_lead_somewhere() -> None:
     for name in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#\s]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+        text = re.sub(r"`[^`\n]+`", "", (ROOT / name).read_text(encoding="utf-8"))  # a code span shows how to write one
+        for target in re.findall(r"\]\(([^)#\s]+)\)", text):
             if "://" not in target:
                 assert (ROOT / target).exists(), f"{name}: {target}"
