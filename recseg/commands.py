@@ -81,11 +81,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
         _writable(arguments.json)
     device = choose_device(arguments.device)
     dataset = open_dataset(arguments.data, arguments.split)
-    if arguments.limit is not None:
-        for files in (dataset.ids, dataset.image_paths, dataset.mask_paths):
-            del files[arguments.limit :]
     model: Any = load(arguments.weights, device)
-    scores = score(model, dataset, progress=sys.stderr.isatty())
+    scores = score(model, dataset, limit=arguments.limit, progress=sys.stderr.isatty())
     print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"))
     if arguments.json is not None:
         from recseg.results import write_result
