@@ -20,7 +20,7 @@ TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 # Downloads are shown where someone watches.
 INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,test,video]'
 
-.PHONY: help setup book serve test lint format constraints repository readme clean
+.PHONY: help setup book serve test lint format constraints repository readme publish clean
 
 help:
 	@echo 'make book         set up, run every chapter, render the book to _build/html'
@@ -30,6 +30,7 @@ help:
 	@echo 'make format       format code and chapters, strip the outputs of chapters'
 	@echo 'make setup        create $(VENV) and install the versions in constraints.txt'
 	@echo 'make readme       write the measured results into README.md'
+	@echo 'make publish      publish a training: make publish RUN=runs/x NAME=pictograms-recurrent DATA=pictograms'
 	@echo 'make constraints  choose the versions in constraints.txt anew'
 	@echo 'make repository URL=https://github.com/OWNER/NAME   set the repository address everywhere'
 	@echo 'make clean        remove what was built'
@@ -95,6 +96,10 @@ repository: setup
 	@$(BIN)/python book/set_repository.py '$(URL)'
 
 readme: setup
+	@$(BIN)/python book/fill_readme.py
+
+publish: setup
+	@$(BIN)/python book/publish.py '$(RUN)' '$(NAME)' --data '$(DATA)'
 	@$(BIN)/python book/fill_readme.py
 
 clean:

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 def parameter_groups(model: nn.Module, lr: float, encoder_lr: float, weight_decay: float) -> list[dict[str, object]]:
     """Parameters by learning rate and decay: norms and biases are not decayed, a pretrained encoder learns slower.
 
+    Frozen parameters belong to no group.
     Each group keeps `base_lr`, which the schedule multiplies.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         rate = encoder_lr if name.startswith("encoder.") else lr
         decay = weight_decay if parameter.ndim > 1 else 0.0  # vectors are biases and the scales of norms
         groups.setdefault((rate, decay), []).append(parameter)

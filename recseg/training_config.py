@@ -28,6 +28,7 @@ class TrainConfig:
         encoder: see `recseg.unet.ENCODERS`.
         encoder_weights: safetensors file of a torchvision classifier to start from.
         pretrained: fetch torchvision's own weights instead.
+        freeze: encoder stages, from the finest, that keep their weights; None freezes two of a pretrained encoder.
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
         scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the picture's short side.
@@ -48,6 +49,7 @@ class TrainConfig:
     encoder: str = "plain"
     encoder_weights: str | None = None
     pretrained: bool = False
+    freeze: int | None = None
     head: str = "embedding"
     feedback: str = "none"
     order: str = "matched"
@@ -80,6 +82,12 @@ class TrainConfig:
             raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
         if not 0 <= self.pixels_first < 1:
             raise RecsegError(f"pixels_first {self.pixels_first}: expected a share of the budget, from 0 to below 1")
+        if self.freeze is not None and not 0 <= self.freeze <= 5:
+            raise RecsegError(f"freeze {self.freeze}: expected a number of encoder stages, 0 to 5")
+        if self.freeze and not (self.encoder_weights or self.pretrained):
+            raise RecsegError(
+                f"freeze {self.freeze}: expected --encoder-weights or --pretrained with it, else noise is kept"
+            )
         if self.seed < 0:
             raise RecsegError(f"seed {self.seed}: expected 0 or more")
 
@@ -98,6 +106,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         defaults = {"size": size, "image_size": side, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
+    defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
@@ -132,6 +141,7 @@ def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> 
         )
     if config.encoder_weights or config.pretrained:
         load_encoder_weights(model.encoder, config.encoder_weights)
+    model.encoder.freeze(config.freeze or 0)
     return model
 
 

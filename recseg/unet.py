@@ -121,6 +121,23 @@ class Encoder(nn.Module):
         # Not persistent: constants of the code, not of a training.
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.frozen = 0
+
+    def freeze(self, stages: int) -> None:
+        """Keep the finest stages as they are, statistics of their norms included: pretrained, they hold edges and
+        textures, which serve any picture; and no gradient has to pass the largest maps of the network.
+        """
+        self.frozen = stages
+        for stage in self.stages[:stages]:
+            stage.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Switch to training or evaluation; frozen stages stay in evaluation."""
+        super().train(mode)
+        for stage in self.stages[: self.frozen]:
+            stage.eval()
+        return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] → [(B, channels[k], ⌈H / strides[k]⌉, ⌈W / strides[k]⌉)]."""

@@ -1,5 +1,6 @@
 """What several test files share: a data set of four tiny pictures, and tiny networks that were never trained."""
 
+import builtins
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES, VOID, palette
 from recseg.cli import main
+from recseg.errors import RecsegError
 from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from recseg.unet import UNet, UNetConfig
 
@@ -19,6 +21,29 @@ Snapshot = Callable[[Path], dict[str, bytes | None]]
 Refuses = Callable[..., None]
 HEIGHT, WIDTH = 32, 48
 TINY: dict[str, Any] = {"encoder_widths": (4, 6, 8), "decoder_widths": (8,)}
+
+
+def refusal(action: Callable[[], object], *names: object) -> str:
+    """The message of the `RecsegError` that `action` raises: one line, holding every one of `names`."""
+    with pytest.raises(RecsegError) as caught:
+        action()
+    message = str(caught.value)
+    assert "\n" not in message
+    for name in names:
+        assert str(name) in message
+    return message
+
+
+def uninstall(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every import of a package fail, as where it is not installed."""
+    real = builtins.__import__
+
+    def refuse(name: str, *arguments: Any) -> Any:
+        if name.split(".")[0] == package:
+            raise ImportError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
 
 
 def save_indexed(labels: np.ndarray, path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import refusal
 
 from recseg.data import download as module
 from recseg.data.download import download, extract_tar, fetch_voc
@@ -94,16 +95,6 @@ def dead_url() -> str:
 def only(dest: Path) -> bool:
     """`dest` is there, right, and without a part or a lock beside it."""
     return dest.read_bytes() == CONTENT and list(dest.parent.iterdir()) == [dest]
-
-
-def refusal(action, *names) -> str:
-    with pytest.raises(RecsegError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    for name in names:
-        assert str(name) in message
-    return message
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])

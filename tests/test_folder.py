@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -16,7 +17,6 @@ from torchvision import tv_tensors
 from recseg.classes import VOC_CLASSES, VOID, palette
 from recseg.data import SegmentationFolder, check_no_leak, open_dataset
 from recseg.data.images import read_image, read_labels
-from recseg.errors import RecsegError
 
 needs_voc = pytest.mark.skipif("RECSEG_VOC_ROOT" not in os.environ, reason="RECSEG_VOC_ROOT is not set")
 
@@ -50,17 +50,6 @@ def make_folder(
     text = "\n".join(ids) + "\n" if text is None else text
     (root / "ImageSets" / "Segmentation" / f"{split}.txt").write_bytes(text.encode())
     return root
-
-
-def refusal(action, *names) -> str:
-    """The message of the `RecsegError` that `action` raises: one line, holding every one of `names`."""
-    with pytest.raises(RecsegError) as caught:
-        action()
-    message = str(caught.value)
-    assert "\n" not in message
-    for name in names:
-        assert str(name) in message
-    return message
 
 
 # What it accepts

@@ -5,13 +5,18 @@ import re
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from recseg import cli
+from recseg.training_config import TrainConfig, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -128,6 +133,34 @@ def test_repository_command_rewrites_every_place(tmp_path: Path) -> None:
     assert "some-one/their.fork" in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert subprocess.run([sys.executable, str(script), "--check"], capture_output=True, check=False).returncode == 0
     assert subprocess.run([sys.executable, str(script), "nonsense"], capture_output=True, check=False).returncode == 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data": "pictograms", "minutes": 40.0},
+        {"data": "voc", "model": "dense", "steps": 9, "seed": 2, "size": 64},
+        {
+            "data": "voc",
+            "encoder": "mobilenet_v2",
+            "encoder_weights": "y.safetensors",
+            "split": "train_aug",
+            "size": 160,
+        },
+        {"data": "voc", "encoder": "resnet34", "pretrained": True, "freeze": 0, "lr": 0.5, "minutes": 90.0},
+    ],
+)
+def test_a_published_training_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "book"))
+    from publish import train_command
+
+    config = resolve(TrainConfig(**options))
+    words = train_command(config).split()
+    assert words[:2] == ["recseg", "train"]
+    parsed = vars(cli._parser().parse_args([*words[1:], "--out", "run"]))
+    names = {field.name for field in fields(TrainConfig)}
+    again = TrainConfig(**{name: value for name, value in parsed.items() if name in names and value is not None})
+    assert resolve(again) == config
 
 
 def test_wheel_carries_what_chapters_read() -> None:

@@ -1,7 +1,6 @@
 """Overlays, GIFs and figures: what they show, and that it can be seen."""
 
 import base64
-import builtins
 import io
 import json
 import re
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import uninstall
 from PIL import Image
 
 from recseg import drawing, figures, plotting
@@ -183,14 +183,7 @@ def test_architecture_follows_its_configuration(options: dict[str, Any]) -> None
 
 
 def test_without_matplotlib_figures_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch, found: Prediction) -> None:
-    real = builtins.__import__
-
-    def refuse(name: str, *arguments: Any) -> Any:
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    uninstall("matplotlib", monkeypatch)
     with pytest.raises(RecsegError, match="pip install"):
         plotting.step_strip(GREY, found)
     plotting.overlay(GREY, found.labels)  # Pillow will do

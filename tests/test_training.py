@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+import torchvision
+from safetensors.torch import load_file, save_file
 
 import recseg.training as training
 from recseg.checkpoints import load
@@ -126,6 +127,8 @@ def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
         ({"batch_size": 0}, "batch_size 0"),
         ({"seed": -1}, "seed -1"),
         ({"pixels_first": 1.0}, "pixels_first 1.0"),
+        ({"freeze": 6, "pretrained": True}, "freeze 6"),
+        ({"freeze": 2}, "freeze 2.*--pretrained"),
         ({"amp": "int8"}, "amp 'int8'"),
     ],
 )
@@ -203,6 +206,24 @@ def test_norms_and_biases_are_not_decayed_and_the_encoder_is_slower() -> None:
             assert (parameter.ndim > 1) == (group["weight_decay"] == 0.5)
             slow = any(parameter is p for p in model.encoder.parameters())
             assert slow == (group["lr"] == 0.1)
+
+
+def test_frozen_stages_stay_as_they_were(tiny_voc: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(torchvision.models.resnet18().state_dict(), tmp_path / "imagenet.safetensors")
+    config = resolve(
+        quick(
+            tiny_voc, steps=2, model="dense", encoder="resnet18", encoder_weights=str(tmp_path / "imagenet.safetensors")
+        )
+    )
+    assert config.freeze == 2
+    trainer = Trainer(config, training.training_data(config), tmp_path / "run")
+    stages = trainer.model.encoder.stages
+    before = [{name: value.clone() for name, value in stage.state_dict().items()} for stage in stages]
+    trainer.run(progress=False)
+    for level, stage in enumerate(stages):  # norms' statistics among it
+        changed = any(not torch.equal(value, before[level][name]) for name, value in stage.state_dict().items())
+        assert changed == (level >= 2), level
 
 
 def test_average_follows_and_counts() -> None:

@@ -1,13 +1,11 @@
 """Moving pictures: frames in, frames with masks out."""
 
-import builtins
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from conftest import recurrent_model
+from conftest import recurrent_model, uninstall
 from PIL import Image
 
 from recseg import video
@@ -118,14 +116,7 @@ def test_other_endings_are_refused(clip: Path, tmp_path: Path) -> None:
 def test_without_the_extra_gifs_work_and_the_rest_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, clip: Path, tmp_path: Path
 ) -> None:
-    real = builtins.__import__
-
-    def refuse(name: str, *arguments: Any) -> Any:
-        if name.split(".")[0] == "imageio":
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    uninstall("imageio", monkeypatch)
     assert video.segment_video(str(clip), recurrent_model(), tmp_path / "out.gif", max_frames=1) == 1
     with pytest.raises(RecsegError, match=r"recseg\[video\]"):
         video.segment_video(str(clip), recurrent_model(), tmp_path / "out.mp4")
