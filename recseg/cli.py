@@ -142,6 +142,8 @@ def _add_train(commands: Any) -> None:
     network.add_argument("--head", choices=("embedding", "decoder"), help="how a step makes its mask")
     network.add_argument("--feedback", choices=("none", "coverage"), help="tell a step what is claimed already")
     network.add_argument("--order", choices=("matched", "class", "area"), help="which step learns which target")
+    network.add_argument("--auxiliary", choices=("pixels", "none"), help="train the classifier on single pixels too")
+    network.add_argument("--pixels-first", type=_share, metavar="SHARE", help="of the budget on single pixels alone")
     loop = parser.add_argument_group("loop")
     loop.add_argument("--size", type=_positive, metavar="PIXELS", help="side of the training crops")
     loop.add_argument("--batch-size", type=_positive, metavar="N", help="pictures an update")
@@ -235,6 +237,10 @@ def _natural(text: str) -> Any:
 
 def _real(text: str) -> Any:
     return _number(text, float, 1e-12, "a number above 0")
+
+
+def _share(text: str) -> Any:
+    return _number(text, float, 0, "a share, from 0 to below 1")
 
 
 if __name__ == "__main__":

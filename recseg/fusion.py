@@ -8,24 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recseg.classes import BACKGROUND
 from recseg.recurrent_unet import RecurrentOutput
 
 
 def survival(stop: Tensor) -> Tensor:
     """Probability that the sequence reaches each step: stop logits (B, T) → (B, T), falling along T."""
-    return F.logsigmoid(-stop.float()).cumsum(dim=1).exp()
+    return log_survival(stop).exp()
+
+
+def log_survival(stop: Tensor) -> Tensor:
+    """Its logarithm, which stays a number where the probability is too small for one."""
+    return F.logsigmoid(-stop.float()).cumsum(dim=1)
 
 
 def fuse(output: RecurrentOutput, size: tuple[int, int] | None = None) -> Tensor:
     """The label map of each image.
 
-    With survival a_t, class probabilities p_t, masks m_t of the live steps of an image:
+    A mask logit m_t(x) is the log-odds of the step's class c_t against background at pixel x. A step that may not exist
+    counts for less, by its survival a_t:
 
-        S_c(x) = Σ_{t: c_t = c} a_t · p_t(c) · σ(m_t(x)),   c_t = argmax p_t
-        S_0(x) = Π_t (1 − a_t · σ(m_t(x)))                   what nobody claimed
-        label(x) = argmax_c S_c(x)
+        o_t(x) = m_t(x) + log a_t
+        label(x) = c_t of the step with the largest o_t(x), or background where none exceeds 0
 
-    Only the likeliest class of each step competes: at most T + 1 maps, whatever the number of classes.
+    That is how a dense softmax decides, over the classes that were named instead of all: at most T + 1 maps compete,
+    whatever the number of classes.
 
     Args:
         output: of a recurrent model.
@@ -36,10 +43,8 @@ def fuse(output: RecurrentOutput, size: tuple[int, int] | None = None) -> Tensor
     """
     height, width = size or output.size
     labels = torch.zeros(len(output.lengths), height, width, dtype=torch.long, device=output.stop.device)
-    if not len(output.sample):
-        return labels
-    reached = survival(output.stop)[output.sample, output.step]  # (P,)
-    probability, column = output.classes.float().softmax(dim=1).max(dim=1)  # (P,), (P,)
+    discount = log_survival(output.stop)[output.sample, output.step]  # (P,)
+    named = output.classes.argmax(dim=1) + 1  # (P,)
     start = 0
     for image, count in enumerate(output.lengths.tolist()):
         if not count:
@@ -47,12 +52,7 @@ def fuse(output: RecurrentOutput, size: tuple[int, int] | None = None) -> Tensor
         pairs = slice(start, start + count)
         start += count
         # Resized an image at a time: a batch of full-size masks would be the largest tensor of the whole model.
-        logits = F.interpolate(output.masks[pairs, None].float(), size=(height, width), mode="bilinear")
-        claimed = reached[pairs, None, None] * logits.squeeze(1).sigmoid()  # (n, H, W)
-        unclaimed = (1 - claimed).prod(dim=0)  # (H, W)
-        # Steps of one class are merged: their scores add up, each then holds the sum.
-        same = (column[pairs, None] == column[None, pairs]).float()  # (n, n)
-        scores = torch.einsum("st,thw->shw", same, probability[pairs, None, None] * claimed)
-        best, winner = scores.max(dim=0)  # (H, W)
-        labels[image] = (column[pairs] + 1)[winner].where(best > unclaimed, 0)
+        masks = F.interpolate(output.masks[pairs, None].float(), size=(height, width), mode="bilinear").squeeze(1)
+        best, winner = (masks + discount[pairs, None, None]).max(dim=0)  # (H, W)
+        labels[image] = named[pairs][winner].where(best > 0, BACKGROUND)
     return labels

@@ -24,6 +24,7 @@ class LossWeights:
     classes: float = 0.5
     stop: float = 0.5
     pixels: float = 1.0
+    rough: float = 1.0
 
 
 def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -83,7 +84,7 @@ def recurrent_loss(
         weights: of the terms.
 
     Returns:
-        {"loss": total, "bce", "dice", "classes", "stop", "pixels": its terms, unweighted}; scalars.
+        {"loss": total, "bce", "dice", "classes", "stop", "rough", "pixels": its terms, unweighted}; scalars.
     """
     weights = weights or LossWeights()
     height, width = output.masks.shape[-2:]
@@ -115,6 +116,10 @@ def recurrent_loss(
         "classes": F.nll_loss(log_class, label - 1, reduction="sum") / live,
         "stop": stop / stop_weight.sum(),
     }
+    if output.rough is not None:  # it shall lie on the class that is read under it
+        rough = output.rough.float().flatten(1)  # (P, N)
+        loss = weights.bce * mask_bce(rough, truth, valid) + weights.dice * mask_dice(rough, truth, valid)  # (P,)
+        terms["rough"] = loss.sum() / live
     if output.pixels is not None:
         terms["pixels"] = dense_loss(output.pixels, labels)["pixels"]
     total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()

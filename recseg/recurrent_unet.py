@@ -2,15 +2,14 @@
 
 Chapter 4 of the book explains this file. The idea of a recurrence that emits one object after another and learns when
 to stop: Romera-Paredes and Torr, "Recurrent instance segmentation", ECCV 2016, and Salvador et al., "Recurrent neural
-networks for semantic instance segmentation", 2017; here a step is a *class* that is present. Masks as a product of a
-query and a pixel embedding: Cheng et al., "MaskFormer", NeurIPS 2021.
+networks for semantic instance segmentation", 2017; here a step is a *class* that is present. How a step becomes a mask
+and a class: `recseg.heads`.
 
 Three economies, each exact: the input's half of the gates is computed once (`ConvLSTMCell.input_gates`), the skips'
 half of the decoder is computed once (`DecoderBlock.project_skip`), and only live (image, step) pairs get a mask,
 packed in one batch.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from recseg.convlstm import ConvLSTMCell, State
 from recseg.errors import RecsegError
+from recseg.heads import Coverage, DecoderHead, EmbeddingHead
 from recseg.unet import Decoder, Encoder, UNetConfig
 
 
@@ -72,6 +72,7 @@ class RecurrentOutput(NamedTuple):
         lengths: (B,) live steps of each image.
         pixels: (B, num_classes, h, w) per-pixel logits, in training only, where the head has a pixel embedding.
         size: (H, W) of the input.
+        rough: (P, h, w) logits of where the classes were read, in training only, likewise.
     """
 
     masks: Tensor
@@ -82,6 +83,7 @@ class RecurrentOutput(NamedTuple):
     lengths: Tensor
     pixels: Tensor | None
     size: tuple[int, int]
+    rough: Tensor | None = None
 
 
 def live_pairs(lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,12 +108,12 @@ class RecurrentUNet(nn.Module):
         z_t      = relu(A [mean(h_t), max(h_t)])            what the state says, without place
         stop_t   = ⟨b, z_t⟩                                 has the sequence ended?
         r_t      = ⟨Q z_t, E⟩ / √d + upsample(⟨l, h_t⟩)     rough mask logits: what it looks like, and roughly where
-        k_t      = W (Σ σ(r_t) E / Σ σ(r_t))                class logits: E under that mask, read by the classifier W
-        m_t      = r_t + ⟨Σ_c p_t(c) (w_c − w_0), E⟩        mask logits: and where the classifier sees the step's class
+        k_t      = W pool_r(E) + V pool_r([x, h_t])         class logits: what lies under that mask, finely and coarsely
+        m_t      = γ r_t + ⟨Σ_c p_t(c) (w_c − w_0), E⟩      mask logits: where the classifier sees the step's class
 
     W, of rows w_c (w_0 is background), is the same linear map that classifies single pixels in training. So classes and
-    masks learn as fast as a dense head does, and yet no map of num_classes channels exists at inference: the rows are
-    summed over the classes before they meet a pixel.
+    masks learn as fast as a dense head does, and yet no map of num_classes channels exists at inference: each step
+    takes one row of W to the pixels.
     """
 
     kind = "recurrent"
@@ -145,13 +147,11 @@ class RecurrentUNet(nn.Module):
         self.cell = ConvLSTMCell(config.reduced + beside, config.hidden)
         self.summary = nn.Linear(2 * config.hidden, config.hidden)  # A
         self.stop = nn.Linear(config.hidden, 1)  # b
+        self.head: EmbeddingHead | DecoderHead
         if config.head == "embedding":
-            self.query = nn.Linear(config.hidden, self.decoder.channels)  # Q
-            self.location = nn.Conv2d(config.hidden, 1, 1)  # l
-            self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)  # W
+            self.head = EmbeddingHead(self.decoder.channels, config.reduced, config.hidden, config.num_classes)
         else:
-            self.mask = nn.Conv2d(self.decoder.channels, 1, 1)
-            self.classifier = nn.Conv2d(config.hidden, config.num_classes - 1, 1)
+            self.head = DecoderHead(self.decoder.channels, config.hidden, config.num_classes)
         if config.feedback == "coverage":
             self.feedback = nn.Conv2d(2, 4 * config.hidden, 3, padding=1, bias=False)
 
@@ -160,10 +160,15 @@ class RecurrentUNet(nn.Module):
 
         What the first part of a training is spent on. Needs head "embedding": the other has no map of its own.
         """
-        features = self.encoder(images)
-        projected = self.decoder.project_skips([features[level] for level in self.skip_levels])
-        logits: Tensor = self.classifier(self.decoder(features[-1], projected))
+        assert isinstance(self.head, EmbeddingHead)
+        features, projected = self._encode(images)
+        logits: Tensor = self.head.classifier(self.decoder(features[-1], projected))
         return logits
+
+    def _encode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The encoder's features, finest first, and the skips' half of the decoder, coarse to fine."""
+        features = self.encoder(images)
+        return features, self.decoder.project_skips([features[level] for level in self.skip_levels])
 
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> RecurrentOutput:
         """Segment images.
@@ -173,15 +178,14 @@ class RecurrentUNet(nn.Module):
             lengths: (B,) true number of classes of each image, in training: these steps get masks, and the step
                 after them gets its stop logit. None: the learned stop decides.
         """
-        features = self.encoder(images)
-        projected = self.decoder.project_skips([features[level] for level in self.skip_levels])
-        grid_size = features[self.level].shape[-2:]
+        features, projected = self._encode(images)
+        gh, gw = features[self.level].shape[-2:]
         if self.config.head == "embedding":
             embedding = self.decoder(features[-1], projected)  # (B, d, h, w)
-            beside = F.adaptive_avg_pool2d(embedding, grid_size)  # (B, d, gh, gw)
+            beside = F.adaptive_avg_pool2d(embedding, (gh, gw))  # (B, d, gh, gw)
         else:
             embedding, beside = None, features[self.level]
-        deepest = F.interpolate(self.reduce(features[-1]), size=grid_size, mode="bilinear", align_corners=False)
+        deepest = F.interpolate(self.reduce(features[-1]), size=(gh, gw), mode="bilinear", align_corners=False)
         gates_x = self.cell.input_gates(torch.cat([deepest, beside], dim=1))  # (B, 4·hidden, gh, gw), once
 
         states, image, turn = self._unroll(gates_x, beside, lengths)  # (R, hidden, gh, gw), (R,), (R,)
@@ -197,16 +201,17 @@ class RecurrentUNet(nn.Module):
         row[image, turn] = torch.arange(len(image), device=images.device)
         live = row[sample, step]  # (P,)
         state = states[live]  # (P, hidden, gh, gw)
-        if embedding is not None:
-            queries = self.query(summaries[live])  # (P, d)
-            masks, classes = self._read_embedding(embedding, queries, state, sample)
-            pixels = self.classifier(embedding) if self.training else None  # (B, num_classes, h, w)
+        pixels = None
+        if isinstance(self.head, EmbeddingHead):
+            assert embedding is not None
+            read = self.head(embedding.index_select(0, sample), deepest.index_select(0, sample), state, summaries[live])
+            if self.training:
+                pixels = self.head.classifier(embedding)  # (B, num_classes, h, w)
         else:
-            decoded = self.decoder(state, projected, sample)  # (P, d, h, w)
-            masks, pixels = self.mask(decoded).squeeze(1), None  # (P, h, w)
-            classes = self.classifier(state).amax(dim=(2, 3))  # (P, C): where the state speaks loudest for a class
+            read = self.head(self.decoder(state, projected, sample), state)
         size = (images.shape[-2], images.shape[-1])
-        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size)
+        rough = read.rough if self.training else None
+        return RecurrentOutput(read.masks, read.classes, stop, sample, step, lengths, pixels, size, rough)
 
     def _unroll(self, gates_x: Tensor, embedding_grid: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Run the recurrence from the gates of the input (B, 4·hidden, gh, gw), each image no longer than it needs.
@@ -220,7 +225,10 @@ class RecurrentUNet(nn.Module):
             steps = min(steps, int(lengths.max()) + 1)
         image = torch.arange(len(gates_x), device=gates_x.device)  # which images still run
         state: State = self.cell.zero_state(gates_x)
-        coverage = _Coverage(self, embedding_grid) if self.config.feedback == "coverage" else None
+        coverage = None
+        if self.config.feedback == "coverage":
+            assert isinstance(self.head, EmbeddingHead)
+            coverage = Coverage(self.head, embedding_grid)
         # Asking a GPU which images go on costs a round trip, where a step costs less: there all run to the end.
         asks = lengths is not None or (gates_x.device.type == "cpu" and not torch.compiler.is_compiling())
         states, images = [], []
@@ -232,7 +240,7 @@ class RecurrentUNet(nn.Module):
             if step + 1 == steps:
                 break
             if coverage is not None:
-                coverage.claim(state[0])
+                coverage.claim(state[0], self._summarise(state[0]))
             if asks:
                 if lengths is not None:
                     goes_on = lengths[image] > step
@@ -252,49 +260,3 @@ class RecurrentUNet(nn.Module):
         """z_t: (B, hidden, gh, gw) → (B, hidden)."""
         pooled = torch.cat([state.mean(dim=(2, 3)), state.amax(dim=(2, 3))], dim=1)  # (B, 2·hidden)
         return F.relu(self.summary(pooled))
-
-    def _read_embedding(
-        self, embedding: Tensor, queries: Tensor, state: Tensor, sample: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Masks (P, h, w) and classes (P, C) of live pairs: E (B, d, h, w), queries (P, d), states (P, hidden, …)."""
-        height, width = embedding.shape[-2:]
-        pixels = embedding.flatten(2).index_select(0, sample)  # (P, d, h·w)
-        look = torch.bmm(queries.unsqueeze(1), pixels) / math.sqrt(queries.shape[1])  # (P, 1, h·w)
-        place = F.interpolate(self.location(state), size=(height, width), mode="bilinear", align_corners=False)
-        rough = look + place.flatten(2)  # (P, 1, h·w)
-        weight = rough.sigmoid()
-        weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-6)
-        pooled = torch.bmm(pixels, weight.transpose(1, 2))  # (P, d, 1)
-        scores = self.classifier(pooled.unsqueeze(3)).flatten(1)[:, 1:]  # (P, C): a step is never background
-        rows, bias = self.classifier.weight.flatten(1), self.classifier.bias  # (num_classes, d), (num_classes,)
-        assert bias is not None
-        likely = scores.softmax(dim=1)  # (P, C)
-        row = likely @ (rows[1:] - rows[:1])  # (P, d): the expected class against background
-        seen = torch.bmm(row.unsqueeze(1), pixels) + (likely @ (bias[1:] - bias[0])).view(-1, 1, 1)  # (P, 1, h·w)
-        return (rough + seen).view(-1, height, width), scores
-
-
-class _Coverage:
-    """What the steps so far have claimed, on the recurrence's grid (full resolution would break the packing)."""
-
-    def __init__(self, model: RecurrentUNet, embedding: Tensor) -> None:
-        self.model = model
-        self.embedding = embedding  # (B, d, gh, gw)
-        # The per-pixel classifier on a few hundred cells: how sure is it that there is something?
-        self.foreground = 1 - model.classifier(embedding).softmax(dim=1)[:, :1]  # (B, 1, gh, gw)
-        self.free = torch.ones_like(self.foreground)  # share of each cell that no step has claimed
-
-    def planes(self) -> Tensor:
-        """(B, 2, gh, gw): what is claimed, and the foreground that is not."""
-        return torch.cat([1 - self.free, self.foreground * self.free], dim=1)
-
-    def claim(self, state: Tensor) -> None:
-        """Add the coarse mask of a step's state (B, hidden, gh, gw)."""
-        query = self.model.query(self.model._summarise(state))  # (B, d)
-        look = torch.einsum("bd,bdhw->bhw", query, self.embedding).unsqueeze(1) / math.sqrt(query.shape[1])
-        self.free = self.free * (1 - (look + self.model.location(state)).sigmoid())
-
-    def keep(self, images: Tensor) -> None:
-        """Forget the images (B,) bool whose sequence has ended."""
-        self.embedding, self.foreground = self.embedding[images], self.foreground[images]
-        self.free = self.free[images]

@@ -111,6 +111,7 @@ def choose_precision(amp: str, device: torch.device) -> torch.dtype | None:
 
 def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig, done: float = 1.0) -> dict[str, Tensor]:
     """Loss terms of a batch: images (B, 3, S, S) in [0, 1], labels (B, S, S); `done`: share of the budget used."""
+    assert config.pixels_first is not None  # resolved
     pixels_only = model.kind == "recurrent" and config.head == "embedding" and done < config.pixels_first
     if model.kind == "dense" or pixels_only:
         return dense_loss(model.pixel_logits(images), labels)
@@ -122,9 +123,10 @@ def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig, don
         return published_loss(masks, classes, sequence.masks, sequence.classes, sequence.lengths)
     present = (class_areas(labels, model.num_classes)[:, 1:] > 0).sum(dim=1)  # (B,)
     lengths = present.clamp(max=model.max_steps)
-    return recurrent_loss(
-        model(images, lengths), labels, num_classes=model.num_classes, max_steps=model.max_steps, order=config.order
-    )
+    output = model(images, lengths)
+    if config.auxiliary == "none":
+        output = output._replace(pixels=None)
+    return recurrent_loss(output, labels, num_classes=model.num_classes, max_steps=model.max_steps, order=config.order)
 
 
 class Trainer:

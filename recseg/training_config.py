@@ -32,6 +32,7 @@ class TrainConfig:
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
         scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the picture's short side.
+        auxiliary: "pixels" also trains the shared classifier on single pixels; "none" leaves it to the steps.
         pixels_first: share of the budget in which the recurrent model only learns to classify single pixels, as its
             twin does. The steps read classes with that same classifier, and learn them faster once it knows some.
         lr: peak learning rate; a pretrained encoder gets a tenth of it.
@@ -54,7 +55,8 @@ class TrainConfig:
     feedback: str = "none"
     order: str = "matched"
     max_steps: int | None = None
-    pixels_first: float = 0.5
+    auxiliary: str = "pixels"
+    pixels_first: float | None = None
     size: int | None = None
     image_size: int | None = None
     scale: tuple[float, float] | None = None
@@ -80,7 +82,11 @@ class TrainConfig:
                 raise RecsegError(f"{name} {value}: expected a positive number")
         if self.amp not in ("auto", "off", "bf16", "fp16"):
             raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
-        if not 0 <= self.pixels_first < 1:
+        if self.auxiliary not in ("pixels", "none"):
+            raise RecsegError(f"auxiliary {self.auxiliary!r}: expected pixels or none")
+        if self.auxiliary == "none" and self.pixels_first:
+            raise RecsegError(f"pixels_first {self.pixels_first}: expected 0 with --auxiliary none, or neither")
+        if self.pixels_first is not None and not 0 <= self.pixels_first < 1:
             raise RecsegError(f"pixels_first {self.pixels_first}: expected a share of the budget, from 0 to below 1")
         if self.freeze is not None and not 0 <= self.freeze <= 5:
             raise RecsegError(f"freeze {self.freeze}: expected a number of encoder stages, 0 to 5")
@@ -106,6 +112,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         defaults = {"size": size, "image_size": side, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
+    defaults["pixels_first"] = 0.5 if config.auxiliary == "pixels" else 0.0
     defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
@@ -131,7 +138,7 @@ def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> 
                 num_classes=len(classes),
                 encoder=config.encoder,
                 decoder_widths=widths,
-                hidden=64 if config.encoder == "plain" else 128,
+                hidden=64 if config.encoder == "plain" else 96,
                 reduced=64 if config.encoder == "plain" else 96,
                 grid=8 if config.encoder == "plain" else 16,  # 64-pixel pictures: a 4×4 grid tells too little of place
                 max_steps=max_steps,

@@ -18,18 +18,16 @@ def random_output(lengths: list[int], size: tuple[int, int] = (6, 5), seed: int 
 
 def by_the_formula(output: RecurrentOutput, image: int) -> torch.Tensor:
     height, width = output.size
-    scores = torch.zeros(5, height, width)
-    scores[0] = 1
+    odds = torch.zeros(5, height, width)  # of each label against background, which is 1 against itself
+    odds[0] = 1
     alive = 1.0
     for pair in range(len(output.sample)):
         if output.sample[pair] != image:
             continue
         alive *= 1 - output.stop[image, output.step[pair]].sigmoid().item()
-        claimed = alive * output.masks[pair].sigmoid()
-        probability = output.classes[pair].softmax(0)
-        scores[int(probability.argmax()) + 1] += probability.max() * claimed
-        scores[0] *= 1 - claimed
-    return scores.argmax(0)
+        label = int(output.classes[pair].argmax()) + 1
+        odds[label] = torch.maximum(odds[label], alive * output.masks[pair].exp())
+    return odds.argmax(0)
 
 
 def test_fusion_equals_the_formula() -> None:
@@ -46,6 +44,18 @@ def test_steps_of_one_class_are_merged() -> None:
     lengths = torch.tensor([2])
     output = RecurrentOutput(masks, classes, torch.full((1, 2), -9.0), *live_pairs(lengths), lengths, None, (1, 2))
     assert fuse(output).tolist() == [[[2, 2]]]
+
+
+def test_of_the_classes_named_fusion_chooses_as_a_softmax_does() -> None:
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(5, 6, 5, generator=generator)  # a dense map over all labels
+    named = torch.tensor([3, 1])
+    classes = 9.0 * torch.nn.functional.one_hot(named - 1, 4).float()
+    lengths = torch.tensor([2])
+    never = torch.full((1, 2), -99.0)
+    output = RecurrentOutput(logits[named] - logits[0], classes, never, *live_pairs(lengths), lengths, None, (6, 5))
+    restricted = logits[[0, 1, 3]].argmax(dim=0)
+    assert torch.equal(fuse(output)[0], torch.tensor([0, 1, 3])[restricted])
 
 
 def test_nothing_present_is_background() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
+from recseg.heads import EmbeddingHead
 from recseg.recurrent_unet import (
     ENDED,
     RecurrentOutput,
@@ -40,9 +41,11 @@ def config_of(head: str = "embedding", feedback: str = "none", **changes: object
 
 
 def build(head: str = "embedding", feedback: str = "none", seed: int = 0, **changes: object) -> RecurrentUNet:
-    """A tiny model in double precision whose batch norms do something."""
+    """A tiny model in double precision whose batch norms, and every part that begins at zero, do something."""
     torch.manual_seed(seed)
     model = RecurrentUNet(config_of(head, feedback, **changes)).double().eval()
+    if isinstance(model.head, EmbeddingHead):
+        model.head.region.weight.data.uniform_(-0.5, 0.5)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight, module.running_var):
@@ -105,7 +108,7 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             free = torch.ones(1, 1, *size, dtype=x.dtype)
             for mask in claimed:
                 free = free * (1 - mask)
-            foreground = 1 - model.classifier(beside).softmax(dim=1)[:, :1]
+            foreground = 1 - model.head.classifier(beside).softmax(dim=1)[:, :1]
             gates = gates + model.feedback(torch.cat([1 - free, foreground * free], dim=1))
         i, f, g, o = gates.chunk(4, dim=1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
@@ -114,22 +117,25 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
         z = F.relu(model.summary(torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)))
         stops.append(model.stop(z)[0, 0])
         if model.config.head == "embedding":
-            query = model.query(z)  # (1, d)
-            place = up(model.location(h), (embedding.shape[2], embedding.shape[3]))[0, 0]
-            mask = (query[0, :, None, None] * embedding[0]).sum(dim=0) / math.sqrt(query.shape[1]) + place
-            weight = mask.sigmoid()
+            head = model.head
+            query = head.query(z)  # (1, d)
+            place = up(head.location(h), (embedding.shape[2], embedding.shape[3]))[0, 0]
+            rough = (query[0, :, None, None] * embedding[0]).sum(dim=0) / math.sqrt(query.shape[1]) + place
+            weight = rough.sigmoid()
             pooled = (embedding[0] * weight).sum(dim=(1, 2)) / weight.sum()  # (d,)
-            scores = model.classifier.weight[:, :, 0, 0] @ pooled + model.classifier.bias
-            every = torch.einsum("kd,dhw->khw", model.classifier.weight[:, :, 0, 0], embedding[0])
-            every = every + model.classifier.bias[:, None, None]  # the map of all classes that the model never makes
-            seen = torch.einsum("k,khw->hw", scores[1:].softmax(0), every[1:] - every[:1])
-            masks.append(mask + seen)
-            classes.append(scores[1:])
+            coarse = F.adaptive_avg_pool2d(weight[None], size)  # (1, gh, gw)
+            around = (torch.cat([deepest, h], dim=1)[0] * coarse).sum(dim=(1, 2)) / coarse.sum()  # (reduced + hidden,)
+            scores = head.classifier.weight[:, :, 0, 0] @ pooled + head.classifier.bias
+            scores = scores[1:] + head.region.weight @ around
+            every = torch.einsum("kd,dhw->khw", head.classifier.weight[:, :, 0, 0], embedding[0])
+            every = every + head.classifier.bias[:, None, None]  # the map of all classes that the model never makes
+            masks.append(head.trust * rough + every[1 + scores.argmax()] - every[0])
+            classes.append(scores)
             look = (query[0, :, None, None] * beside[0]).sum(dim=0) / math.sqrt(query.shape[1])
-            claimed.append((look + model.location(h)[0, 0]).sigmoid())
+            claimed.append((look + head.location(h)[0, 0]).sigmoid())
         else:
-            masks.append(model.mask(decode_plainly(model, h, skips))[0, 0])
-            classes.append(model.classifier(h).amax(dim=(2, 3))[0])
+            masks.append(model.head.mask(decode_plainly(model, h, skips))[0, 0])
+            classes.append(model.head.classifier(h).amax(dim=(2, 3))[0])
     return masks, classes, stops
 
 

@@ -85,7 +85,7 @@ def test_same_seed_same_weights_other_seed_other_weights(tiny_voc: Path, tmp_pat
         train(quick(tiny_voc, steps=1, seed=seed), tmp_path / name, progress=False)
         for seed, name in ((1, "a"), (1, "b"), (2, "c"))
     ]
-    a, b, c = (load_file(run)["classifier.weight"] for run in runs)
+    a, b, c = (load_file(run)["head.classifier.weight"] for run in runs)
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
@@ -119,6 +119,13 @@ def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
     assert "bce" in training.loss_of(model, *batch[:2], decoder, done=0.0)
 
 
+def test_without_the_auxiliary_no_single_pixel_counts(tiny_voc: Path, tmp_path: Path) -> None:
+    config = resolve(quick(tiny_voc, steps=2, auxiliary="none"))
+    assert config.pixels_first == 0
+    train(config, tmp_path / "run", progress=False)
+    assert all("pixels" not in entry and "bce" in entry for entry in entries(tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -129,6 +136,8 @@ def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
         ({"pixels_first": 1.0}, "pixels_first 1.0"),
         ({"freeze": 6, "pretrained": True}, "freeze 6"),
         ({"freeze": 2}, "freeze 2.*--pretrained"),
+        ({"auxiliary": "both"}, "auxiliary 'both'"),
+        ({"auxiliary": "none", "pixels_first": 0.5}, "--auxiliary none"),
         ({"amp": "int8"}, "amp 'int8'"),
     ],
 )

@@ -1,0 +1,144 @@
+"""What a step of the recurrence turns its state into: a mask and a class.
+
+Chapter 4 of the book explains this file. Two heads: `EmbeddingHead` multiplies a query with pixel embeddings that were
+decoded once (masks as a product: Cheng et al., "MaskFormer", NeurIPS 2021); `DecoderHead` reads what the decoder made
+of the step's own state (the published idea).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Reading(NamedTuple):
+    """P steps as masks and classes.
+
+    Attributes:
+        masks: (P, h, w) mask logits.
+        classes: (P, C) logits of the foreground classes.
+        rough: (P, h, w) logits of where the class was read, before it was known; None without a pixel embedding.
+    """
+
+    masks: Tensor
+    classes: Tensor
+    rough: Tensor | None
+
+
+class EmbeddingHead(nn.Module):
+    """Masks from products with a pixel embedding E that is decoded once an image.
+
+    For a step with state h, summary z, and features x on the grid of the recurrence (equations of `RecurrentUNet`):
+
+        r = ⟨Q z, E⟩ / √d + upsample(⟨l, h⟩)        rough mask logits: what it looks like, and roughly where
+        k = W pool_r(E) + V pool_r([x, h])          class logits: what lies under that mask, finely and coarsely
+        m = γ r + ⟨Σ_c p(c) (w_c − w_0), E⟩         mask logits: where the classifier sees that class
+
+    pool_r is the mean over pixels, weighted by σ(r); p is the softmax of k. In evaluation the best class has p = 1.
+
+    Args:
+        embedding: d, channels of E.
+        context: channels of x.
+        hidden: channels of h and z.
+        num_classes: labels, background included.
+    """
+
+    def __init__(self, embedding: int, context: int, hidden: int, num_classes: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden, embedding)  # Q
+        self.location = nn.Conv2d(hidden, 1, 1)  # l
+        self.classifier = nn.Conv2d(embedding, num_classes, 1)  # W
+        self.region = nn.Linear(context + hidden, num_classes - 1, bias=False)  # V
+        self.trust = nn.Parameter(torch.tensor(0.3))  # γ
+        # From zero: at first a step reads classes as the pixels do, and V learns what they miss.
+        nn.init.zeros_(self.region.weight)
+
+    def rough(self, embedding: Tensor, state: Tensor, summary: Tensor) -> Tensor:
+        """r: E (P, d, h, w), states (P, hidden, gh, gw) and summaries (P, hidden) → (P, h, w) logits."""
+        height, width = embedding.shape[-2:]
+        query = self.query(summary).unsqueeze(1) / math.sqrt(embedding.shape[1])  # (P, 1, d)
+        look = torch.bmm(query, embedding.flatten(2)).view(-1, height, width)  # (P, h, w)
+        place = F.interpolate(self.location(state), size=(height, width), mode="bilinear", align_corners=False)
+        return look + place.squeeze(1)
+
+    def forward(self, embedding: Tensor, context: Tensor, state: Tensor, summary: Tensor) -> Reading:
+        """Read P steps.
+
+        Args:
+            embedding: (P, d, h, w) E of each step's image.
+            context: (P, context, gh, gw) x of each step's image.
+            state: (P, hidden, gh, gw).
+            summary: (P, hidden).
+        """
+        rough = self.rough(embedding, state, summary)  # (P, h, w)
+        weight = rough.sigmoid().unsqueeze(1)  # (P, 1, h, w)
+        coarse = F.adaptive_avg_pool2d(weight, (state.shape[-2], state.shape[-1]))  # (P, 1, gh, gw)
+        region = pool_under(coarse, torch.cat([context, state], dim=1))  # (P, context + hidden)
+        rows, bias = self.classifier.weight.flatten(1), self.classifier.bias  # (num_classes, d), (num_classes,)
+        assert bias is not None
+        # (P, C): a step is never background.
+        classes = F.linear(pool_under(weight, embedding), rows[1:], bias[1:]) + self.region(region)
+        if self.training:
+            likely = classes.softmax(dim=1)
+            row, offset = likely @ (rows[1:] - rows[:1]), likely @ (bias[1:] - bias[0])  # (P, d), (P,)
+        else:
+            best = classes.argmax(dim=1) + 1
+            row, offset = rows[best] - rows[:1], bias[best] - bias[0]
+        seen = torch.bmm(row.unsqueeze(1), embedding.flatten(2)).view_as(rough) + offset.view(-1, 1, 1)  # (P, h, w)
+        return Reading(self.trust * rough + seen, classes, rough)
+
+
+class DecoderHead(nn.Module):
+    """A mask from the map that the decoder made of a step's state, a class from where the state speaks loudest for it.
+
+    Args:
+        decoded: channels of the decoder's map.
+        hidden: channels of the state.
+        num_classes: labels, background included.
+    """
+
+    def __init__(self, decoded: int, hidden: int, num_classes: int) -> None:
+        super().__init__()
+        self.mask = nn.Conv2d(decoded, 1, 1)
+        self.classifier = nn.Conv2d(hidden, num_classes - 1, 1)
+
+    def forward(self, decoded: Tensor, state: Tensor) -> Reading:
+        """Decoded maps (P, d, h, w) and states (P, hidden, gh, gw) of P steps."""
+        return Reading(self.mask(decoded).squeeze(1), self.classifier(state).amax(dim=(2, 3)), None)
+
+
+def pool_under(weight: Tensor, features: Tensor) -> Tensor:
+    """The mean of features (P, d, h, w) under masks (P, 1, h, w) of probabilities: (P, d)."""
+    weight = weight.flatten(2)  # (P, 1, h·w)
+    weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-6)
+    return torch.bmm(features.flatten(2), weight.transpose(1, 2)).squeeze(2)
+
+
+class Coverage:
+    """What the steps so far have claimed, on the recurrence's grid (full resolution would break the packing).
+
+    Args:
+        head: of the model.
+        embedding: (B, d, gh, gw) E on that grid.
+    """
+
+    def __init__(self, head: EmbeddingHead, embedding: Tensor) -> None:
+        self.head, self.embedding = head, embedding
+        # The per-pixel classifier on a few hundred cells: how sure is it that there is something?
+        self.foreground = 1 - head.classifier(embedding).softmax(dim=1)[:, :1]  # (B, 1, gh, gw)
+        self.free = torch.ones_like(self.foreground)  # share of each cell that no step has claimed
+
+    def planes(self) -> Tensor:
+        """(B, 2, gh, gw): what is claimed, and the foreground that is not."""
+        return torch.cat([1 - self.free, self.foreground * self.free], dim=1)
+
+    def claim(self, state: Tensor, summary: Tensor) -> None:
+        """Add the coarse mask of a step with state (B, hidden, gh, gw) and summary (B, hidden)."""
+        self.free = self.free * (1 - self.head.rough(self.embedding, state, summary).sigmoid().unsqueeze(1))
+
+    def keep(self, images: Tensor) -> None:
+        """Forget the images (B,) bool whose sequence has ended."""
+        self.embedding, self.foreground = self.embedding[images], self.foreground[images]
+        self.free = self.free[images]
