@@ -15,8 +15,8 @@ MARKED = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTAL
 # A part of a split must not be taken for the whole of it.
 PARTS = {
     ("voc", "val", 421): "VOC 2012 val, images of 2007 and 2008 (421)",
-    ("pictograms-4242", "train", 500): "500 fresh pictograms, drawn after all choices were made: `recseg data pictograms "
-    "--out pictograms-4242 --images 625 --seed 4242`, its first list",
+    ("pictograms-4242", "train", 500): "500 fresh pictograms, drawn after all choices were made: "
+    "the list `train` of `recseg data pictograms --out pictograms-4242 --images 625 --seed 4242`",
 }
 COLUMNS = {
     "mIoU": ("miou", "{:.1%}"),
