@@ -138,7 +138,7 @@ def _add_train(commands: Any) -> None:
     network.add_argument("--encoder", choices=("plain", "mobilenet_v2", "resnet18", "resnet34"), help="(default plain)")
     network.add_argument("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
     network.add_argument("--pretrained", action="store_const", const=True, help="download ImageNet weights")
-    network.add_argument("--freeze", type=int, metavar="N", help="finest encoder stages to keep as they are")
+    network.add_argument("--freeze", type=_natural, metavar="N", help="finest encoder stages to keep as they are")
     network.add_argument("--head", choices=("embedding", "decoder"), help="how a step makes its mask")
     network.add_argument("--feedback", choices=("none", "coverage"), help="tell a step what is claimed already")
     network.add_argument("--order", choices=("matched", "class", "area"), help="which step learns which target")
