@@ -65,7 +65,10 @@ def train(arguments: argparse.Namespace) -> None:
 
         del given["out"]
         file = run(TrainConfig(**given), arguments.out)
-    folder, data = file.parent, shlex.quote(arguments.data or "…")
+    from recseg.training_config import load_config
+
+    folder = file.parent
+    data = shlex.quote(load_config(folder / "config.json").data)
     print(f"weights: {file}")
     print(f"next: recseg evaluate --weights {shlex.quote(str(folder))} --data {data} --split val")
 
