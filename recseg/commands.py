@@ -54,8 +54,10 @@ def train(arguments: argparse.Namespace) -> None:
         if not arguments.resume.is_dir():
             raise RecsegError(f"{arguments.resume}: no such run folder")
         from recseg.training import resume
+        from recseg.training_config import load_config
 
         file = resume(arguments.resume)
+        data = load_config(arguments.resume / "config.json").data
     else:
         if arguments.out is None:
             raise RecsegError("--out: expected a folder for the run")
@@ -65,10 +67,8 @@ def train(arguments: argparse.Namespace) -> None:
 
         del given["out"]
         file = run(TrainConfig(**given), arguments.out)
-    from recseg.training_config import load_config
-
-    folder = file.parent
-    data = shlex.quote(load_config(folder / "config.json").data)
+        data = arguments.data
+    folder, data = file.parent, shlex.quote(data)
     print(f"weights: {file}")
     print(f"next: recseg evaluate --weights {shlex.quote(str(folder))} --data {data} --split val")
 

@@ -200,6 +200,15 @@ def test_train_passes_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert str(getattr(config, option[2:].replace("-", "_"))) == value
 
 
+def test_a_resumed_training_names_its_data(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--steps", "1", "--size", "16", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+    run = str(tmp_path / "run")
+    assert main(["train", "--data", str(tiny_voc), "--out", run, *quick]) == 0
+    first = capsys.readouterr().out
+    assert main(["train", "--resume", run]) == 0
+    assert capsys.readouterr().out == first and f"--data {tiny_voc} " in first
+
+
 def test_bad_trainings_are_refused(tiny_voc: Path, tmp_path: Path, refuses: Refuses) -> None:
     out = ["--out", tmp_path / "run"]
     refuses(["train", *out], "--data", "--resume")
