@@ -5,15 +5,15 @@ scores and log under data/results. Then `make readme` brings the README up to da
 """
 
 import argparse
-import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from recseg.checkpoints import load, register, save_weights
+from recseg.data import open_dataset
+from recseg.evaluation import evaluate
+from recseg.results import write_result
 from recseg.training_config import TrainConfig, load_config, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,16 +46,12 @@ def publish(run: Path, name: str, data: str, split: str, note: str | None) -> No
     about = {**model.metadata, "command": train_command(config)} | ({"note": note} if note else {})
     halved = run / f"{name}.safetensors"
     save_weights(halved, model, classes=model.classes, image_size=model.image_size, metadata=about, half=True)
-    scores = RESULTS / f"{name}.json"
-
-    def evaluate(weights: str) -> dict[str, Any]:
-        options = ["--weights", weights, "--data", data, "--split", split, "--json", str(scores.relative_to(ROOT))]
-        subprocess.run([sys.executable, "-m", "recseg.cli", "evaluate", *options], cwd=ROOT, check=True)
-        result: dict[str, Any] = json.loads(scores.read_text(encoding="utf-8"))
-        return result
-
-    register(name, halved, evaluate(str(halved.resolve())))
-    register(name, halved, evaluate(name))  # once more by name: the command that a reader can repeat
+    shipped: Any = load(halved)
+    scores = evaluate(shipped, open_dataset(data, split))
+    command = f"recseg evaluate --weights {name} --data {data} --split {split}"  # what a reader can repeat
+    origin = {"data": data, "split": split, "training": shipped.metadata}
+    result = write_result(RESULTS / f"{name}.json", scores, command=command, seed=config.seed, **origin)
+    register(name, halved, result)
     shutil.copy(run / "log.jsonl", RESULTS / f"{name}-log.jsonl")
 
 
