@@ -84,7 +84,8 @@ def recurrent_loss(
         weights: of the terms.
 
     Returns:
-        {"loss": total, "bce", "dice", "classes", "stop", "rough", "pixels": its terms, unweighted}; scalars.
+        {"loss": total, "bce", "dice", "classes", "stop", "rough", "pixels": its terms, unweighted}; scalars. "rough" is
+        BCE and Dice of the rough masks in the proportion of `weights`; it and "pixels" exist in training mode only.
     """
     weights = weights or LossWeights()
     height, width = output.masks.shape[-2:]
