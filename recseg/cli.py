@@ -147,6 +147,7 @@ def _add_train(commands: Any) -> None:
     loop = parser.add_argument_group("loop")
     loop.add_argument("--size", type=_positive, metavar="PIXELS", help="side of the training crops")
     loop.add_argument("--batch-size", type=_positive, metavar="N", help="pictures an update")
+    loop.add_argument("--optimiser", choices=("muon", "adamw"), help="rule of the updates (default muon)")
     loop.add_argument("--lr", type=_real, metavar="RATE", help="peak learning rate")
     loop.add_argument("--workers", type=_natural, metavar="N", help="processes that read pictures")
     loop.add_argument("--amp", choices=("auto", "off", "bf16", "fp16"), help="16-bit arithmetic (default auto)")

@@ -30,7 +30,13 @@ from recseg.data.transforms import train_transform
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 from recseg.losses import dense_loss, recurrent_loss
-from recseg.optimisation import ExponentialMovingAverage, parameter_groups, schedule, set_learning_rate
+from recseg.optimisation import (
+    ExponentialMovingAverage,
+    make_optimisers,
+    parameter_groups,
+    schedule,
+    set_learning_rate,
+)
 from recseg.targets import class_areas, to_sequence
 from recseg.training_config import TrainConfig as TrainConfig
 from recseg.training_config import build_model, load_config, resolve, save_config
@@ -130,7 +136,7 @@ def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig, don
 
 
 class Trainer:
-    """State of a run between two steps: the models, the optimiser, and how far it got."""
+    """State of a run between two steps: the models, the optimisers, and how far it got."""
 
     def __init__(self, config: TrainConfig, dataset: SegmentationFolder, out: Path) -> None:
         self.config, self.dataset, self.out = config, dataset, out
@@ -143,10 +149,9 @@ class Trainer:
         self.model: Any = build_model(config, dataset.classes, limit)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # what convolutions run fastest in
         tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0
-        assert config.lr is not None
-        self.optimiser = torch.optim.AdamW(
-            parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
-        )
+        assert config.lr is not None and config.optimiser is not None  # resolved
+        groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
+        self.optimisers = make_optimisers(config.optimiser, groups)
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = ExponentialMovingAverage(self.model, config.ema)
         self.step, self.seconds = 0, 0.0
@@ -158,8 +163,8 @@ class Trainer:
         assert self.config.minutes is not None
         return self.seconds / (60 * self.config.minutes)
 
-    def run(self, progress: bool = True) -> Path:
-        """Train until the budget is used up; returns the path of the weights."""
+    def run(self, progress: bool = True, until: int | None = None) -> Path:
+        """Train until the budget is used up, or pause after step `until`; returns the path of the weights."""
         config = self.config
         assert config.batch_size is not None
         workers = config.workers if config.workers is not None else _default_workers()
@@ -172,7 +177,7 @@ class Trainer:
         saved = time.monotonic()
         with _Interrupts() as interrupts, bar, _open_log(self.out / "log.jsonl", self.step) as log:
             self.model.train()
-            while self.done() < 1:
+            while self.done() < 1 and (until is None or self.step < until):
                 started = time.monotonic()
                 terms = self.update(next(stream))
                 self.seconds += time.monotonic() - started
@@ -195,7 +200,7 @@ class Trainer:
         images = images.contiguous(memory_format=torch.channels_last)
         labels = batch.labels.to(self.device, non_blocking=True)  # (B, S, S)
         factor = schedule(self.step, self.done(), warmup=config.warmup)
-        set_learning_rate(self.optimiser, factor)
+        set_learning_rate(self.optimisers, factor)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
             terms = loss_of(self.model, images, labels, config, self.done())
         if not bool(terms["loss"].isfinite()):
@@ -203,11 +208,13 @@ class Trainer:
                 f"step {self.step}: the loss is not finite; expected a lower --lr than {config.lr} "
                 f"(images {', '.join(batch.ids[:4])}, …)"
             )
-        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         self.scaler.scale(terms["loss"]).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimiser)
+        for optimiser in self.optimisers:
+            self.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
-        self.scaler.step(self.optimiser)
+        for optimiser in self.optimisers:
+            self.scaler.step(optimiser)
         self.scaler.update()
         self.average.update(self.model, self.step)
         return {name: value.detach() for name, value in terms.items()}
@@ -216,7 +223,7 @@ class Trainer:
         """Write the checkpoint and the averaged weights."""
         progress = {"step": self.step, "seconds": self.seconds}
         save_state(
-            self.out / "checkpoint.safetensors", self.model, self.average.model, self.optimiser, self.scaler, progress
+            self.out / "checkpoint.safetensors", self.model, self.average.model, self.optimisers, self.scaler, progress
         )
         assert self.config.image_size is not None
         config = {name: value for name, value in asdict(self.config).items() if value is not None}
@@ -234,12 +241,12 @@ class Trainer:
     def restore(self) -> None:
         """Put the last checkpoint back in place."""
         path = self.out / "checkpoint.safetensors"
-        progress = load_state(path, self.model, self.average.model, self.optimiser, self.scaler)
+        progress = load_state(path, self.model, self.average.model, self.optimisers, self.scaler)
         self.step, self.seconds = progress["step"], progress["seconds"]
 
     def _write(self, log: Any, terms: dict[str, Tensor], bar: "tqdm[Any]") -> None:
         values = {name: round(value.item(), 5) for name, value in terms.items()}
-        entry = {"step": self.step, "seconds": round(self.seconds, 2), "lr": self.optimiser.param_groups[0]["lr"]}
+        entry = {"step": self.step, "seconds": round(self.seconds, 2), "lr": self.optimisers[0].param_groups[0]["lr"]}
         log.write(json.dumps(entry | values) + "\n")
         log.flush()
         left = f"{100 * min(1.0, self.done()):.0f} %" if self.config.steps is None else None

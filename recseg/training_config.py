@@ -35,6 +35,7 @@ class TrainConfig:
         auxiliary: "pixels" also trains the shared classifier on single pixels; "none" leaves it to the steps.
         pixels_first: share of the budget in which the recurrent model only learns to classify single pixels, as its
             twin does. The steps read classes with that same classifier, and learn them faster once it knows some.
+        optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
         lr: peak learning rate; a pretrained encoder gets a tenth of it.
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
@@ -61,6 +62,7 @@ class TrainConfig:
     image_size: int | None = None
     scale: tuple[float, float] | None = None
     batch_size: int | None = None
+    optimiser: str | None = None
     lr: float | None = None
     weight_decay: float = 0.02
     warmup: int = 100
@@ -82,6 +84,8 @@ class TrainConfig:
                 raise RecsegError(f"{name} {value}: expected a positive number")
         if self.amp not in ("auto", "off", "bf16", "fp16"):
             raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
+        if self.optimiser not in (None, "muon", "adamw"):
+            raise RecsegError(f"optimiser {self.optimiser!r}: expected muon or adamw")
         if self.auxiliary not in ("pixels", "none"):
             raise RecsegError(f"auxiliary {self.auxiliary!r}: expected pixels or none")
         if self.auxiliary == "none" and self.pixels_first:
@@ -113,6 +117,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
     defaults["pixels_first"] = 0.5 if config.auxiliary == "pixels" else 0.0
+    defaults["optimiser"] = "adamw" if config.model == "published" else "muon"
     defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 

@@ -1,10 +1,11 @@
 """The whole state of a training as one safetensors file, so that a run can be cut off anywhere and go on exactly.
 
-Tensors (weights, averaged weights, AdamW's moments, random states) are stored under prefixed names, numbers as JSON
-text.
+Tensors (weights, averaged weights, the optimisers' moments, random states) are stored under prefixed names, numbers as
+JSON text.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,14 @@ from torch.amp.grad_scaler import GradScaler
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 
-FORMAT = "recseg-training-1"
+FORMAT = "recseg-training-2"
 
 
 def save_state(
     path: Path,
     model: nn.Module,
     average: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     scaler: GradScaler,
     progress: dict[str, Any],
 ) -> None:
@@ -35,8 +36,9 @@ def save_state(
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+    for number, optimiser in enumerate(optimisers):
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{index}.{name}": value for name, value in state.items()}
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -54,7 +56,7 @@ def load_state(
     path: Path,
     model: nn.Module,
     average: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     scaler: GradScaler,
 ) -> dict[str, Any]:
     """Put a saved state back in place; returns its `progress`.
@@ -74,14 +76,15 @@ def load_state(
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    moments: dict[int, dict[str, Tensor]] = {}
+    moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimisers]
     for name, value in part("optimiser.").items():
-        index, key = name.split(".", 1)
-        moments.setdefault(int(index), {})[key] = value
+        number, index, key = name.split(".", 2)
+        moments[int(number)].setdefault(int(index), {})[key] = value
     try:
         model.load_state_dict(part("model."))
         average.load_state_dict(part("average."))
-        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+        for optimiser, state in zip(optimisers, moments, strict=True):
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         progress: dict[str, Any] = json.loads(text["progress"])
         scaler.load_state_dict(json.loads(text["scaler"]))
     except (RuntimeError, ValueError, KeyError) as error:

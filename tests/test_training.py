@@ -17,7 +17,7 @@ from recseg.data.stream import StreamSampler, batches
 from recseg.errors import RecsegError
 from recseg.optimisation import ExponentialMovingAverage, parameter_groups, schedule
 from recseg.published import PublishedConfig, PublishedNetwork
-from recseg.training import TrainConfig, Trainer, choose_device, choose_precision, resume, train
+from recseg.training import TrainConfig, Trainer, choose_device, choose_precision, resume, train, training_data
 from recseg.training_config import build_model, load_config, resolve
 from recseg.unet import UNet, UNetConfig
 
@@ -119,6 +119,19 @@ def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
     assert "bce" in training.loss_of(model, *batch[:2], decoder, done=0.0)
 
 
+@pytest.mark.parametrize(("chosen", "kinds"), [(None, ["Muon", "AdamW"]), ("adamw", ["AdamW"])])
+def test_optimisers(chosen: str | None, kinds: list[str], tiny_voc: Path, tmp_path: Path) -> None:
+    config = resolve(quick(tiny_voc, model="dense", optimiser=chosen))
+    trainer = Trainer(config, training_data(config), tmp_path)
+    assert [type(optimiser).__name__ for optimiser in trainer.optimisers] == kinds
+    known = sum(len(group["params"]) for optimiser in trainer.optimisers for group in optimiser.param_groups)
+    assert known == len(list(trainer.model.parameters()))
+
+
+def test_the_baseline_keeps_the_optimiser_of_its_authors(tiny_voc: Path) -> None:
+    assert resolve(TrainConfig(data=str(tiny_voc), model="published")).optimiser == "adamw"
+
+
 def test_without_the_auxiliary_no_single_pixel_counts(tiny_voc: Path, tmp_path: Path) -> None:
     config = resolve(quick(tiny_voc, steps=2, auxiliary="none"))
     assert config.pixels_first == 0
@@ -137,6 +150,7 @@ def test_without_the_auxiliary_no_single_pixel_counts(tiny_voc: Path, tmp_path: 
         ({"freeze": 6, "pretrained": True}, "freeze 6"),
         ({"freeze": 2}, "freeze 2.*--pretrained"),
         ({"auxiliary": "both"}, "auxiliary 'both'"),
+        ({"optimiser": "sgd"}, "optimiser 'sgd'"),
         ({"auxiliary": "none", "pixels_first": 0.5}, "--auxiliary none"),
         ({"amp": "int8"}, "amp 'int8'"),
     ],
