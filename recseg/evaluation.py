@@ -20,7 +20,7 @@ from recseg.data.folder import SegmentationFolder
 from recseg.data.transforms import eval_transform
 from recseg.errors import RecsegError
 from recseg.fusion import fuse
-from recseg.metrics import SMALLEST_AREA, SetMetric, SlotMetric, StopMetric, VOCMetric
+from recseg.metrics import SMALLEST_AREA, CalibrationMetric, SetMetric, SlotMetric, VOCMetric
 from recseg.recurrent_unet import RecurrentOutput
 
 SLOT_SIZE = 256  # the baseline's images and masks
@@ -35,12 +35,14 @@ class Answer(NamedTuple):
         classes: class id of each step, in the network's own order.
         masks: (N, 256, 256) bool, the mask of each step.
         stops: probability that the sequence had ended, for each decision that was taken; empty without a learned stop.
+        probabilities: of the class of each step; empty for a dense network, which is sure of pixels, not of classes.
     """
 
     labels: Tensor
     classes: list[int]
     masks: Tensor
     stops: list[float]
+    probabilities: list[float]
 
 
 def evaluate(
@@ -76,7 +78,8 @@ def evaluate(
         `confusion`; `slot_accuracy`, `slot_iou`, `slot_accuracy_own_order`, `slot_accuracy_per_class`,
         `slot_iou_per_class`, `slot_classes_without_hits`, `best_slot_accuracy` and `best_slot_iou` (class and value);
         `label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`;
-        `stop_calibration_error`, `stop_calibration`; `images`, `seconds`.
+        `stop_calibration_error`, `stop_calibration`, `class_calibration_error`, `class_calibration`; `images`,
+        `seconds`.
 
     Raises:
         RecsegError: an empty data set, or classes that are not those of the model.
@@ -86,7 +89,8 @@ def evaluate(
         raise RecsegError(f"limit {limit}: expected at least one image")
     names = dataset.classes
     voc, slot = VOCMetric(len(names)), SlotMetric(len(names))
-    label_set, stop = SetMetric(), StopMetric()
+    label_set = SetMetric()
+    stop, named = CalibrationMetric("stop", "ended"), CalibrationMetric("class", "present")
     if device is not None:
         model.to(device)
     target = next(model.parameters()).device
@@ -105,12 +109,14 @@ def evaluate(
                     voc.update(answer.labels, truth.to(target))
                     slot.update(answer.classes, answer.masks, _to_slot_size(truth))
                     label_set.update(answer.classes, present, len(answer.classes))
-                    stop.update(answer.stops, len(present))
+                    stop.update(answer.stops, [step >= len(present) for step in range(len(answer.stops))])
+                    if answer.probabilities:
+                        named.update(answer.probabilities, [label in present for label in answer.classes])
                 bar.update(len(images))
     finally:
         for module, training in modes.items():
             module.training = training  # one by one: a frozen batch norm inside a model in training stays frozen
-    result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute()}
+    result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute(), **named.compute()}
     result["seconds"] = round(time.perf_counter() - start, 3)
     return _by_name(result, names)
 
@@ -186,7 +192,8 @@ def _answers(output: RecurrentOutput | Tensor, size: torch.Size) -> Iterator[Ans
 
 def _from_sequence(output: RecurrentOutput, size: tuple[int, int]) -> Iterator[Answer]:
     labels = fuse(output, size)  # (B, H, W)
-    steps = (output.classes.argmax(dim=1) + 1).tolist()  # (P,): column k is class k + 1
+    best = output.classes.float().softmax(dim=1).max(dim=1)  # (P,)
+    steps, probabilities = (best.indices + 1).tolist(), best.values.tolist()  # column k is class k + 1
     stops = output.stop.float().sigmoid().tolist()  # B × T
     first = 0
     for image, count in enumerate(output.lengths.tolist()):
@@ -194,7 +201,7 @@ def _from_sequence(output: RecurrentOutput, size: tuple[int, int]) -> Iterator[A
         first += count
         masks = _resize(output.masks[pairs], (SLOT_SIZE, SLOT_SIZE)) > 0  # logit 0 is probability one half
         # Decisions taken: one before each live step, and the one that ended the sequence.
-        yield Answer(labels[image], steps[pairs], masks.cpu(), stops[image][: count + 1])
+        yield Answer(labels[image], steps[pairs], masks.cpu(), stops[image][: count + 1], probabilities[pairs])
 
 
 def _from_pixels(logits: Tensor, size: tuple[int, int]) -> Iterator[Answer]:
@@ -203,7 +210,7 @@ def _from_pixels(logits: Tensor, size: tuple[int, int]) -> Iterator[Answer]:
         area = torch.bincount(labels[image].flatten(), minlength=logits.shape[1])
         classes = [k for k in range(1, logits.shape[1]) if area[k] >= SMALLEST_AREA * labels[image].numel()]
         masks = small[image] == torch.tensor(classes, dtype=torch.int64).view(-1, 1, 1)  # (N, 256, 256)
-        yield Answer(labels[image], classes, masks, [])
+        yield Answer(labels[image], classes, masks, [], [])
 
 
 def _argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:

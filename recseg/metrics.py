@@ -2,8 +2,8 @@
 
 - `VOCMetric`: one confusion matrix over the whole split, as the PASCAL VOC development kit counts.
 - `SlotMetric`: the two figures of the published recurrent baseline, over slots 1 … 5.
-- `SetMetric`: which classes the model says are present, and how many steps it takes to say so; `StopMetric`: whether
-  the probability that it gives for having finished is to be believed.
+- `SetMetric`: which classes the model says are present, and how many steps it takes to say so; `CalibrationMetric`:
+  whether the probabilities that it gives, for a class or for having finished, are to be believed.
 
 All state is whole numbers, so a score does not depend on the order of the images, nor on how they were split over
 processes: `a.merge(b)` gives exactly what one metric would have seen.
@@ -217,45 +217,51 @@ class SetMetric:
         }
 
 
-class StopMetric:
-    """Calibration of the learned stop: of the times it says 30 %, had the sequence ended in 30 %?
+class CalibrationMetric:
+    """Is a probability to be believed: of the times it is 30 %, does the thing happen in 30 %?
 
-    Decisions are sorted into `bins` by the probability given. The error is the mean over decisions of the difference,
-    in a bin, between mean probability and share of sequences that had truly ended (Guo et al., "On calibration of
-    modern neural networks", ICML 2017).
+    Pairs are sorted into bins by the probability given. The error is the mean over pairs of the difference, in a bin,
+    between mean probability and share of what happened (Guo et al., "On calibration of modern neural networks", ICML
+    2017).
+
+    Args:
+        name: of what is given a probability, such as "stop".
+        outcome: what may happen, such as "ended".
+        bins: of equal width, from 0 to 1.
     """
 
-    def __init__(self, bins: int = 10) -> None:
+    def __init__(self, name: str, outcome: str, bins: int = 10) -> None:
+        self.name, self.outcome = name, outcome
         self.decisions = [0] * bins
-        self.ended = [0] * bins
+        self.happened = [0] * bins
         self.probability = [0] * bins  # in units of 2^-40
 
-    def update(self, stops: Sequence[float], true_steps: int) -> None:
-        """Count the decisions of one image: `stops[t]` is the probability of having ended before step t (0-based)."""
-        for step, probability in enumerate(stops):
+    def update(self, probabilities: Sequence[float], outcomes: Sequence[bool]) -> None:
+        """Count some pairs: what was said, and whether it happened."""
+        for probability, outcome in zip(probabilities, outcomes, strict=True):
             place = min(int(probability * len(self.decisions)), len(self.decisions) - 1)
             self.decisions[place] += 1
-            self.ended[place] += step >= true_steps
+            self.happened[place] += outcome
             self.probability[place] += round(probability * _UNIT)
 
-    def merge(self, other: "StopMetric") -> Self:
+    def merge(self, other: "CalibrationMetric") -> Self:
         """Add what another metric has counted."""
-        _same(len(self.decisions), len(other.decisions))
-        for name, values in vars(other).items():
-            setattr(self, name, [a + b for a, b in zip(getattr(self, name), values, strict=True)])
+        _same((self.name, len(self.decisions)), (other.name, len(other.decisions)))
+        for name in ("decisions", "happened", "probability"):
+            setattr(self, name, [a + b for a, b in zip(getattr(self, name), getattr(other, name), strict=True)])
         return self
 
     def compute(self) -> dict[str, Any]:
-        """`stop_calibration_error` (None without decisions), and `stop_calibration`: the bins that are not empty."""
+        """`NAME_calibration_error` (None where nothing was counted), and `NAME_calibration`: the bins not empty."""
         rows = [
-            {"probability": total / count / _UNIT, "ended": ended / count, "decisions": count}
-            for count, ended, total in zip(self.decisions, self.ended, self.probability, strict=True)
+            {"probability": total / count / _UNIT, self.outcome: happened / count, "decisions": count}
+            for count, happened, total in zip(self.decisions, self.happened, self.probability, strict=True)
             if count
         ]
-        gaps = sum(row["decisions"] * abs(row["probability"] - row["ended"]) for row in rows)
+        gaps = sum(row["decisions"] * abs(row["probability"] - row[self.outcome]) for row in rows)
         return {
-            "stop_calibration_error": gaps / sum(self.decisions) if rows else None,
-            "stop_calibration": rows,
+            f"{self.name}_calibration_error": gaps / sum(self.decisions) if rows else None,
+            f"{self.name}_calibration": rows,
         }
 
 

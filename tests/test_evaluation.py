@@ -115,6 +115,8 @@ def test_slot_iou_is_exact_at_the_slots_own_size(tmp_path: Path) -> None:
     assert result["slot_accuracy_own_order"] == 0.0  # emitted in descending order
     assert result["stop_calibration_error"] < 1e-6
     assert sum(row["decisions"] for row in result["stop_calibration"]) == 3  # two live steps, and the end
+    assert result["class_calibration_error"] < 1e-6
+    assert [row["decisions"] for row in result["class_calibration"]] == [2]  # both named with certainty, and right
 
 
 def test_steps_of_one_class_are_merged_but_counted(dataset: SegmentationFolder) -> None:
@@ -149,6 +151,7 @@ def test_the_result_is_json_with_the_promised_keys(dataset: SegmentationFolder) 
     promised = "miou iou_per_class pixel_accuracy slot_accuracy slot_iou label_set_f1 count_accuracy mean_steps images"
     assert set(promised.split()) <= result.keys()
     assert result["stop_calibration_error"] is None  # a dense network learns no stop
+    assert result["class_calibration"] == []  # and gives its probabilities to pixels
 
 
 def test_a_class_that_occurs_nowhere_is_null(tmp_path: Path) -> None:

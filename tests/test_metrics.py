@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from recseg.errors import RecsegError
-from recseg.metrics import SetMetric, SlotMetric, StopMetric, VOCMetric
+from recseg.metrics import CalibrationMetric, SetMetric, SlotMetric, VOCMetric
 
 CLASSES = 5
 LABELS = st.sampled_from([0, 1, 2, 3, 4, 255])
@@ -273,27 +273,35 @@ def test_sets_of_pictures_of_nothing() -> None:
     assert silent["label_set_precision"] == silent["label_set_recall"] == silent["label_set_f1"] == 0.0
 
 
-# --- stop
+# --- calibration
 
 
-def test_stop_calibration_by_hand() -> None:
-    # Two classes: decisions 0 and 1 are before the end, 2 is at the end.
-    result = score(StopMetric(), [([0.25, 0.25, 0.75], 2)])
+def stop_metric() -> CalibrationMetric:
+    return CalibrationMetric("stop", "ended")
+
+
+def test_calibration_by_hand() -> None:
+    result = score(stop_metric(), [([0.25, 0.25, 0.75], [False, False, True])])
     assert result["stop_calibration"] == [
         {"probability": 0.25, "ended": 0.0, "decisions": 2},
         {"probability": 0.75, "ended": 1.0, "decisions": 1},
     ]
     assert result["stop_calibration_error"] == pytest.approx(0.25)
-    assert StopMetric().compute() == {"stop_calibration_error": None, "stop_calibration": []}
+    assert stop_metric().compute() == {"stop_calibration_error": None, "stop_calibration": []}
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.lists(st.floats(0, 1), max_size=5), st.integers(0, 5)), max_size=4), st.integers(0, 4))
-def test_stop_order_and_merge(images: list[Any], cut: int) -> None:
-    check_order_and_merge(StopMetric, images, cut)
+@given(st.lists(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=5), max_size=4), st.integers(0, 4))
+def test_calibration_order_and_merge(images: list[Any], cut: int) -> None:
+    said_and_true = [([said for said, _ in image], [true for _, true in image]) for image in images]
+    check_order_and_merge(stop_metric, said_and_true, cut)
 
 
 def test_metrics_of_different_shape_do_not_merge() -> None:
-    for one, other in ((VOCMetric(3), VOCMetric(4)), (SlotMetric(3), SlotMetric(3, 4)), (StopMetric(), StopMetric(5))):
+    for one, other in (
+        (VOCMetric(3), VOCMetric(4)),
+        (SlotMetric(3), SlotMetric(3, 4)),
+        (stop_metric(), CalibrationMetric("stop", "ended", 5)),
+    ):
         with pytest.raises(RecsegError, match="merge"):
             one.merge(other)  # type: ignore[arg-type]
