@@ -43,10 +43,12 @@ class EmbeddingHead(nn.Module):
         context: channels of x.
         hidden: channels of h and z.
         num_classes: labels, background included.
+        claimed: take from each rough mask what the steps before it have claimed.
     """
 
-    def __init__(self, embedding: int, context: int, hidden: int, num_classes: int) -> None:
+    def __init__(self, embedding: int, context: int, hidden: int, num_classes: int, claimed: bool = False) -> None:
         super().__init__()
+        self.claimed = claimed
         self.query = nn.Linear(hidden, embedding)  # Q
         self.location = nn.Conv2d(hidden, 1, 1)  # l
         self.classifier = nn.Conv2d(embedding, num_classes, 1)  # W
@@ -63,16 +65,19 @@ class EmbeddingHead(nn.Module):
         place = F.interpolate(self.location(state), size=(height, width), mode="bilinear", align_corners=False)
         return look + place.squeeze(1)
 
-    def forward(self, embedding: Tensor, context: Tensor, state: Tensor, summary: Tensor) -> Reading:
-        """Read P steps.
+    def forward(self, embedding: Tensor, context: Tensor, state: Tensor, summary: Tensor, step: Tensor) -> Reading:
+        """Read P steps; the steps of an image stand beside each other, in their order.
 
         Args:
             embedding: (P, d, h, w) E of each step's image.
             context: (P, context, gh, gw) x of each step's image.
             state: (P, hidden, gh, gw).
             summary: (P, hidden).
+            step: (P,) number of each step, 0-based.
         """
         rough = self.rough(embedding, state, summary)  # (P, h, w)
+        if self.claimed:
+            rough = unclaimed(rough, step)
         weight = rough.sigmoid().unsqueeze(1)  # (P, 1, h, w)
         coarse = F.adaptive_avg_pool2d(weight, (state.shape[-2], state.shape[-1]))  # (P, 1, gh, gw)
         region = pool_under(coarse, torch.cat([context, state], dim=1))  # (P, context + hidden)
@@ -114,6 +119,29 @@ def pool_under(weight: Tensor, features: Tensor) -> Tensor:
     weight = weight.flatten(2)  # (P, 1, h·w)
     weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-6)
     return torch.bmm(features.flatten(2), weight.transpose(1, 2)).squeeze(2)
+
+
+def unclaimed(masks: Tensor, step: Tensor) -> Tensor:
+    """Take from each mask what the steps before it have claimed.
+
+    With p_t = σ(m_t), the new mask has the probability p_t Π_{s<t} (1 − p_s) at each pixel: a stick is broken, and each
+    step gets a share of what is left. So two steps cannot both stand for one thing.
+
+    Args:
+        masks: (P, h, w) logits; the steps of an image stand beside each other, in their order.
+        step: (P,) number of each step, 0-based.
+
+    Returns:
+        (P, h, w) logits.
+    """
+    masks = masks.to(torch.promote_types(masks.dtype, torch.float32))  # sums over a batch: 16 bits are too few
+    left = F.logsigmoid(-masks)
+    before = left.cumsum(dim=0) - left  # of this image and those packed before it …
+    first = torch.arange(len(step), device=step.device) - step
+    before = before - before[first]  # … and of this image alone: (P, h, w)
+    log_p = (F.logsigmoid(masks) + before).clamp(max=-1e-6)
+    later = (step > 0).view(-1, 1, 1)
+    return torch.where(later, log_p - torch.log(-torch.expm1(log_p)), masks)
 
 
 class Coverage:

@@ -22,6 +22,8 @@ from recseg.errors import RecsegError
 from recseg.heads import Coverage, DecoderHead, EmbeddingHead
 from recseg.unet import Decoder, Encoder, UNetConfig
 
+FEEDBACK = ("none", "coverage", "claimed")
+
 
 @dataclass(frozen=True)
 class RecurrentUNetConfig(UNetConfig):
@@ -34,7 +36,9 @@ class RecurrentUNetConfig(UNetConfig):
         max_steps: the most classes that an image can be given.
         head: "embedding": the decoder runs once to a pixel embedding, a mask is its product with the step's query.
             "decoder": the decoder runs for each live step, on that step's state (the published idea).
-        feedback: "coverage" tells each step what is claimed so far and which foreground is not; "none" does not.
+        feedback: what a step learns of those before it, beyond the state. "claimed": what they have claimed is taken
+            from its rough mask (`recseg.heads.unclaimed`); "coverage": the ConvLSTM reads what is claimed so far and
+            which foreground is not; "none".
     """
 
     hidden: int = 64
@@ -48,10 +52,10 @@ class RecurrentUNetConfig(UNetConfig):
         super().__post_init__()
         if self.head not in ("embedding", "decoder"):
             raise RecsegError(f"head {self.head!r}: expected 'embedding' or 'decoder'")
-        if self.feedback not in ("none", "coverage"):
-            raise RecsegError(f"feedback {self.feedback!r}: expected 'none' or 'coverage'")
-        if self.feedback == "coverage" and self.head == "decoder":
-            raise RecsegError("feedback 'coverage': needs head 'embedding', whose coarse masks cost nothing")
+        if self.feedback not in FEEDBACK:
+            raise RecsegError(f"feedback {self.feedback!r}: expected one of {', '.join(FEEDBACK)}")
+        if self.feedback != "none" and self.head == "decoder":
+            raise RecsegError(f"feedback {self.feedback!r}: needs head 'embedding', whose rough masks cost nothing")
         if self.max_steps < 1:
             raise RecsegError(f"max_steps {self.max_steps}: expected at least 1")
 
@@ -149,7 +153,9 @@ class RecurrentUNet(nn.Module):
         self.stop = nn.Linear(config.hidden, 1)  # b
         self.head: EmbeddingHead | DecoderHead
         if config.head == "embedding":
-            self.head = EmbeddingHead(self.decoder.channels, config.reduced, config.hidden, config.num_classes)
+            self.head = EmbeddingHead(
+                self.decoder.channels, config.reduced, config.hidden, config.num_classes, config.feedback == "claimed"
+            )
         else:
             self.head = DecoderHead(self.decoder.channels, config.hidden, config.num_classes)
         if config.feedback == "coverage":
@@ -204,7 +210,8 @@ class RecurrentUNet(nn.Module):
         pixels = None
         if isinstance(self.head, EmbeddingHead):
             assert embedding is not None
-            read = self.head(embedding.index_select(0, sample), deepest.index_select(0, sample), state, summaries[live])
+            own, around = embedding.index_select(0, sample), deepest.index_select(0, sample)
+            read = self.head(own, around, state, summaries[live], step)
             if self.training:
                 pixels = self.head.classifier(embedding)  # (B, num_classes, h, w)
         else:

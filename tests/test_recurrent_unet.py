@@ -23,7 +23,7 @@ from recseg.recurrent_unet import (
 )
 from recseg.unet import ENCODERS
 
-VARIANTS = [("embedding", "none"), ("embedding", "coverage"), ("decoder", "none")]
+VARIANTS = [("embedding", "none"), ("embedding", "coverage"), ("embedding", "claimed"), ("decoder", "none")]
 NUM_CLASSES, MAX_STEPS, HIDDEN = 5, 4, 6
 
 
@@ -88,6 +88,7 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
     masks, classes, stops = [], [], []
     h = c = None
     claimed: list[Tensor] = []  # coarse masks of the steps so far
+    shares: list[Tensor] = []  # rough masks of the steps so far, before anything was taken from them
     for _ in range(steps):
         features = model.encoder(image)
         skips = [features[level] for level in model.skip_levels]
@@ -122,6 +123,11 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             place = up(head.location(h), (embedding.shape[2], embedding.shape[3]))[0, 0]
             rough = (query[0, :, None, None] * embedding[0]).sum(dim=0) / math.sqrt(query.shape[1]) + place
             weight = rough.sigmoid()
+            if model.config.feedback == "claimed":
+                for share in shares:
+                    weight = weight * (1 - share)
+                shares.append(rough.sigmoid())
+                rough = weight.logit()
             pooled = (embedding[0] * weight).sum(dim=(1, 2)) / weight.sum()  # (d,)
             coarse = F.adaptive_avg_pool2d(weight[None], size)  # (1, gh, gw)
             around = (torch.cat([deepest, h], dim=1)[0] * coarse).sum(dim=(1, 2)) / coarse.sum()  # (reduced + hidden,)
@@ -385,7 +391,7 @@ def test_state_dict_round_trip(head: str, feedback: str) -> None:
     ("changes", "message"),
     [
         ({"head": "query"}, "head 'query': expected 'embedding' or 'decoder'"),
-        ({"feedback": "all"}, "feedback 'all': expected 'none' or 'coverage'"),
+        ({"feedback": "all"}, "feedback 'all': expected one of none, coverage, claimed"),
         ({"head": "decoder", "feedback": "coverage"}, "feedback 'coverage': needs head 'embedding'"),
         ({"max_steps": 0}, "max_steps 0"),
         ({"grid": 5}, "grid 5: expected a stride of the encoder"),
