@@ -32,23 +32,28 @@ class EmbeddingHead(nn.Module):
 
     For a step with state h, summary z, and features x on the grid of the recurrence (equations of `RecurrentUNet`):
 
-        r = ⟨Q z, E⟩ / √d + upsample(⟨l, h⟩)        rough mask logits: what it looks like, and roughly where
+        s = ⟨Q z, E⟩ / √d + upsample(⟨l, h⟩)        claim: what it looks like, and roughly where
+        r = unclaimed(s)                            rough mask logits: what the steps before have left of that
         k = W pool_r(E) + V pool_r([x, h])          class logits: what lies under that mask, finely and coarsely
         m = γ r + ⟨Σ_c p(c) (w_c − w_0), E⟩         mask logits: where the classifier sees that class
 
-    pool_r is the mean over pixels, weighted by σ(r); p is the softmax of k. In evaluation the best class has p = 1.
+    pool_r is the mean over pixels, weighted by σ(r); p is the softmax of k. In evaluation the best class that no step
+    before has named has p = 1.
 
     Args:
         embedding: d, channels of E.
         context: channels of x.
         hidden: channels of h and z.
         num_classes: labels, background included.
-        claimed: take from each rough mask what the steps before it have claimed.
+        max_steps: T.
+        claimed: take from each rough mask what the steps before it have claimed; else r = s.
     """
 
-    def __init__(self, embedding: int, context: int, hidden: int, num_classes: int, claimed: bool = False) -> None:
+    def __init__(
+        self, embedding: int, context: int, hidden: int, num_classes: int, max_steps: int, claimed: bool = False
+    ) -> None:
         super().__init__()
-        self.claimed = claimed
+        self.max_steps, self.claimed = max_steps, claimed
         self.query = nn.Linear(hidden, embedding)  # Q
         self.location = nn.Conv2d(hidden, 1, 1)  # l
         self.classifier = nn.Conv2d(embedding, num_classes, 1)  # W
@@ -57,8 +62,8 @@ class EmbeddingHead(nn.Module):
         # From zero: at first a step reads classes as the pixels do, and V learns what they miss.
         nn.init.zeros_(self.region.weight)
 
-    def rough(self, embedding: Tensor, state: Tensor, summary: Tensor) -> Tensor:
-        """r: E (P, d, h, w), states (P, hidden, gh, gw) and summaries (P, hidden) → (P, h, w) logits."""
+    def claim(self, embedding: Tensor, state: Tensor, summary: Tensor) -> Tensor:
+        """s: E (P, d, h, w), states (P, hidden, gh, gw) and summaries (P, hidden) → (P, h, w) logits."""
         height, width = embedding.shape[-2:]
         query = self.query(summary).unsqueeze(1) / math.sqrt(embedding.shape[1])  # (P, 1, d)
         look = torch.bmm(query, embedding.flatten(2)).view(-1, height, width)  # (P, h, w)
@@ -75,7 +80,7 @@ class EmbeddingHead(nn.Module):
             summary: (P, hidden).
             step: (P,) number of each step, 0-based.
         """
-        rough = self.rough(embedding, state, summary)  # (P, h, w)
+        rough = self.claim(embedding, state, summary)  # (P, h, w)
         if self.claimed:
             rough = unclaimed(rough, step)
         weight = rough.sigmoid().unsqueeze(1)  # (P, 1, h, w)
@@ -89,6 +94,7 @@ class EmbeddingHead(nn.Module):
             likely = classes.softmax(dim=1)
             row, offset = likely @ (rows[1:] - rows[:1]), likely @ (bias[1:] - bias[0])  # (P, d), (P,)
         else:
+            classes = distinct(classes, step, self.max_steps)
             best = classes.argmax(dim=1) + 1
             row, offset = rows[best] - rows[:1], bias[best] - bias[0]
         seen = torch.bmm(row.unsqueeze(1), embedding.flatten(2)).view_as(rough) + offset.view(-1, 1, 1)  # (P, h, w)
@@ -102,16 +108,21 @@ class DecoderHead(nn.Module):
         decoded: channels of the decoder's map.
         hidden: channels of the state.
         num_classes: labels, background included.
+        max_steps: T.
     """
 
-    def __init__(self, decoded: int, hidden: int, num_classes: int) -> None:
+    def __init__(self, decoded: int, hidden: int, num_classes: int, max_steps: int) -> None:
         super().__init__()
+        self.max_steps = max_steps
         self.mask = nn.Conv2d(decoded, 1, 1)
         self.classifier = nn.Conv2d(hidden, num_classes - 1, 1)
 
-    def forward(self, decoded: Tensor, state: Tensor) -> Reading:
-        """Decoded maps (P, d, h, w) and states (P, hidden, gh, gw) of P steps."""
-        return Reading(self.mask(decoded).squeeze(1), self.classifier(state).amax(dim=(2, 3)), None)
+    def forward(self, decoded: Tensor, state: Tensor, step: Tensor) -> Reading:
+        """Decoded maps (P, d, h, w), states (P, hidden, gh, gw) and numbers (P,) of P steps."""
+        classes = self.classifier(state).amax(dim=(2, 3))  # (P, C)
+        if not self.training:
+            classes = distinct(classes, step, self.max_steps)
+        return Reading(self.mask(decoded).squeeze(1), classes, None)
 
 
 def pool_under(weight: Tensor, features: Tensor) -> Tensor:
@@ -144,6 +155,26 @@ def unclaimed(masks: Tensor, step: Tensor) -> Tensor:
     return torch.where(later, log_p - torch.log(-torch.expm1(log_p)), masks)
 
 
+def distinct(classes: Tensor, step: Tensor, max_steps: int) -> Tensor:
+    """Give no class twice in an image: what a step names is, to those after it, less likely than all other classes.
+
+    Args:
+        classes: (P, C) logits; the steps of an image stand beside each other, in their order.
+        step: (P,) number of each step, 0-based.
+        max_steps: T.
+
+    Returns:
+        (P, C) logits, changed only where a step before has named the class.
+    """
+    last = classes.amin(dim=1, keepdim=True) - 1  # (P, 1)
+    taken = torch.zeros_like(classes, dtype=torch.bool)
+    for turn in range(1, min(max_steps, classes.shape[1])):
+        named = classes.masked_fill(taken, -torch.inf).argmax(dim=1, keepdim=True)  # (P, 1)
+        passed_on = taken.scatter(1, named, True).roll(1, dims=0)  # what the pair before has, and what it names
+        taken = torch.where((step == turn).unsqueeze(1), passed_on, taken)
+    return torch.where(taken, last, classes)
+
+
 class Coverage:
     """What the steps so far have claimed, on the recurrence's grid (full resolution would break the packing).
 
@@ -164,7 +195,7 @@ class Coverage:
 
     def claim(self, state: Tensor, summary: Tensor) -> None:
         """Add the coarse mask of a step with state (B, hidden, gh, gw) and summary (B, hidden)."""
-        self.free = self.free * (1 - self.head.rough(self.embedding, state, summary).sigmoid().unsqueeze(1))
+        self.free = self.free * (1 - self.head.claim(self.embedding, state, summary).sigmoid().unsqueeze(1))
 
     def keep(self, images: Tensor) -> None:
         """Forget the images (B,) bool whose sequence has ended."""

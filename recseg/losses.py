@@ -23,7 +23,7 @@ class LossWeights:
     dice: float = 0.5
     classes: float = 0.5
     stop: float = 0.5
-    pixels: float = 1.0
+    pixels: float = 3.0
     rough: float = 1.0
 
 

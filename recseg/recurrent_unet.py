@@ -111,7 +111,8 @@ class RecurrentUNet(nn.Module):
         h_t, c_t = ConvLSTM(x, h_{t-1}, c_{t-1})
         z_t      = relu(A [mean(h_t), max(h_t)])            what the state says, without place
         stop_t   = ⟨b, z_t⟩                                 has the sequence ended?
-        r_t      = ⟨Q z_t, E⟩ / √d + upsample(⟨l, h_t⟩)     rough mask logits: what it looks like, and roughly where
+        s_t      = ⟨Q z_t, E⟩ / √d + upsample(⟨l, h_t⟩)     what it claims, logits: what it looks like, roughly where
+        σ(r_t)   = σ(s_t) Π_{u<t} (1 − σ(s_u))              rough mask: what the steps before have left of that
         k_t      = W pool_r(E) + V pool_r([x, h_t])         class logits: what lies under that mask, finely and coarsely
         m_t      = γ r_t + ⟨Σ_c p_t(c) (w_c − w_0), E⟩      mask logits: where the classifier sees the step's class
 
@@ -153,11 +154,10 @@ class RecurrentUNet(nn.Module):
         self.stop = nn.Linear(config.hidden, 1)  # b
         self.head: EmbeddingHead | DecoderHead
         if config.head == "embedding":
-            self.head = EmbeddingHead(
-                self.decoder.channels, config.reduced, config.hidden, config.num_classes, config.feedback == "claimed"
-            )
+            sizes = (self.decoder.channels, config.reduced, config.hidden, config.num_classes)
+            self.head = EmbeddingHead(*sizes, config.max_steps, claimed=config.feedback == "claimed")
         else:
-            self.head = DecoderHead(self.decoder.channels, config.hidden, config.num_classes)
+            self.head = DecoderHead(self.decoder.channels, config.hidden, config.num_classes, config.max_steps)
         if config.feedback == "coverage":
             self.feedback = nn.Conv2d(2, 4 * config.hidden, 3, padding=1, bias=False)
 
@@ -215,7 +215,7 @@ class RecurrentUNet(nn.Module):
             if self.training:
                 pixels = self.head.classifier(embedding)  # (B, num_classes, h, w)
         else:
-            read = self.head(self.decoder(state, projected, sample), state)
+            read = self.head(self.decoder(state, projected, sample), state, step)
         size = (images.shape[-2], images.shape[-1])
         rough = read.rough if self.training else None
         return RecurrentOutput(read.masks, read.classes, stop, sample, step, lengths, pixels, size, rough)

@@ -53,7 +53,7 @@ class TrainConfig:
     pretrained: bool = False
     freeze: int | None = None
     head: str = "embedding"
-    feedback: str = "none"
+    feedback: str | None = None
     order: str = "matched"
     max_steps: int | None = None
     auxiliary: str = "pixels"
@@ -117,6 +117,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
     defaults["pixels_first"] = 0.5 if config.auxiliary == "pixels" else 0.0
+    defaults["feedback"] = "claimed" if config.head == "embedding" else "none"
     defaults["optimiser"] = "adamw" if config.model == "published" else "muon"
     defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
@@ -148,7 +149,7 @@ def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> 
                 grid=8 if config.encoder == "plain" else 16,  # 64-pixel pictures: a 4×4 grid tells too little of place
                 max_steps=max_steps,
                 head=config.head,
-                feedback=config.feedback,
+                feedback=config.feedback or "none",
             )
         )
     if config.encoder_weights or config.pretrained:

@@ -137,7 +137,7 @@ def test_a_few_steps_of_descent_learn_an_image(labels: torch.Tensor) -> None:
     images, lengths = torch.rand(2, 3, 16, 16), torch.tensor([2, 1])
     optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
     losses = []
-    for _ in range(25):
+    for _ in range(40):
         loss = recurrent_loss(model(images, lengths), labels, num_classes=21, max_steps=5)["loss"]
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -88,6 +88,7 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
     masks, classes, stops = [], [], []
     h = c = None
     claimed: list[Tensor] = []  # coarse masks of the steps so far
+    named: list[int] = []  # columns of the classes of the steps so far
     shares: list[Tensor] = []  # rough masks of the steps so far, before anything was taken from them
     for _ in range(steps):
         features = model.encoder(image)
@@ -133,6 +134,8 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             around = (torch.cat([deepest, h], dim=1)[0] * coarse).sum(dim=(1, 2)) / coarse.sum()  # (reduced + hidden,)
             scores = head.classifier.weight[:, :, 0, 0] @ pooled + head.classifier.bias
             scores = scores[1:] + head.region.weight @ around
+            scores[named] = scores.min() - 1  # no class twice
+            named.append(int(scores.argmax()))
             every = torch.einsum("kd,dhw->khw", head.classifier.weight[:, :, 0, 0], embedding[0])
             every = every + head.classifier.bias[:, None, None]  # the map of all classes that the model never makes
             masks.append(head.trust * rough + every[1 + scores.argmax()] - every[0])
@@ -141,7 +144,10 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             claimed.append((look + head.location(h)[0, 0]).sigmoid())
         else:
             masks.append(model.head.mask(decode_plainly(model, h, skips))[0, 0])
-            classes.append(model.head.classifier(h).amax(dim=(2, 3))[0])
+            scores = model.head.classifier(h).amax(dim=(2, 3))[0]
+            scores[named] = scores.min() - 1
+            named.append(int(scores.argmax()))
+            classes.append(scores)
     return masks, classes, stops
 
 
