@@ -1,10 +1,13 @@
 """Publish a finished training: `make publish RUN=runs/x NAME=pictograms-recurrent DATA=pictograms`.
 
+With `--again NAME` weights that are published already are scored anew, after a change of what is done with them.
+
 Halves the weights, scores the halved file (what is scored is what is shipped), enters it in the registry and keeps
 scores and log under data/results. Then `make readme` brings the README up to date.
 """
 
 import argparse
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -46,21 +49,38 @@ def publish(run: Path, name: str, data: str, split: str, note: str | None) -> No
     about = {**model.metadata, "command": train_command(config)} | ({"note": note} if note else {})
     halved = run / f"{name}.safetensors"
     save_weights(halved, model, classes=model.classes, image_size=model.image_size, metadata=about, half=True)
-    shipped: Any = load(halved)
+    score(halved, name, data, split, config.seed)
+    shutil.copy(run / "log.jsonl", RESULTS / f"{name}-log.jsonl")
+
+
+def score(file: Path, name: str, data: str, split: str, seed: int) -> None:
+    """Score the file that is shipped, and enter file and score."""
+    shipped: Any = load(file)
     scores = evaluate(shipped, open_dataset(data, split))
     command = f"recseg evaluate --weights {name} --data {data} --split {split}"  # what a reader can repeat
     origin = {"data": data, "split": split, "training": shipped.metadata}
-    result = write_result(RESULTS / f"{name}.json", scores, command=command, seed=config.seed, **origin)
-    register(name, halved, result)
-    shutil.copy(run / "log.jsonl", RESULTS / f"{name}-log.jsonl")
+    result = write_result(RESULTS / f"{name}.json", scores, command=command, seed=seed, **origin)
+    register(name, file, result)
+
+
+def score_again(name: str) -> None:
+    """The same weights on the same pictures, by the code of today."""
+    before = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    score(ROOT / "data" / "weights" / f"{name}.safetensors", name, before["data"], before["split"], before["seed"])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("name")
-    parser.add_argument("--data", required=True)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--data")
     parser.add_argument("--split", default="val")
     parser.add_argument("--note", help="what a reader must know about this training")
+    parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="score published weights anew")
     arguments = parser.parse_args()
-    publish(arguments.run, arguments.name, arguments.data, arguments.split, arguments.note)
+    if not arguments.again and not (arguments.run and arguments.name and arguments.data):
+        parser.error("expected RUN NAME --data DATA, or --again NAME …")
+    for published in arguments.again:
+        score_again(published)
+    if arguments.run:
+        publish(arguments.run, arguments.name, arguments.data, arguments.split, arguments.note)
