@@ -1,8 +1,8 @@
 """What each choice of the method is worth: `python book/ablation.py`, into data/results/ablation.json.
 
 Each row changes one thing of the default. All are trained for the same number of updates and scored on pictograms that
-are neither trained on nor the validation set: choices are made here, so the validation set must not see them. Two runs
-go on beside each other, each on one core. What is done is not run again, and an interrupted ablation goes on.
+are neither trained on nor the validation set: choices are made here, so the validation set must not see them. What is
+done is not run again, and an interrupted ablation goes on.
 """
 
 import argparse
@@ -30,11 +30,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "dense twin": {"model": "dense"},
     "order class": {"order": "class"},
     "order area": {"order": "area"},
+    "feedback none": {"feedback": "none"},
     "feedback coverage": {"feedback": "coverage"},
     "auxiliary none": {"auxiliary": "none"},
     "pixels first 0": {"pixels_first": 0.0},
     "head decoder": {"head": "decoder"},
     "head decoder, order class": {"head": "decoder", "order": "class"},
+    "optimiser adamw": {"optimiser": "adamw"},
+    "dense twin, optimiser adamw": {"model": "dense", "optimiser": "adamw"},
 }
 SCORES = ("miou", "count_accuracy", "label_set_f1", "slot_accuracy", "slot_iou", "mean_steps")
 
@@ -67,6 +70,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ablation")
+    parser.add_argument("--processes", type=int, default=2, help="runs beside each other, one core each")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     arguments = parser.parse_args()
     pictures = arguments.work / "pictures"
@@ -74,7 +78,7 @@ def main() -> None:
         write_dataset(pictures, PICTURES, SEED, val_fraction=0)
 
     runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in arguments.only}
-    with concurrent.futures.ProcessPoolExecutor(2) as pool:
+    with concurrent.futures.ProcessPoolExecutor(arguments.processes) as pool:
         # A seed of every variant first: an interrupted ablation still is a whole table.
         jobs = {
             pool.submit(one_run, arguments.work, variant, seed, arguments.steps): variant
