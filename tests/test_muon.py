@@ -10,7 +10,9 @@ from recseg.unet import UNet, UNetConfig
 
 
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 2**31 - 1))
-def test_orthogonalised_matrix_has_the_same_singular_vectors_and_singular_values_near_one(rows, columns, seed):
+def test_orthogonalised_matrix_has_the_same_singular_vectors_and_singular_values_near_one(
+    rows: int, columns: int, seed: int
+) -> None:
     matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     inside = left.T @ orthogonalise(matrix) @ right.T  # diagonal where the singular vectors are the same
@@ -20,7 +22,7 @@ def test_orthogonalised_matrix_has_the_same_singular_vectors_and_singular_values
     assert lifted.min() > 0.6 and lifted.max() < 1.3
 
 
-def test_a_gradient_of_zero_moves_nothing_but_the_decay():
+def test_a_gradient_of_zero_moves_nothing_but_the_decay() -> None:
     weight = nn.Parameter(torch.ones(4, 6))
     weight.grad = torch.zeros(4, 6)
     Muon([weight], lr=0.1, weight_decay=0.5).step()
@@ -28,7 +30,7 @@ def test_a_gradient_of_zero_moves_nothing_but_the_decay():
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="torch has its own Muon since 2.9")
-def test_agrees_with_torchs_own_on_matrices():
+def test_agrees_with_torchs_own_on_matrices() -> None:
     torch.manual_seed(0)
     start = torch.randn(24, 40)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
@@ -46,7 +48,7 @@ def test_agrees_with_torchs_own_on_matrices():
     assert (ours - theirs).norm() < 0.02 * moved  # torch's iterates in bfloat16
 
 
-def test_a_convolution_moves_as_the_matrix_of_its_filters_does():
+def test_a_convolution_moves_as_the_matrix_of_its_filters_does() -> None:
     torch.manual_seed(0)
     start, gradient = torch.randn(8, 5, 3, 3), torch.randn(8, 5, 3, 3)
     filters = nn.Parameter(start.clone().contiguous(memory_format=torch.channels_last))
@@ -57,12 +59,12 @@ def test_a_convolution_moves_as_the_matrix_of_its_filters_does():
     assert torch.allclose(filters.flatten(1), matrix, atol=1e-6)
 
 
-def test_vectors_are_refused():
+def test_vectors_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(7,\): Muon expects matrices"):
         Muon([nn.Parameter(torch.ones(7))])
 
 
-def test_only_weights_between_features_go_to_muon():
+def test_only_weights_between_features_go_to_muon() -> None:
     model = UNet(UNetConfig(num_classes=30, encoder_widths=(16, 24, 32), decoder_widths=(24,)))
     muon, adamw = make_optimisers("muon", parameter_groups(model, 1e-3, 1e-4, 0.01))
     names = {parameter: name for name, parameter in model.named_parameters()}
