@@ -42,6 +42,29 @@ def data_voc(arguments: argparse.Namespace) -> None:
         print(f"let recseg find it with: export RECSEG_VOC_ROOT={shlex.quote(str(root.resolve()))}")
 
 
+def data_pack(arguments: argparse.Namespace) -> None:
+    """`recseg data pack`."""
+    from recseg.data import open_train
+    from recseg.data.pack import SUFFIX, PackedFolder, fingerprint, pack_bytes, packed_shapes, write_pack
+
+    out: Path = arguments.out
+    if out.suffix != SUFFIX:
+        raise RecsegError(f"--out {out}: expected a name that ends in {SUFFIX}")
+    _writable(out)
+    source = open_train(arguments.data, arguments.split)
+    if isinstance(source, PackedFolder):
+        raise RecsegError(f"--data {arguments.data}: is a pack already; pack what it was made of")
+    if out.exists():
+        old = PackedFolder(out)
+        if old.size == arguments.size and old.header["fingerprint"] == fingerprint(source):
+            print(f"{out}: is up to date")
+            return
+    shapes = packed_shapes(source, arguments.size)
+    print(f"{out}: {len(source)} pictures of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
+    write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
+    print(f"train on it with: recseg train --data {shlex.quote(str(out))} --out runs/mine")
+
+
 def train(arguments: argparse.Namespace) -> None:
     """`recseg train`."""
     given = {key: value for key, value in vars(arguments).items() if value is not None and key not in ("run", "argv")}

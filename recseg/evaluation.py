@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from recseg.classes import BACKGROUND, VOID
 from recseg.data.folder import SegmentationFolder
+from recseg.data.pack import PackedFolder
 from recseg.data.transforms import eval_transform
 from recseg.errors import RecsegError
 from recseg.fusion import fuse
@@ -126,6 +127,8 @@ def _check(model: nn.Module, dataset: SegmentationFolder) -> None:
         raise RecsegError("the data set to evaluate on has no images")
     if dataset.transform is not None:
         raise RecsegError("evaluation needs labels at their own size: open the data set without a transform")
+    if isinstance(dataset, PackedFolder):
+        raise RecsegError(f"{dataset.root}: is a pack, made smaller for training; score on what it was made of")
     known = model.num_classes
     if known != dataset.num_classes:
         raise RecsegError(f"the model knows {known} classes and the data set has {dataset.num_classes}")

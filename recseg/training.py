@@ -23,7 +23,8 @@ from torch.amp.grad_scaler import GradScaler
 from tqdm import tqdm
 
 from recseg.checkpoints import save_weights
-from recseg.data import open_dataset
+from recseg.classes import VOC_CLASSES
+from recseg.data import open_train
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import Batch, batches
 from recseg.data.transforms import train_transform
@@ -80,13 +81,9 @@ def resume(run: Path | str, *, progress: bool = True) -> Path:
 
 
 def training_data(config: TrainConfig) -> SegmentationFolder:
-    """The split to train on, with its augmentation. VOC's larger list is taken where it is at hand."""
+    """The split to train on, with its augmentation."""
     assert config.size is not None and config.scale is not None  # resolved
-    transform = train_transform(config.size, scale=config.scale)
-    if config.split is None and config.data == "voc":
-        with contextlib.suppress(RecsegError):
-            return open_dataset("voc", "train_aug", transform=transform)
-    return open_dataset(config.data, config.split or "train", transform=transform)
+    return open_train(config.data, config.split, transform=train_transform(config.size, scale=config.scale))
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -145,7 +142,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         limit = config.max_steps
         if limit is None:
-            limit = 5 if config.data in ("voc", "pictograms") else max(1, dataset.max_classes_per_image)
+            limit = 5 if dataset.classes == VOC_CLASSES else max(1, dataset.max_classes_per_image)
         self.model: Any = build_model(config, dataset.classes, limit)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # what convolutions run fastest in
         tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0

@@ -1,18 +1,23 @@
-"""Data sets by name: `pictograms` (embedded), `voc`, or any folder in VOC's layout. All three give the same samples."""
+"""Data sets by name: `pictograms` (embedded), `voc`, any folder in VOC's layout, a pack of one of these.
+
+All give the same samples.
+"""
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from recseg.data.folder import Sample, SegmentationFolder, find_root, read_split
+from recseg.data.pack import SUFFIX, open_pack
 from recseg.errors import RecsegError
 from recseg.resources import cache_dir, resource, small_mode
 
-__all__ = ["Sample", "SegmentationFolder", "check_no_leak", "open_dataset", "voc_root"]
+__all__ = ["Sample", "SegmentationFolder", "check_no_leak", "open_dataset", "open_train", "voc_root"]
 
 
 def open_dataset(data: str, split: str, *, transform: Callable[[Sample], Sample] | None = None) -> SegmentationFolder:
-    """Open one split of `"pictograms"`, `"voc"` or a folder.
+    """Open one split of `"pictograms"`, `"voc"`, a folder, or a pack (`*.pack`, see `recseg.data.pack`).
 
     The committed pictograms are the validation pictures; for training more are drawn, once, into the cache (in small
     mode, the committed ones of `train` do). VOC is looked for in `$RECSEG_VOC_ROOT`, then in the cache.
@@ -33,7 +38,21 @@ def open_dataset(data: str, split: str, *, transform: Callable[[Sample], Sample]
         if has_val and split.startswith("train") and split != "trainval":
             check_no_leak(dataset, read_split(dataset.root, "val"))
         return dataset
+    if data.endswith(SUFFIX):
+        return open_pack(Path(data).expanduser(), split, transform=transform)
     return SegmentationFolder(Path(data).expanduser(), split, transform=transform)
+
+
+def open_train(
+    data: str, split: str | None = None, *, transform: Callable[[Sample], Sample] | None = None
+) -> SegmentationFolder:
+    """Open a split to train on. None takes `train`; of VOC `train_aug`, where there is one; of a pack what it holds."""
+    if split is None and data.endswith(SUFFIX):
+        return open_pack(Path(data).expanduser(), transform=transform)
+    if split is None and data == "voc":
+        with suppress(RecsegError):
+            return open_dataset(data, "train_aug", transform=transform)
+    return open_dataset(data, split or "train", transform=transform)
 
 
 def voc_root() -> Path:

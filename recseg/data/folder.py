@@ -80,7 +80,7 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        image = np.array(read_image(self.image_paths[index]))  # (H, W, 3)
+        image = self.pixels(index)  # (H, W, 3)
         labels = self.labels(index)  # (H, W)
         if image.shape[:2] != labels.shape:
             raise RecsegError(
@@ -91,6 +91,10 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         pixels = torch.from_numpy(image).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
         sample = Sample(tv_tensors.Image(pixels), tv_tensors.Mask(torch.from_numpy(labels).long()), self.ids[index])
         return sample if self.transform is None else self.transform(sample)
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """The picture `(H, W, 3)` alone, RGB, upright."""
+        return np.array(read_image(self.image_paths[index]))
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """The label map `(H, W)` alone, without decoding the picture."""

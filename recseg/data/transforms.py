@@ -95,11 +95,16 @@ def resize_short_side(image: Tensor, size: int) -> tv_tensors.Image:
 
     A long side beyond 8 × `size` is squeezed to that.
     """
-    height, width = image.shape[-2:]
-    factor = size / min(height, width)
-    target = [min(max(size, round(side * factor)), LONGEST * size) for side in (height, width)]
+    target = resized_shape(image.shape[-2], image.shape[-1], size)
     pixels = image.as_subclass(Tensor)
-    return tv_tensors.Image(F.resize(pixels, target, antialias=True).contiguous())
+    return tv_tensors.Image(F.resize(pixels, list(target), antialias=True).contiguous())
+
+
+def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width that `resize_short_side` gives to a picture."""
+    factor = size / min(height, width)
+    rows, columns = (min(max(size, round(side * factor)), LONGEST * size) for side in (height, width))
+    return rows, columns
 
 
 def change_colours(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:

@@ -1,0 +1,205 @@
+"""A pack: the pictures of a split, decoded and resized once, in one file that trainings map into memory.
+
+Decoding a photograph costs more than all that training does to it afterwards. A pack pays for that once. Its layout:
+
+    magic | for each sample: image (h, w, 3) and labels (h, w), uint8 | header, JSON | its length, 8 bytes | SHA-256
+
+The digest is that of everything before it. The header holds what a folder in VOC's layout says of the split (names,
+ids), the shapes, and a fingerprint of the files it was made of. Workers share the one file: reading takes no lock, and
+a new pack takes the old one's name only when it is whole, so that those who read the old one go on reading it.
+"""
+
+import hashlib
+import json
+import mmap
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from recseg.data.folder import Sample, SegmentationFolder
+from recseg.data.transforms import nearest, resize_short_side, resized_shape
+from recseg.errors import RecsegError
+from recseg.files import atomic_write
+
+SUFFIX = ".pack"
+MAGIC = b"recseg-pack-1\n"
+DIGEST, LENGTH = 32, 8  # bytes at the end of the file
+
+
+class PackedFolder(SegmentationFolder):
+    """A split read from a pack; for training, it is what the folder was, at the pack's size.
+
+    Args:
+        path: the pack.
+        split: the split that is expected in it; None takes what is there.
+        transform: applied to each `Sample` as it is read.
+
+    Raises:
+        RecsegError: not a pack, cut short, changed since it was written, or of another split.
+    """
+
+    def __init__(
+        self, path: Path | str, split: str | None = None, *, transform: Callable[[Sample], Sample] | None = None
+    ) -> None:
+        self.root, self.transform = Path(path), transform
+        self.header = read_header(self.root)
+        self.split, self.classes = str(self.header["split"]), tuple(self.header["classes"])
+        if split not in (None, self.split):
+            raise RecsegError(f"{path}: holds the split {self.split!r}, not {split!r}")
+        self.ids = list(self.header["ids"])
+        self.shapes: list[tuple[int, int]] = [(height, width) for height, width in self.header["shapes"]]
+        sizes = [4 * height * width for height, width in self.shapes]  # three bytes of colour and one of label a pixel
+        self._starts = len(MAGIC) + np.cumsum([0, *sizes[:-1]])
+        self._bytes: mmap.mmap | None = None
+
+    @property
+    def size(self) -> int:
+        """The longest that a short side is, in pixels."""
+        return int(self.header["size"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker process maps the file by itself: what is sent to it is the name, not the content."""
+        return self.__dict__ | {"_bytes": None}
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """The picture `(h, w, 3)`: a view of the file, copied by whoever changes it."""
+        height, width = self.shapes[index]
+        return self._view(int(self._starts[index]), (height, width, 3))
+
+    def labels(self, index: int) -> NDArray[np.uint8]:
+        """The label map `(h, w)`, a view of the file."""
+        height, width = self.shapes[index]
+        return self._view(int(self._starts[index]) + 3 * height * width, (height, width))
+
+    def _view(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        if self._bytes is None:
+            with open(self.root, "rb") as stream:
+                # Copy on write: torch wants memory that may be written, and nothing ever reaches the file.
+                self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        return np.frombuffer(self._bytes, dtype=np.uint8, count=int(np.prod(shape)), offset=start).reshape(shape)
+
+
+def open_pack(
+    path: Path | str, split: str | None = None, *, transform: Callable[[Sample], Sample] | None = None
+) -> PackedFolder:
+    """Open a pack; where the files that it was made of are at hand and have changed, it is made anew first."""
+    packed = PackedFolder(path, split, transform=transform)
+    root = Path(packed.header["source"])
+    if not root.is_dir():  # made elsewhere, or its source is gone: the pack stands for itself
+        return packed
+    source = SegmentationFolder(root, packed.split, classes=packed.classes)
+    if fingerprint(source) == packed.header["fingerprint"]:
+        return packed
+    write_pack(source, packed.root, packed.size)
+    return PackedFolder(path, split, transform=transform)
+
+
+def write_pack(source: SegmentationFolder, path: Path | str, size: int, *, progress: bool = True) -> Path:
+    """Pack a split.
+
+    Args:
+        source: the split, without a transform.
+        path: file to write; replaced when the new one is whole.
+        size: short side in pixels; smaller pictures keep their size.
+        progress: show a bar.
+
+    Raises:
+        RecsegError: a picture that cannot be read, no room on the disk (said before anything is written).
+    """
+    path = Path(path)
+    shapes = packed_shapes(source, size)
+    need, free = pack_bytes(shapes), _free(path)
+    if need > free:
+        raise RecsegError(f"{path}: needs {need / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB left")
+    about = {
+        "size": size, "split": source.split, "classes": source.classes, "ids": source.ids, "shapes": shapes,
+        "source": str(source.root.resolve()), "fingerprint": fingerprint(source),
+    }  # fmt: skip
+    digest = hashlib.sha256()
+    with atomic_write(path) as temporary, open(temporary, "wb") as stream:
+
+        def put(data: bytes) -> None:
+            digest.update(data)
+            stream.write(data)
+
+        put(MAGIC)
+        for index in tqdm(range(len(source)), desc=f"pack {source.split}", unit="image", disable=not progress):
+            image, labels, _ = source[index]  # (3, H, W), (H, W)
+            height, width = shapes[index]
+            if (height, width) != tuple(labels.shape):
+                image, labels = resize_short_side(image, size), nearest(labels, height, width)
+            put(image.permute(1, 2, 0).contiguous().numpy().tobytes())  # (3, h, w) -> (h, w, 3)
+            put(labels.numpy().astype(np.uint8).tobytes())
+        header = json.dumps(about).encode()
+        put(header)
+        put(len(header).to_bytes(LENGTH, "little"))
+        stream.write(digest.digest())
+    return path
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a pack whose every byte has been checked.
+
+    Raises:
+        RecsegError: no such file, not a pack, or not what was written.
+    """
+    try:
+        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content[: len(MAGIC)] != MAGIC:
+                raise RecsegError(f"{path}: not a pack (recseg data pack makes them)")
+            with memoryview(content) as view:
+                end = len(view) - DIGEST
+                if end < len(MAGIC) + LENGTH or hashlib.sha256(view[:end]).digest() != view[end:]:
+                    raise RecsegError(f"{path}: is cut short or damaged; delete it and run recseg data pack again")
+                length = int.from_bytes(view[end - LENGTH : end], "little")
+                header: dict[str, Any] = json.loads(bytes(view[end - LENGTH - length : end - LENGTH]))
+    except RecsegError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        reason = getattr(error, "strerror", None) or "not a pack (recseg data pack makes them)"
+        raise RecsegError(f"{path}: {reason}") from error
+    return header
+
+
+def packed_shapes(source: SegmentationFolder, size: int) -> list[tuple[int, int]]:
+    """(h, w) of each sample of a split in a pack: short sides of at most `size`; no picture is decoded for it."""
+    shapes = []
+    for mask in source.mask_paths:
+        height, width = _header_size(mask)
+        shapes.append((height, width) if min(height, width) <= size else resized_shape(height, width, size))
+    return shapes
+
+
+def pack_bytes(shapes: list[tuple[int, int]]) -> int:
+    """Bytes of the samples of a pack."""
+    return sum(4 * height * width for height, width in shapes)
+
+
+def fingerprint(source: SegmentationFolder) -> str:
+    """SHA-256 over names, sizes and times of change of all files of a split, and the names of its classes."""
+    facts: list[Any] = [source.classes]
+    for name, image, mask in zip(source.ids, source.image_paths, source.mask_paths, strict=True):
+        facts.append([name, *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (image, mask))])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _header_size(mask: Path) -> tuple[int, int]:
+    """(H, W) of a mask, without decoding it; its picture has the same, or packing will say so."""
+    try:
+        with Image.open(mask) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RecsegError(f"{mask}: cannot be read as an image") from error
+
+
+def _free(path: Path) -> int:
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
