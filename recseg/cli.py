@@ -1,4 +1,4 @@
-"""The command line: `recseg data | train | evaluate | predict | video | weights`.
+"""The command line: `recseg data | train | evaluate | predict | video | weights | benchmark`.
 
 What each command does stands in `recseg.commands`, imported when one runs: `--help` answers at once. Whatever a user
 can cause ends as one line on stderr and exit code 2.
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_data, _add_train, _add_evaluate, _add_predict, _add_video, _add_weights):
+    for add in (_add_data, _add_train, _add_evaluate, _add_predict, _add_video, _add_weights, _add_benchmark):
         add(commands)
     return parser
 
@@ -224,6 +224,29 @@ def _add_video(commands: Any) -> None:
 def _add_weights(commands: Any) -> None:
     parser = _command(commands, "weights", "list what is published", "recseg weights --json", "weights")
     parser.add_argument("--json", action="store_true", help="print the registry as JSON")
+
+
+def _add_benchmark(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "benchmark",
+        "measure time and memory beside a dense U-Net and the published network",
+        "recseg benchmark --only inference --json inference.json",
+        "benchmark",
+    )
+    parts = ("inference", "training", "classes", "scaling", "loader", "quality")
+    parser.add_argument("--only", nargs="+", choices=parts, metavar="PART", help=f"of {', '.join(parts)} (default all)")
+    parser.add_argument("--size", type=_positive, default=256, metavar="PIXELS", help="side of the pictures (256)")
+    parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each contestant (5)")
+    parser.add_argument(
+        "--encoder",
+        choices=("plain", "mobilenet_v2", "resnet18", "resnet34"),
+        default="mobilenet_v2",
+        help="(default mobilenet_v2)",
+    )
+    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (default: one a core)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with how they were measured")
+    _add_device(parser)
 
 
 def _add_device(parser: Any) -> None:

@@ -6,7 +6,6 @@ Each function imports what it needs: `recseg weights` does not wait for torchvis
 import argparse
 import json
 import math
-import os
 import shlex
 import sys
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recseg.errors import RecsegError
+from recseg.files import check_folder, check_new_folder, check_writable
 
 if TYPE_CHECKING:
     from recseg.prediction import Prediction
@@ -23,7 +23,7 @@ def data_pictograms(arguments: argparse.Namespace) -> None:
     """`recseg data pictograms`."""
     from recseg.data.pictograms import write_dataset
 
-    _folder(arguments.out, "--out")
+    check_folder(arguments.out, "--out")
     write_dataset(arguments.out, arguments.images, arguments.seed)
     print(f"{arguments.out}: {arguments.images} pictures (seed {arguments.seed})")
     print(f"train on them with: recseg train --data {shlex.quote(str(arguments.out))} --out runs/mine")
@@ -35,7 +35,7 @@ def data_voc(arguments: argparse.Namespace) -> None:
     from recseg.resources import cache_dir
 
     root = arguments.root or cache_dir() / "voc"
-    _folder(root, "--root")
+    check_folder(root, "--root")
     fetch_voc(root)
     print(f"{root}: PASCAL VOC 2012 is here")
     if arguments.root is not None:
@@ -50,7 +50,7 @@ def data_pack(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     if out.suffix != SUFFIX:
         raise RecsegError(f"--out {out}: expected a name that ends in {SUFFIX}")
-    _writable(out)
+    check_writable(out)
     source = open_train(arguments.data, arguments.split)
     if isinstance(source, PackedFolder):
         raise RecsegError(f"--data {arguments.data}: is a pack already; pack what it was made of")
@@ -84,7 +84,7 @@ def train(arguments: argparse.Namespace) -> None:
     else:
         if arguments.out is None:
             raise RecsegError("--out: expected a folder for the run")
-        _new_folder(arguments.out, "--out")
+        check_new_folder(arguments.out, "--out")
         from recseg.training import TrainConfig
         from recseg.training import train as run
 
@@ -104,7 +104,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from recseg.training import choose_device
 
     if arguments.json is not None:
-        _writable(arguments.json)
+        check_writable(arguments.json)
     device = choose_device(arguments.device)
     dataset = open_dataset(arguments.data, arguments.split)
     model: Any = load(arguments.weights, device)
@@ -161,9 +161,9 @@ def predict(arguments: argparse.Namespace) -> None:
         for end in kinds.values():
             if (arguments.out / (stem + end)).resolve() in inputs:
                 raise RecsegError(f"{arguments.out / (stem + end)}: is one of the pictures, and would be overwritten")
-    _folder(arguments.out, "--out")
+    check_folder(arguments.out, "--out")
     if arguments.json is not None:
-        _writable(arguments.json)
+        check_writable(arguments.json)
     device = choose_device(arguments.device)
     model = load(arguments.weights, device)
 
@@ -216,7 +216,7 @@ def video(arguments: argparse.Namespace) -> None:
     from recseg.video import open_clip, segment_video
 
     open_clip(arguments.source)  # a misspelt name is found before the weights are read
-    _writable(arguments.out)
+    check_writable(arguments.out)
     device = choose_device(arguments.device)
     model = load(arguments.weights, device)
 
@@ -233,6 +233,29 @@ def video(arguments: argparse.Namespace) -> None:
         progress=progress,
     )
     print(f"{arguments.out}: {count} frames")
+
+
+def benchmark(arguments: argparse.Namespace) -> None:
+    """`recseg benchmark`."""
+    if arguments.json is not None:
+        check_writable(arguments.json)
+    import torch
+
+    from recseg.benchmark import PARTS, bar_table
+    from recseg.benchmark import benchmark as measure
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    found = measure(
+        arguments.only or tuple(PARTS), device=arguments.device, side=arguments.size, rounds=arguments.rounds,
+        encoder=arguments.encoder, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    print(bar_table(found["bars"]))
+    if arguments.json is not None:
+        from recseg.results import write_result
+
+        write_result(arguments.json, found, command=["recseg", *arguments.argv])
+        print(f"written: {arguments.json}")
 
 
 def weights(arguments: argparse.Namespace) -> None:
@@ -262,32 +285,3 @@ def weights(arguments: argparse.Namespace) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-# What is checked before the work, so that hours of it are not lost to a misspelt path
-
-
-def _folder(path: Path, option: str) -> None:
-    """An output folder: absent (made later, when there is something to put in it), or a folder that can be written."""
-    for parent in (path, *path.absolute().parents):
-        if parent.exists():
-            if not parent.is_dir():
-                raise RecsegError(
-                    f"{option} {path}: {'is' if parent == path else f'{parent} is'} a file, expected a folder"
-                )
-            if not os.access(parent, os.W_OK):
-                raise RecsegError(f"{option} {path}: cannot be written (permission denied)")
-            return
-
-
-def _new_folder(path: Path, option: str) -> None:
-    _folder(path, option)
-    if path.is_dir() and any(path.iterdir()):
-        raise RecsegError(f"{option} {path}: is not empty, expected a new or empty folder")
-
-
-def _writable(path: Path) -> None:
-    """An output file: not a folder, and its folder can be written."""
-    if path.is_dir():
-        raise RecsegError(f"{path}: is a folder, expected the name of a file")
-    _folder(path.absolute().parent, "folder")

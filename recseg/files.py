@@ -40,3 +40,32 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+# What is checked before the work, so that hours of it are not lost to a misspelt path
+
+
+def check_folder(path: Path, option: str) -> None:
+    """An output folder: absent (made later, when there is something to put in it), or a folder that can be written."""
+    for parent in (path, *path.absolute().parents):
+        if parent.exists():
+            if not parent.is_dir():
+                raise RecsegError(
+                    f"{option} {path}: {'is' if parent == path else f'{parent} is'} a file, expected a folder"
+                )
+            if not os.access(parent, os.W_OK):
+                raise RecsegError(f"{option} {path}: cannot be written (permission denied)")
+            return
+
+
+def check_new_folder(path: Path, option: str) -> None:
+    check_folder(path, option)
+    if path.is_dir() and any(path.iterdir()):
+        raise RecsegError(f"{option} {path}: is not empty, expected a new or empty folder")
+
+
+def check_writable(path: Path) -> None:
+    """An output file: not a folder, and its folder can be written."""
+    if path.is_dir():
+        raise RecsegError(f"{path}: is a folder, expected the name of a file")
+    check_folder(path.absolute().parent, "folder")

@@ -1,0 +1,84 @@
+"""How fast pictures come: from JPEG files and from a pack, on one core, and what the time goes into."""
+
+import copy
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recseg.benchmark.parts import Bar, Found, Setting
+from recseg.data import open_train
+from recseg.data.folder import SegmentationFolder
+from recseg.data.pack import PackedFolder, write_pack
+from recseg.data.transforms import train_transform
+from recseg.errors import RecsegError
+
+PICTURES = 400
+SIZE = 256  # of the crops, and short side of the pack
+
+
+def loader(setting: Setting) -> Found:
+    """Training crops a second and core, of VOC's photographs; not measured where VOC is not at hand."""
+    floor, packed_floor = f"crops a second a core, {SIZE}×{SIZE}, from JPEG", "the same, from a pack"
+    try:
+        source = first(open_train("voc"), PICTURES)
+    except RecsegError as error:
+        return {"not_measured": str(error)}, [Bar(floor, None, 250, False), Bar(packed_floor, None, 1000, False)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            pack = PackedFolder(write_pack(source, Path(folder) / "voc.pack", SIZE, progress=False))
+            setting.progress()
+            found: dict[str, Any] = {}
+            for name, dataset in (("jpeg", source), ("pack", pack)):
+                dataset.transform = train_transform(SIZE, scale=(0.75, 2.0))
+                every(dataset, dataset.__getitem__)  # the files' first reading is the disk's speed
+                found[f"{name}_crops_a_second"] = round(
+                    1 / min(every(dataset, dataset.__getitem__) for _ in range(3)), 1
+                )
+                found[f"{name}_milliseconds"] = where(dataset)
+                setting.progress()
+    finally:
+        torch.set_num_threads(threads)
+    bars = [
+        Bar(floor, found["jpeg_crops_a_second"], 250, False),
+        Bar(packed_floor, found["pack_crops_a_second"], 1000, False),
+    ]
+    return found, bars
+
+
+def first(source: SegmentationFolder, pictures: int) -> SegmentationFolder:
+    """The first pictures of a split."""
+    part = copy.copy(source)
+    part.ids = source.ids[:pictures]
+    part.image_paths, part.mask_paths = source.image_paths[:pictures], source.mask_paths[:pictures]
+    return part
+
+
+def every(dataset: SegmentationFolder, act: Callable[[int], object]) -> float:
+    """Seconds of `act` for one picture: the mean over all."""
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    for index in range(len(dataset)):
+        act(index)
+    return (time.perf_counter() - start) / len(dataset)
+
+
+def where(dataset: SegmentationFolder) -> dict[str, float]:
+    """Milliseconds of the parts of one sample."""
+    plain = copy.copy(dataset)
+    plain.transform = None
+    still = copy.copy(dataset)
+    still.transform = train_transform(SIZE, scale=(0.75, 2.0), jitter=0)
+    seconds = {
+        "picture": every(dataset, dataset.pixels),
+        "labels": every(dataset, dataset.labels),
+        "both, as tensors": every(plain, plain.__getitem__),
+        "and crop, resize, flip": every(still, still.__getitem__),
+        "and colours": every(dataset, dataset.__getitem__),
+    }
+    return {name: round(1000 * value, 3) for name, value in seconds.items()}

@@ -1,0 +1,101 @@
+"""What is compared: an encoder, the dense twin, both recurrent heads, the published network; all give full-size logits.
+
+Weights are random, since time does not depend on them: but a random stop would, so the recurrent models are told how
+many classes each picture has, as in training, and run these steps and the one that says stop.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recseg.training_config import TrainConfig, build_model, resolve
+
+CONTESTANTS = ("encoder", "dense", "recurrent", "recurrent, decoder head", "published")
+# Pictures of VOC 2012's training list with 1, 2 … 5 classes.
+VOC_MIX = (933, 383, 124, 21, 3)
+
+
+def voc_lengths(batch: int) -> list[int]:
+    """Classes in each picture of a batch that is mixed as VOC is: largest remainders."""
+    shares = [batch * count / sum(VOC_MIX) for count in VOC_MIX]
+    counts = [int(share) for share in shares]
+    remainders = sorted(range(len(shares)), key=lambda k: counts[k] - shares[k])
+    for k in remainders[: batch - sum(counts)]:
+        counts[k] += 1
+    return [k + 1 for k, count in enumerate(counts) for _ in range(count)]
+
+
+def contestants(side: int) -> tuple[str, ...]:
+    """Those that take pictures of this size: the class head of the published network does not take small ones."""
+    return CONTESTANTS if side >= 160 and side % 16 == 0 else CONTESTANTS[:-1]
+
+
+def build(
+    name: str,
+    *,
+    encoder: str = "mobilenet_v2",
+    num_classes: int = 21,
+    side: int = 256,
+    device: torch.device | str = "cpu",
+) -> Any:
+    """An untrained contestant, as `recseg train` would make it."""
+    kind = {"encoder": "dense", "recurrent, decoder head": "recurrent"}.get(name, name)
+    head = "decoder" if "decoder" in name else "embedding"
+    if kind == "published":
+        encoder = "plain"  # it has its own
+    config = resolve(TrainConfig("voc", model=kind, encoder=encoder, head=head, size=side))
+    torch.manual_seed(0)
+    model = build_model(config, [f"class {label}" for label in range(num_classes)], max_steps=5)
+    model = model.encoder if name == "encoder" else model  # type: ignore[assignment]
+    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+
+def full_size(name: str, model: Any, images: Tensor, lengths: Tensor) -> Any:
+    """One forward pass: images (B, 3, H, W), lengths (B,) → logits of every map at (H, W); the encoder's features."""
+    if name in ("encoder", "dense"):
+        return model(images)
+    if name == "published":
+        return model.forward_all(images)
+    output = model(images, lengths)
+    masks = F.interpolate(output.masks.unsqueeze(1), size=images.shape[-2:], mode="bilinear", align_corners=False)
+    return masks.squeeze(1), output.classes, output.stop  # (P, H, W), (P, C), (B, T)
+
+
+def forward(
+    name: str, model: Any, images: Tensor, lengths: Sequence[int], precision: torch.dtype | None = None
+) -> Callable[[], Any]:
+    """`full_size` as an act to be timed: in inference mode, in 16 bits where `precision` says so."""
+    device = images.device
+    steps = torch.tensor(lengths, device=device)
+
+    def act() -> Any:
+        with torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=precision is not None):
+            return full_size(name, model, images, steps)
+
+    return act
+
+
+def output_bytes(result: Any) -> int:
+    """Bytes of all tensors of an output."""
+    if isinstance(result, Tensor):
+        return result.numel() * result.element_size()
+    return sum(output_bytes(part) for part in result)
+
+
+def random_images(batch: int, side: int, device: torch.device | str = "cpu") -> Tensor:
+    """(B, 3, S, S) noise in [0, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, 3, side, side, generator=generator)
+    return images.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def random_labels(lengths: Sequence[int], side: int, num_classes: int, device: torch.device | str = "cpu") -> Tensor:
+    """(B, S, S) label maps: stripes, as many as each picture has classes, on background."""
+    labels = torch.zeros(len(lengths), side, side, dtype=torch.long)
+    for image, count in enumerate(lengths):
+        for k in range(count):
+            labels[image, :, k * side // 8 : (k + 1) * side // 8] = 1 + (image + k) % (num_classes - 1)
+    return labels.to(device)

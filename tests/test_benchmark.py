@@ -1,0 +1,152 @@
+"""The benchmark's arithmetic, and that what it times is what it says; how fast anything is, is no test's business."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Refuses
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recseg.benchmark import PARTS, bar_table, benchmark
+from recseg.benchmark.data import first
+from recseg.benchmark.memory import peak_bytes
+from recseg.benchmark.networks import (
+    VOC_MIX,
+    build,
+    contestants,
+    forward,
+    output_bytes,
+    random_images,
+    random_labels,
+    voc_lengths,
+)
+from recseg.benchmark.parts import Bar, update
+from recseg.benchmark.timing import exponent, interleave, ratio, weighted
+from recseg.cli import main
+from recseg.data.folder import SegmentationFolder
+from recseg.data.pack import write_pack
+
+
+def test_every_round_gives_each_contestant_its_turn() -> None:
+    calls: list[str] = []
+    times = interleave({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=3, least=0)  # type: ignore[misc]
+    assert calls == ["a", "b", *(["a", "a", "b", "b"] * 3)]  # once to warm up; then one call unseen, one timed
+    assert {name: len(found) for name, found in times.items()} == {"a": 3, "b": 3}
+    with pytest.raises(ValueError, match="rounds 0"):
+        interleave({}, rounds=0)
+
+
+def test_a_quick_act_is_called_until_it_can_be_timed() -> None:
+    calls: list[None] = []
+    (seconds,) = interleave({"act": lambda: calls.append(None)}, rounds=1, least=0.01)["act"]
+    assert seconds * (len(calls) - 2) >= 0.01
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9), st.floats(0.1, 9)), min_size=1, max_size=9))
+def test_ratio_is_the_median_of_the_rounds(pairs: list[tuple[float, float]]) -> None:
+    over, under = zip(*pairs, strict=True)
+    found = ratio(over, under)
+    assert found.median == statistics.median(a / b for a, b in pairs)
+    assert found.low <= found.median <= found.high
+
+
+@given(st.integers(1, 500))
+def test_a_mixed_batch_is_mixed_as_voc_is(batch: int) -> None:
+    lengths = voc_lengths(batch)
+    assert len(lengths) == batch and lengths == sorted(lengths)
+    for count, pictures in enumerate(VOC_MIX, 1):
+        assert abs(lengths.count(count) - batch * pictures / sum(VOC_MIX)) < 1
+
+
+def test_weighted_mean_and_exponent() -> None:
+    assert weighted([[1.0, 2.0], [5.0, 6.0]], [3, 1]) == [2.0, 3.0]
+    assert exponent([1, 2, 4, 8], [3 * n**1.5 for n in (1, 2, 4, 8)]) == pytest.approx(1.5)
+
+
+def test_a_bar_holds_misses_or_was_not_measured() -> None:
+    assert Bar("a", 1.1, 1.15).holds and not Bar("a", 1.2, 1.15).holds
+    assert Bar("a", 31, 30, at_most=False).holds and not Bar("a", 29, 30, at_most=False).holds
+    assert Bar("a", None, 1).holds is None
+    bars = [Bar("first", 1.1, 1.15, spread=ratio([1.0, 1.2], [1.0, 1.0])), Bar("second", None, 8, at_most=False)]
+    lines = bar_table([bar.to_dict() for bar in bars]).splitlines()
+    assert lines[0].split() == ["first", "1.1", "(1.05", "–", "1.15)", "≤", "1.15", "holds"]
+    assert lines[1].split() == ["second", "–", "≥", "8", "not", "measured"]
+
+
+@pytest.mark.parametrize("name", contestants(32))
+def test_contestants_give_full_size_maps(name: str) -> None:
+    images, lengths = random_images(2, 32), [1, 2]
+    result = forward(name, build(name, encoder="plain", side=32), images, lengths)()
+    if name == "encoder":
+        assert len(result) == 5
+    elif name == "dense":
+        assert result.shape == (2, 21, 32, 32) and output_bytes(result) == 4 * result.numel()
+    else:
+        masks, classes, stop = result
+        assert masks.shape == (3, 32, 32) and classes.shape == (3, 20) and stop.shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", ["dense", "recurrent"])
+def test_an_update_changes_the_weights(name: str) -> None:
+    model = build(name, encoder="plain", side=32)
+    before = [weight.clone() for weight in model.parameters()]
+    loss = update(name, model, random_images(2, 32), random_labels([1, 2], 32, 21))()
+    assert isinstance(loss, torch.Tensor) and loss.isfinite()
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_labels_have_as_many_classes_as_they_should() -> None:
+    labels = random_labels([1, 5], 32, 21)
+    assert [len(labels[image].unique()) - 1 for image in (0, 1)] == [1, 5]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell")
+def test_peak_memory_holds_the_output() -> None:
+    found = peak_bytes("dense", batch=4, side=128, num_classes=200, encoder="plain", threads=1)
+    assert found is not None and found >= 4 * 200 * 128 * 128 * 4
+
+
+def test_one_part_and_its_bars() -> None:
+    found = benchmark(["inference"], device="cpu", side=32, rounds=1, encoder="plain", progress=False)
+    sizes = found["inference"]["output_bytes_batch_16"]
+    assert sizes["dense"] == 16 * 21 * 32 * 32 * 4
+    assert sizes["recurrent"] < sizes["dense"] / 8
+    assert found["setting"]["side"] == 32 and all(bar["value"] > 0 for bar in found["bars"])
+
+
+def test_loader_without_voc_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RECSEG_VOC_ROOT", str(tmp_path / "nowhere"))
+    found = benchmark(["loader"], device="cpu", progress=False)
+    assert "nowhere" in found["loader"]["not_measured"]
+    assert [bar["holds"] for bar in found["bars"]] == [None, None]
+
+
+def test_loader_measures_voc_and_its_pack(monkeypatch: pytest.MonkeyPatch, tiny_voc: Path) -> None:
+    monkeypatch.setenv("RECSEG_VOC_ROOT", str(tiny_voc))
+    found = benchmark(["loader"], device="cpu", progress=False)["loader"]
+    assert found["jpeg_crops_a_second"] > 0 and set(found["pack_milliseconds"]) == set(found["jpeg_milliseconds"])
+
+
+def test_the_first_pictures_of_a_split(tiny_voc: Path, tmp_path: Path) -> None:
+    source = SegmentationFolder(tiny_voc, "train")
+    assert first(source, 1).ids == source.ids[:1] and len(source) == 2
+    write_pack(first(source, 1), tmp_path / "one.pack", 16, progress=False)
+
+
+def test_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refuses: Refuses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSEG_VOC_ROOT", str(tmp_path / "nowhere"))
+    out = tmp_path / "bench.json"
+    command = ["benchmark", "--only", "loader", "--device", "cpu", "--json", str(out)]
+    assert main(command) == 0
+    result = json.loads(out.read_text())
+    assert result["command"].startswith("recseg benchmark --only loader") and len(result["bars"]) == 2
+    assert "crops a second" in capsys.readouterr().out
+    out.unlink()
+    refuses(["benchmark", "--only", "speed"], "--only", *PARTS)
+    refuses(["benchmark", "--device", "abacus"], "abacus")
+    refuses(["benchmark", "--json", tmp_path], str(tmp_path))
