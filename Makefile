@@ -18,7 +18,7 @@ RUN := PATH="$(abspath $(BIN)):$$PATH" JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_
 TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 
 # Downloads are shown where someone watches.
-INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,test,video]'
+INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,onnx,test,video]'
 
 .PHONY: help setup book serve test lint format constraints repository readme publish clean
 

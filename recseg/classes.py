@@ -16,6 +16,8 @@ VOC_CLASSES: tuple[str, ...] = (
     "diningtable", "dog", "horse", "motorbike", "person",
     "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+# A dense head scatters specks: it names a class that covers this share of the image. 95 % of VOC's true classes do.
+SMALLEST_AREA = 0.004
 
 
 def palette(size: int = 256) -> NDArray[np.uint8]:

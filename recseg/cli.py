@@ -1,7 +1,7 @@
-"""The command line: `recseg data | train | evaluate | predict | video | weights | benchmark`.
+"""The command line: `recseg data | train | evaluate | predict | video | weights | export | benchmark`.
 
-What each command does stands in `recseg.commands`, imported when one runs: `--help` answers at once. Whatever a user
-can cause ends as one line on stderr and exit code 2.
+What each command does stands in `recseg.commands` and `recseg.data_commands`, imported when one runs: `--help` answers
+at once. Whatever a user can cause ends as one line on stderr and exit code 2.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from recseg.argument_types import natural, positive, real, share, side
 from recseg.errors import RecsegError
 
 WEIGHTS_HELP = "published name (see `recseg weights`), a .safetensors file, or the folder of a run"
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     arguments.argv = sys.argv[1:] if argv is None else list(argv)  # a result says what was typed
     try:
-        getattr(import_module("recseg.commands"), arguments.run)(arguments)
+        getattr(import_module(arguments.module), arguments.run)(arguments)
         sys.stdout.flush()
     except RecsegError as error:
         return _complain(str(error))
@@ -79,18 +80,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_data, _add_train, _add_evaluate, _add_predict, _add_video, _add_weights, _add_benchmark):
+    for add in (
+        _add_data,
+        _add_train,
+        _add_evaluate,
+        _add_predict,
+        _add_video,
+        _add_weights,
+        _add_export,
+        _add_benchmark,
+    ):
         add(commands)
     return parser
 
 
-def _command(commands: Any, name: str, summary: str, example: str, run: str | None) -> argparse.ArgumentParser:
+def _command(
+    commands: Any, name: str, summary: str, example: str, run: str | None, module: str = "recseg.commands"
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     if run is not None:
-        parser.set_defaults(run=run)
+        parser.set_defaults(run=run, module=module)
     return parser
 
 
@@ -102,17 +114,19 @@ def _add_data(commands: Any) -> None:
         "pictograms",
         "draw the embedded data set: VOC's layout and labels, as many pictures as you like",
         "recseg data pictograms --out data/mine --images 2000 --seed 1",
-        "data_pictograms",
+        "pictograms",
+        "recseg.data_commands",
     )
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; must be new or empty")
-    one.add_argument("--images", type=_positive, required=True, metavar="N", help="number of pictures")
-    one.add_argument("--seed", type=_natural, default=0, metavar="S", help="same seed, same pictures (default 0)")
+    one.add_argument("--images", type=positive, required=True, metavar="N", help="number of pictures")
+    one.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same pictures (default 0)")
     two = _command(
         kinds,
         "voc",
         "download PASCAL VOC 2012, 2 GB: checksum checked, resumes where it stopped",
         "recseg data voc --root ~/data/voc && export RECSEG_VOC_ROOT=~/data/voc",
-        "data_voc",
+        "voc",
+        "recseg.data_commands",
     )
     two.add_argument("--root", type=Path, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
     three = _command(
@@ -120,11 +134,12 @@ def _add_data(commands: Any) -> None:
         "pack",
         "decode and resize a split once, into one file that trains faster",
         "recseg data pack --data voc --size 256 --out voc-256.pack && recseg train --data voc-256.pack",
-        "data_pack",
+        "pack",
+        "recseg.data_commands",
     )
     three.add_argument("--data", required=True, help=DATA_HELP)
     three.add_argument("--split", help="split to pack (default train; voc: train_aug where it is there)")
-    three.add_argument("--size", type=_side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
+    three.add_argument("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
     three.add_argument("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
 
 
@@ -142,26 +157,26 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="RUN", help="folder for the run; must be new or empty")
     parser.add_argument("--model", choices=("recurrent", "dense", "published"), help="network (default recurrent)")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=_real, metavar="M", help="train for so long")
-    budget.add_argument("--steps", type=_positive, metavar="N", help="train for so many updates")
-    parser.add_argument("--seed", type=_natural, metavar="S", help="of weights, order and augmentation (default 0)")
+    budget.add_argument("--minutes", type=real, metavar="M", help="train for so long")
+    budget.add_argument("--steps", type=positive, metavar="N", help="train for so many updates")
+    parser.add_argument("--seed", type=natural, metavar="S", help="of weights, order and augmentation (default 0)")
     parser.add_argument("--split", help="split to train on (default train; voc: train_aug where it is there)")
     network = parser.add_argument_group("network")
     network.add_argument("--encoder", choices=("plain", "mobilenet_v2", "resnet18", "resnet34"), help="(default plain)")
     network.add_argument("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
     network.add_argument("--pretrained", action="store_const", const=True, help="download ImageNet weights")
-    network.add_argument("--freeze", type=_natural, metavar="N", help="finest encoder stages to keep as they are")
+    network.add_argument("--freeze", type=natural, metavar="N", help="finest encoder stages to keep as they are")
     network.add_argument("--head", choices=("embedding", "decoder"), help="how a step makes its mask")
     network.add_argument("--feedback", choices=("none", "coverage", "claimed"), help="what steps know of others")
     network.add_argument("--order", choices=("matched", "class", "area"), help="which step learns which target")
     network.add_argument("--auxiliary", choices=("pixels", "none"), help="train the classifier on single pixels too")
-    network.add_argument("--pixels-first", type=_share, metavar="SHARE", help="of the budget on single pixels alone")
+    network.add_argument("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone")
     loop = parser.add_argument_group("loop")
-    loop.add_argument("--size", type=_positive, metavar="PIXELS", help="side of the training crops")
-    loop.add_argument("--batch-size", type=_positive, metavar="N", help="pictures an update")
+    loop.add_argument("--size", type=positive, metavar="PIXELS", help="side of the training crops")
+    loop.add_argument("--batch-size", type=positive, metavar="N", help="pictures an update")
     loop.add_argument("--optimiser", choices=("muon", "adamw"), help="rule of the updates (default muon)")
-    loop.add_argument("--lr", type=_real, metavar="RATE", help="peak learning rate")
-    loop.add_argument("--workers", type=_natural, metavar="N", help="processes that read pictures")
+    loop.add_argument("--lr", type=real, metavar="RATE", help="peak learning rate")
+    loop.add_argument("--workers", type=natural, metavar="N", help="processes that read pictures")
     loop.add_argument("--amp", choices=("auto", "off", "bf16", "fp16"), help="16-bit arithmetic (default auto)")
     _add_device(loop)
 
@@ -174,10 +189,10 @@ def _add_evaluate(commands: Any) -> None:
         "recseg evaluate --weights runs/first --data pictograms --split val --json scores.json",
         "evaluate",
     )
-    parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
+    parser.add_argument("--weights", required=True, help=WEIGHTS_HELP + ", or an exported .onnx")
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", default="val", help="(default val)")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N pictures")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores, with how they were measured")
     _add_device(parser)
 
@@ -192,7 +207,9 @@ def _add_predict(commands: Any) -> None:
     )
     parser.description = f"{parser.description}\nAll pictures are decoded before anything is written."
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--weights", help=WEIGHTS_HELP)
+    network.add_argument("--onnx", type=Path, metavar="FILE", help="of recseg export; runs without torch")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets STEM-overlay.png, STEM-labels.png")
     parser.add_argument("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all steps as JSON")
@@ -216,14 +233,29 @@ def _add_video(commands: Any) -> None:
         metavar="FILE",
         help="a .mp4 (extra [video]), or a .gif: at most 300 frames and 640 pixels",
     )
-    parser.add_argument("--every", type=_positive, default=1, metavar="N", help="take each N-th frame (default 1)")
-    parser.add_argument("--max-frames", type=_positive, metavar="N", help="stop after N frames (camera: 150)")
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each N-th frame (default 1)")
+    parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames (camera: 150)")
     _add_device(parser)
 
 
 def _add_weights(commands: Any) -> None:
     parser = _command(commands, "weights", "list what is published", "recseg weights --json", "weights")
     parser.add_argument("--json", action="store_true", help="print the registry as JSON")
+
+
+def _add_export(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "export",
+        "write a network as ONNX graphs, which run without torch",
+        "recseg export --weights runs/first --onnx first.onnx && recseg predict *.jpg --onnx first.onnx --out out",
+        "export",
+    )
+    parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="NAME.onnx")
+    parser.add_argument("--int8", action="store_true", help="in 8 bits: smaller, faster, and a little less exact")
+    parser.add_argument("--calibrate", metavar="DATA", help="with --int8: training pictures that show the ranges")
+    parser.add_argument("--split", help="of --calibrate (default train)")
 
 
 def _add_benchmark(commands: Any) -> None:
@@ -236,51 +268,21 @@ def _add_benchmark(commands: Any) -> None:
     )
     parts = ("inference", "training", "classes", "scaling", "loader", "quality")
     parser.add_argument("--only", nargs="+", choices=parts, metavar="PART", help=f"of {', '.join(parts)} (default all)")
-    parser.add_argument("--size", type=_positive, default=256, metavar="PIXELS", help="side of the pictures (256)")
-    parser.add_argument("--rounds", type=_positive, default=5, metavar="N", help="turns of each contestant (5)")
+    parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the pictures (256)")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each contestant (5)")
     parser.add_argument(
         "--encoder",
         choices=("plain", "mobilenet_v2", "resnet18", "resnet34"),
         default="mobilenet_v2",
         help="(default mobilenet_v2)",
     )
-    parser.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (default: one a core)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with how they were measured")
     _add_device(parser)
 
 
 def _add_device(parser: Any) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (by default the best there is)")
-
-
-def _number(text: str, convert: type[int] | type[float], least: float, words: str) -> Any:
-    try:
-        value = convert(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
-    return value
-
-
-def _positive(text: str) -> Any:
-    return _number(text, int, 1, "a whole number from 1")
-
-
-def _side(text: str) -> Any:
-    return _number(text, int, 2, "a whole number from 2")
-
-
-def _natural(text: str) -> Any:
-    return _number(text, int, 0, "a whole number from 0")
-
-
-def _real(text: str) -> Any:
-    return _number(text, float, 1e-12, "a number above 0")
-
-
-def _share(text: str) -> Any:
-    return _number(text, float, 0, "a share, from 0 to below 1")
 
 
 if __name__ == "__main__":

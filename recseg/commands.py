@@ -8,7 +8,7 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,58 +16,18 @@ from recseg.errors import RecsegError
 from recseg.files import check_folder, check_new_folder, check_writable
 
 if TYPE_CHECKING:
-    from recseg.prediction import Prediction
+    from PIL.Image import Image
 
-
-def data_pictograms(arguments: argparse.Namespace) -> None:
-    """`recseg data pictograms`."""
-    from recseg.data.pictograms import write_dataset
-
-    check_folder(arguments.out, "--out")
-    write_dataset(arguments.out, arguments.images, arguments.seed)
-    print(f"{arguments.out}: {arguments.images} pictures (seed {arguments.seed})")
-    print(f"train on them with: recseg train --data {shlex.quote(str(arguments.out))} --out runs/mine")
-
-
-def data_voc(arguments: argparse.Namespace) -> None:
-    """`recseg data voc`."""
-    from recseg.data.download import fetch_voc
-    from recseg.resources import cache_dir
-
-    root = arguments.root or cache_dir() / "voc"
-    check_folder(root, "--root")
-    fetch_voc(root)
-    print(f"{root}: PASCAL VOC 2012 is here")
-    if arguments.root is not None:
-        print(f"let recseg find it with: export RECSEG_VOC_ROOT={shlex.quote(str(root.resolve()))}")
-
-
-def data_pack(arguments: argparse.Namespace) -> None:
-    """`recseg data pack`."""
-    from recseg.data import open_train
-    from recseg.data.pack import SUFFIX, PackedFolder, fingerprint, pack_bytes, packed_shapes, write_pack
-
-    out: Path = arguments.out
-    if out.suffix != SUFFIX:
-        raise RecsegError(f"--out {out}: expected a name that ends in {SUFFIX}")
-    check_writable(out)
-    source = open_train(arguments.data, arguments.split)
-    if isinstance(source, PackedFolder):
-        raise RecsegError(f"--data {arguments.data}: is a pack already; pack what it was made of")
-    if out.exists():
-        old = PackedFolder(out)
-        if old.size == arguments.size and old.header["fingerprint"] == fingerprint(source):
-            print(f"{out}: is up to date")
-            return
-    shapes = packed_shapes(source, arguments.size)
-    print(f"{out}: {len(source)} pictures of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
-    write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
-    print(f"train on it with: recseg train --data {shlex.quote(str(out))} --out runs/mine")
+    from recseg.answer import Prediction
 
 
 def train(arguments: argparse.Namespace) -> None:
     """`recseg train`."""
-    given = {key: value for key, value in vars(arguments).items() if value is not None and key not in ("run", "argv")}
+    given = {
+        key: value
+        for key, value in vars(arguments).items()
+        if value is not None and key not in ("run", "module", "argv")
+    }
     if arguments.resume is not None:
         extra = sorted(given.keys() - {"resume"})
         if extra:
@@ -107,7 +67,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
         check_writable(arguments.json)
     device = choose_device(arguments.device)
     dataset = open_dataset(arguments.data, arguments.split)
-    model: Any = load(arguments.weights, device)
+    model: Any
+    if arguments.weights.endswith(".onnx"):
+        from recseg.onnx_network import OnnxNetwork
+
+        model = OnnxNetwork(arguments.weights)
+    else:
+        model = load(arguments.weights, device)
     scores = score(model, dataset, limit=arguments.limit, progress=sys.stderr.isatty())
     print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"))
     if arguments.json is not None:
@@ -145,12 +111,9 @@ def predict(arguments: argparse.Namespace) -> None:
     for path in arguments.images:  # before seconds of imports
         if not path.exists():
             raise RecsegError(f"{path}: no such file")
-    from recseg.checkpoints import load
     from recseg.data.images import read_image
     from recseg.files import atomic_write
     from recseg.plotting import overlay, save_gif
-    from recseg.prediction import predict as segment
-    from recseg.training import choose_device
 
     for path in arguments.images:
         read_image(path)  # decoded here for nothing but the error: the tenth being bad should not cost nine
@@ -164,13 +127,11 @@ def predict(arguments: argparse.Namespace) -> None:
     check_folder(arguments.out, "--out")
     if arguments.json is not None:
         check_writable(arguments.json)
-    device = choose_device(arguments.device)
-    model = load(arguments.weights, device)
-
+    segment = _segmenter(arguments)
     report = []
     for path, stem in zip(arguments.images, stems, strict=True):
         picture = read_image(path)
-        found = segment(picture, model)
+        found = segment(picture)
         files = {kind: arguments.out / (stem + end) for kind, end in kinds.items()}
         with atomic_write(files["overlay"]) as temporary:
             overlay(picture, found.labels, found.palette).save(temporary, format="PNG")
@@ -184,6 +145,21 @@ def predict(arguments: argparse.Namespace) -> None:
         with atomic_write(arguments.json) as temporary:
             temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"written: {arguments.json}")
+
+
+def _segmenter(arguments: argparse.Namespace) -> "Callable[[Image], Prediction]":
+    """What segments a picture: an exported network without torch, or any other with it."""
+    if arguments.onnx is not None:
+        from recseg.onnx_model import OnnxModel
+
+        return OnnxModel(arguments.onnx).predict
+    from recseg.checkpoints import load
+    from recseg.prediction import predict as segment
+    from recseg.training import choose_device
+
+    device = choose_device(arguments.device)
+    model = load(arguments.weights, device)
+    return lambda picture: segment(picture, model)
 
 
 def _step_lines(found: "Prediction") -> Iterable[str]:
@@ -233,6 +209,28 @@ def video(arguments: argparse.Namespace) -> None:
         progress=progress,
     )
     print(f"{arguments.out}: {count} frames")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """`recseg export`."""
+    if arguments.int8 != (arguments.calibrate is not None):
+        raise RecsegError("--int8 and --calibrate: expected both or neither")
+    check_writable(arguments.onnx)
+    from recseg.checkpoints import load
+    from recseg.data import open_train
+    from recseg.export import export as write
+
+    pictures = open_train(arguments.calibrate, arguments.split) if arguments.int8 else None
+    model = load(arguments.weights)
+    files = write(model, arguments.onnx)
+    if pictures is not None:
+        from recseg.quantisation import quantise
+
+        quantise(arguments.onnx, pictures)
+    for file in files:
+        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    name = shlex.quote(str(arguments.onnx))
+    print(f"score it with: recseg evaluate --weights {name} --data DATA")
 
 
 def benchmark(arguments: argparse.Namespace) -> None:

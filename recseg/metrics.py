@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 
 from recseg.classes import BACKGROUND, VOID
+from recseg.classes import SMALLEST_AREA as SMALLEST_AREA
 from recseg.errors import RecsegError
 
-# A dense head scatters specks: it names a class that covers this share of the image. 95 % of VOC's true classes do.
-SMALLEST_AREA = 0.004
 # IoUs are summed in units of 2^-40: a sum of floats depends on the order of its terms, a sum of integers does not.
 _UNIT = 1 << 40
 

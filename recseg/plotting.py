@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from recseg.answer import Picture, Prediction, as_image
 from recseg.classes import palette as voc_palette
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
-from recseg.prediction import Picture, Prediction, as_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,22 +1,26 @@
 """Data sets by name: `pictograms` (embedded), `voc`, any folder in VOC's layout, a pack of one of these.
 
-All give the same samples.
+All give the same samples. Importing this package does not import torch: who only reads a picture does not wait for it.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from recseg.data.folder import Sample, SegmentationFolder, find_root, read_split
-from recseg.data.pack import SUFFIX, open_pack
 from recseg.errors import RecsegError
 from recseg.resources import cache_dir, resource, small_mode
+
+if TYPE_CHECKING:
+    from recseg.data.folder import Sample, SegmentationFolder
 
 __all__ = ["Sample", "SegmentationFolder", "check_no_leak", "open_dataset", "open_train", "voc_root"]
 
 
-def open_dataset(data: str, split: str, *, transform: Callable[[Sample], Sample] | None = None) -> SegmentationFolder:
+def open_dataset(
+    data: str, split: str, *, transform: "Callable[[Sample], Sample] | None" = None
+) -> "SegmentationFolder":
     """Open one split of `"pictograms"`, `"voc"`, a folder, or a pack (`*.pack`, see `recseg.data.pack`).
 
     The committed pictograms are the validation pictures; for training more are drawn, once, into the cache (in small
@@ -25,6 +29,9 @@ def open_dataset(data: str, split: str, *, transform: Callable[[Sample], Sample]
     Raises:
         RecsegError: not there, not in VOC's layout, no such split, or a VOC training list that shares images with val.
     """
+    from recseg.data.folder import SegmentationFolder, read_split
+    from recseg.data.pack import SUFFIX, open_pack
+
     if data == "pictograms":
         if split == "train" and not small_mode():
             from recseg.data.pictograms import ensure_train
@@ -44,9 +51,11 @@ def open_dataset(data: str, split: str, *, transform: Callable[[Sample], Sample]
 
 
 def open_train(
-    data: str, split: str | None = None, *, transform: Callable[[Sample], Sample] | None = None
-) -> SegmentationFolder:
+    data: str, split: str | None = None, *, transform: "Callable[[Sample], Sample] | None" = None
+) -> "SegmentationFolder":
     """Open a split to train on. None takes `train`; of VOC `train_aug`, where there is one; of a pack what it holds."""
+    from recseg.data.pack import SUFFIX, open_pack
+
     if split is None and data.endswith(SUFFIX):
         return open_pack(Path(data).expanduser(), transform=transform)
     if split is None and data == "voc":
@@ -57,6 +66,8 @@ def open_train(
 
 def voc_root() -> Path:
     """The folder of VOC 2012 (the one with `JPEGImages`): in `$RECSEG_VOC_ROOT`, or where `recseg data voc` puts it."""
+    from recseg.data.folder import find_root
+
     given = os.environ.get("RECSEG_VOC_ROOT")
     root = Path(given) if given else cache_dir() / "voc"
     try:
@@ -67,14 +78,24 @@ def voc_root() -> Path:
         ) from error
 
 
-def check_no_leak(train: SegmentationFolder | Sequence[str], val: SegmentationFolder | Sequence[str]) -> None:
+def check_no_leak(train: "SegmentationFolder | Sequence[str]", val: "SegmentationFolder | Sequence[str]") -> None:
     """Refuse two splits (or lists of ids) that share an image: what was trained on cannot be held out.
 
     Raises:
         RecsegError: names the first shared id.
     """
+    from recseg.data.folder import SegmentationFolder
+
     ids = [split.ids if isinstance(split, SegmentationFolder) else split for split in (train, val)]
     held_out = set(ids[1])
     shared = [name for name in ids[0] if name in held_out]
     if shared:
         raise RecsegError(f"{shared[0]!r} is both in the training and in the validation list ({len(shared)} such ids)")
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Sample", "SegmentationFolder"):
+        from recseg.data import folder
+
+        return getattr(folder, name)
+    raise AttributeError(f"module 'recseg.data' has no attribute {name!r}")

@@ -1,0 +1,116 @@
+"""What a network says of one picture: its steps, each a class and a mask, and the label map they make together.
+
+No torch here: a prediction can be drawn, saved and read where only ONNX Runtime made it.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from recseg.data.images import read_image
+from recseg.errors import RecsegError
+from recseg.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Picture: TypeAlias = "Image.Image | str | os.PathLike[str] | NDArray[Any] | Tensor"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the sequence.
+
+    Attributes:
+        class_id: label, 1 … number of classes − 1 (0 is background, which no step names).
+        name: the label's name.
+        probability: of the class. A dense network has no steps: there it is the mean over the class's pixels.
+        stop_probability: that the sequence had ended before this step; None where the network learns no stop.
+        mask: (H, W) bool at the picture's size.
+        area: share of the picture that the mask covers, 0 … 1.
+    """
+
+    class_id: int
+    name: str
+    probability: float
+    stop_probability: float | None
+    mask: NDArray[np.bool_]
+    area: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the mask, ready for JSON."""
+        return {
+            "class": self.name,
+            "class_id": self.class_id,
+            "probability": round(self.probability, 6),
+            "stop_probability": None if self.stop_probability is None else round(self.stop_probability, 6),
+            "area": round(self.area, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one picture.
+
+    Attributes:
+        steps: in the network's own order (a dense network's classes by decreasing area).
+        labels: (H, W) uint8 at the picture's size, the steps fused into one label map.
+        palette: (256, 3) uint8, the colour of each label.
+        stop_probability: of the stop that ended the sequence; None if all steps ran or the network learns no stop.
+    """
+
+    steps: list[Step]
+    labels: NDArray[np.uint8]
+    palette: NDArray[np.uint8]
+    stop_probability: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Steps and size, ready for JSON; the masks stay behind."""
+        height, width = self.labels.shape
+        return {
+            "height": height,
+            "width": width,
+            "steps": [step.to_dict() for step in self.steps],
+            "stop_probability": None if self.stop_probability is None else round(self.stop_probability, 6),
+        }
+
+    def save_labels(self, path: Path | str) -> None:
+        """Write the label map as an indexed PNG: a pixel's value is its label, the palette only shows it."""
+        indexed = Image.fromarray(self.labels)
+        indexed.putpalette(self.palette.tobytes())
+        with atomic_write(path) as temporary:
+            indexed.save(temporary, format="PNG", optimize=True)
+
+
+def as_image(image: Picture) -> Image.Image:
+    """RGB picture of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3, H, W).
+
+    Arrays and tensors hold uint8, or floats in [0, 1].
+    """
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(Path(image))
+    if hasattr(image, "detach"):  # a tensor; torch is not imported to ask
+        tensor: Any = image
+        if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
+            raise RecsegError(f"image tensor of shape {tuple(tensor.shape)}: expected (3, H, W)")
+        tensor = tensor.detach().cpu()
+        array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        array = np.moveaxis(array, 0, -1)  # (H, W, 3)
+        image = array[..., 0] if array.shape[-1] == 1 else array
+    pixels = np.asarray(image)
+    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or pixels.size == 0:
+        raise RecsegError(f"image array of shape {pixels.shape}: expected (H, W) or (H, W, 3)")
+    if np.issubdtype(pixels.dtype, np.floating):
+        if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
+            raise RecsegError("image of floats: expected values in [0, 1]")
+        pixels = np.round(pixels * 255).astype(np.uint8)
+    elif pixels.dtype != np.uint8:
+        raise RecsegError(f"image of {pixels.dtype}: expected uint8, or floats in [0, 1]")
+    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")

@@ -1,0 +1,34 @@
+"""Numbers on the command line: the value, or a line that says what was expected."""
+
+import argparse
+from typing import Any
+
+
+def _number(text: str, convert: type[int] | type[float], least: float, words: str) -> Any:
+    try:
+        value = convert(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+    return value
+
+
+def positive(text: str) -> Any:
+    return _number(text, int, 1, "a whole number from 1")
+
+
+def side(text: str) -> Any:
+    return _number(text, int, 2, "a whole number from 2")
+
+
+def natural(text: str) -> Any:
+    return _number(text, int, 0, "a whole number from 0")
+
+
+def real(text: str) -> Any:
+    return _number(text, float, 1e-12, "a number above 0")
+
+
+def share(text: str) -> Any:
+    return _number(text, float, 0, "a share, from 0 to below 1")

@@ -1,0 +1,205 @@
+"""Exported networks say what they said before, without torch; in 8 bits nearly the same."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY, Refuses, recurrent_model, refusal, uninstall
+from hypothesis import given
+from hypothesis import strategies as st
+
+import recseg
+from recseg.checkpoints import save_weights
+from recseg.classes import VOC_CLASSES
+from recseg.cli import main
+from recseg.data.folder import SegmentationFolder
+from recseg.data.transforms import resize_short_side
+from recseg.export import export, folded
+from recseg.fusion import fuse
+from recseg.onnx_model import OnnxModel, rounded_shape, stretch
+from recseg.onnx_network import OnnxNetwork
+from recseg.quantisation import quantise
+from recseg.recurrent_unet import RecurrentOutput
+from recseg.unet import UNet, UNetConfig
+
+pytest.importorskip("onnxruntime")
+
+
+def shaken(model: Any) -> Any:
+    """A network whose norms have seen something, so that folding them is no empty exercise."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.weight.data, module.bias.data, module.running_mean, module.running_var):
+                assert isinstance(values, torch.Tensor)
+                values.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Weight files of a tiny network of each kind."""
+    folder = tmp_path_factory.mktemp("weights")
+    recurrent = shaken(recurrent_model(feedback="claimed"))
+    torch.manual_seed(0)
+    models = {"recurrent": recurrent, "dense": shaken(UNet(UNetConfig(**TINY)).eval())}
+    for name, model in models.items():
+        save_weights(folder / f"{name}.safetensors", model, classes=VOC_CLASSES, image_size=64, metadata={})
+    return {name: folder / f"{name}.safetensors" for name in models}
+
+
+@pytest.fixture(scope="module")
+def exported(weights: dict[str, Path]) -> dict[str, Path]:
+    """Their exports."""
+    for file in weights.values():
+        export(recseg.load(file), file.with_suffix(".onnx"))
+    return {name: file.with_suffix(".onnx") for name, file in weights.items()}
+
+
+def test_the_recurrence_says_the_same(weights: dict[str, Path], exported: dict[str, Path]) -> None:
+    model, onnx = recseg.load(weights["recurrent"]), OnnxModel(exported["recurrent"])
+    assert (onnx.kind, onnx.classes, onnx.image_size, onnx.max_steps) == ("recurrent", VOC_CLASSES, 64, 3)
+    for shape in ((64, 64), (32, 160)):
+        pixels = torch.rand(1, 3, *shape)
+        with torch.inference_mode():
+            output = model(pixels)
+        found = onnx.sequence(pixels.numpy())
+        assert len(found.masks) == 3 == len(found.stops)
+        np.testing.assert_allclose(found.masks, output.masks, atol=1e-3, rtol=1e-3)
+        np.testing.assert_allclose(found.classes, output.classes, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(found.stops, output.stop[0], atol=1e-4)
+
+
+def test_dense_says_the_same(weights: dict[str, Path], exported: dict[str, Path]) -> None:
+    model: Any = recseg.load(weights["dense"])
+    pixels = torch.rand(1, 3, 96, 64)
+    with torch.inference_mode():
+        logits = model.pixel_logits(pixels)
+    np.testing.assert_allclose(OnnxModel(exported["dense"]).pixel_logits(pixels.numpy()), logits, atol=1e-4, rtol=1e-4)
+
+
+def test_folding_changes_nothing(weights: dict[str, Path]) -> None:
+    for file in weights.values():
+        model: Any = recseg.load(file)
+        pixels = torch.rand(2, 3, 64, 64)
+        with torch.inference_mode():
+            torch.testing.assert_close(folded(model).pixel_logits(pixels), model.pixel_logits(pixels))
+
+
+@pytest.mark.parametrize("name", ["recurrent", "dense"])
+def test_predictions_agree(name: str, weights: dict[str, Path], exported: dict[str, Path]) -> None:
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (128, 192, 3), dtype=np.uint8)  # a shape whose sides stay in proportion
+    mine, theirs = OnnxModel(exported[name]).predict(picture), recseg.predict(picture, recseg.load(weights[name]))
+    assert [step.name for step in mine.steps] == [step.name for step in theirs.steps]
+    # The dense network stretches its logits in two steps, the export in one; and resizing differs in the last bit.
+    assert (mine.labels == theirs.labels).mean() > 0.98
+    for a, b in zip(mine.steps, theirs.steps, strict=True):
+        assert a.probability == pytest.approx(b.probability, abs=0.02)
+        assert (a.mask == b.mask).mean() > 0.98
+
+
+def test_as_a_module_it_is_scored_like_any_other(
+    weights: dict[str, Path], exported: dict[str, Path], tiny_voc: Path
+) -> None:
+    data = SegmentationFolder(tiny_voc, "val")
+    for name in ("recurrent", "dense"):
+        mine = recseg.evaluate(OnnxNetwork(exported[name]), data, image_size=64, progress=False)
+        theirs = recseg.evaluate(recseg.load(weights[name]), data, image_size=64, progress=False)
+        assert mine["images"] == 2 and mine["pixel_accuracy"] == pytest.approx(theirs["pixel_accuracy"], abs=0.05)
+    output = OnnxNetwork(exported["recurrent"])(torch.rand(2, 3, 64, 64))
+    assert isinstance(output, RecurrentOutput) and output.lengths.tolist() == [3, 3]
+    assert fuse(output, size=(50, 70)).shape == (2, 50, 70)
+
+
+def test_eight_bits_are_nearly_the_same_and_smaller(
+    weights: dict[str, Path], exported: dict[str, Path], tiny_voc: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small.onnx"
+    for part in ("", ".step", ".read"):
+        source = exported["recurrent"].with_suffix(f"{part}.onnx")
+        small.with_suffix(f"{part}.onnx").write_bytes(source.read_bytes())
+    quantise(small, SegmentationFolder(tiny_voc, "train"), pictures=2)
+    pixels = np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)
+    exact, rounded = OnnxModel(exported["recurrent"]).sequence(pixels), OnnxModel(small).sequence(pixels)
+    assert not np.array_equal(exact.classes, rounded.classes)
+    assert np.corrcoef(exact.masks.ravel(), rounded.masks.ravel())[0, 1] > 0.9
+    assert OnnxModel(small).classes == VOC_CLASSES  # what the file says of itself stays
+
+
+@given(st.integers(1, 900), st.integers(1, 900), st.integers(32, 512))
+def test_sides_are_multiples_of_32_near_those_of_training(height: int, width: int, size: int) -> None:
+    rows, columns = rounded_shape(height, width, size)
+    assert rows % 32 == columns % 32 == 0
+    theirs = resize_short_side(torch.zeros(3, height, width, dtype=torch.uint8), size).shape[-2:]
+    assert all(abs(a - b) <= 16 or a == 32 for a, b in zip((rows, columns), theirs, strict=True))
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 40), st.integers(1, 40))
+def test_stretching_is_torchs_bilinear(height: int, width: int, rows: int, columns: int) -> None:
+    plane = np.random.default_rng(height * 13 + width).normal(size=(height, width)).astype(np.float32)
+    wanted = F.interpolate(torch.from_numpy(plane)[None, None], (rows, columns), mode="bilinear", align_corners=False)
+    np.testing.assert_allclose(stretch(plane, (rows, columns)), wanted[0, 0], atol=1e-5)
+
+
+def test_what_has_no_graphs_is_refused(tmp_path: Path) -> None:
+    for options in ({"head": "decoder"}, {"feedback": "coverage"}):
+        model: Any = recurrent_model(**options)
+        model.classes, model.image_size = VOC_CLASSES, 32
+        refusal(lambda model=model: export(model, tmp_path / "a.onnx"), "embedding")
+    refusal(lambda: export(None, tmp_path / "a.bin"), "a.bin", ".onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_files_are_named(exported: dict[str, Path], tmp_path: Path) -> None:
+    refusal(lambda: OnnxModel(tmp_path / "no.onnx"), "no.onnx", "no such file")
+    (tmp_path / "text.onnx").write_text("no graph")
+    refusal(lambda: OnnxModel(tmp_path / "text.onnx"), "text.onnx")
+    lonely = tmp_path / "lonely.onnx"
+    lonely.write_bytes(exported["recurrent"].read_bytes())
+    refusal(lambda: OnnxModel(lonely), "lonely.step.onnx")
+    foreign = tmp_path / "foreign.onnx"
+    import onnx
+
+    proto = onnx.load(exported["dense"])
+    del proto.metadata_props[:]
+    onnx.save(proto, foreign)
+    refusal(lambda: OnnxModel(foreign), "foreign.onnx", "recseg export")
+
+
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uninstall("onnxruntime", monkeypatch)
+    refusal(lambda: OnnxModel(tmp_path / "a.onnx"), "recseg[onnx]")
+    uninstall("onnx", monkeypatch)
+    refusal(lambda: export(recurrent_model(), tmp_path / "a.onnx"), "recseg[onnx]")
+
+
+def test_predict_needs_no_torch(exported: dict[str, Path], photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["predict", str(photo), "--onnx", str(exported["recurrent"]), "--out", str(out), "--gif"]
+    program = f"import sys; sys.modules['torch'] = None; from recseg.cli import main; sys.exit(main({arguments!r}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == {"photo-overlay.png", "photo-labels.png", "photo.gif"}
+
+
+def test_commands(
+    weights: dict[str, Path], tiny_voc: Path, tmp_path: Path, refuses: Refuses, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuses(["export", "--weights", weights["dense"], "--onnx", tmp_path / "a.onnx", "--int8"], "--calibrate")
+    refuses(["export", "--weights", weights["dense"], "--onnx", tmp_path / "a.bin"], "a.bin")
+    refuses(
+        ["predict", tiny_voc / "JPEGImages/tiny_0.jpg", "--onnx", tmp_path / "no.onnx", "--out", tmp_path], "no.onnx"
+    )
+    out = tmp_path / "dense.onnx"
+    command = ["export", "--weights", str(weights["dense"]), "--onnx", str(out), "--int8", "--calibrate", str(tiny_voc)]
+    assert main(command) == 0 and str(out) in capsys.readouterr().out
+    scores = tmp_path / "scores.json"
+    assert main(["evaluate", "--weights", str(out), "--data", str(tiny_voc), "--json", str(scores)]) == 0
+    assert json.loads(scores.read_text())["images"] == 2
