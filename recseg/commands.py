@@ -58,23 +58,19 @@ def train(arguments: argparse.Namespace) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """`recseg evaluate`."""
-    from recseg.checkpoints import load
     from recseg.data import open_dataset
+    from recseg.distributed import process_group, rank
     from recseg.evaluation import evaluate as score
-    from recseg.training import choose_device
 
     if arguments.json is not None:
         check_writable(arguments.json)
-    device = choose_device(arguments.device)
-    dataset = open_dataset(arguments.data, arguments.split)
-    model: Any
-    if arguments.weights.endswith(".onnx"):
-        from recseg.onnx_network import OnnxNetwork
-
-        model = OnnxNetwork(arguments.weights)
-    else:
-        model = load(arguments.weights, device)
-    scores = score(model, dataset, limit=arguments.limit, progress=sys.stderr.isatty())
+    with process_group(arguments.device) as device:
+        dataset = open_dataset(arguments.data, arguments.split)
+        model = _network(arguments.weights, device)
+        main = rank() == 0
+        scores = score(model, dataset, limit=arguments.limit, progress=main and sys.stderr.isatty())
+    if not main:
+        return
     print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"))
     if arguments.json is not None:
         from recseg.results import write_result
@@ -83,6 +79,18 @@ def evaluate(arguments: argparse.Namespace) -> None:
         seed = model.metadata.get("seed")
         write_result(arguments.json, scores, command=["recseg", *arguments.argv], seed=seed, **origin)
         print(f"written: {arguments.json}")
+
+
+def _network(weights: str, device: str | None) -> Any:
+    """Published weights, a file of weights, a run, or an exported network."""
+    if weights.endswith(".onnx"):
+        from recseg.onnx_network import OnnxNetwork
+
+        return OnnxNetwork(weights)
+    from recseg.checkpoints import load
+    from recseg.training import choose_device
+
+    return load(weights, choose_device(device))
 
 
 def score_table(scores: dict[str, Any], title: str) -> str:

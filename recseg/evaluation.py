@@ -19,6 +19,7 @@ from recseg.classes import BACKGROUND, VOID
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
 from recseg.data.transforms import eval_transform
+from recseg.distributed import collect, rank, share
 from recseg.errors import RecsegError
 from recseg.fusion import fuse
 from recseg.metrics import SMALLEST_AREA, CalibrationMetric, SetMetric, SlotMetric, VOCMetric
@@ -117,6 +118,11 @@ def evaluate(
     finally:
         for module, training in modes.items():
             module.training = training  # one by one: a frozen batch norm inside a model in training stays frozen
+    metrics: list[Any] = [voc, slot, label_set, stop, named]
+    for metric in metrics:  # sums of whole numbers: no order of adding changes them
+        for process, other in enumerate(collect(metric)):
+            if process != rank():
+                metric.merge(other)
     result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute(), **named.compute()}
     result["seconds"] = round(time.perf_counter() - start, 3)
     return _by_name(result, names)
@@ -142,16 +148,16 @@ class _Prepared(Dataset[tuple[Tensor, Tensor] | RecsegError]):
 
     def __init__(self, dataset: SegmentationFolder, size: int | None, square: int | None, limit: int | None) -> None:
         self.dataset = dataset
-        self.images = min(len(dataset), limit or len(dataset))
+        self.part = share(min(len(dataset), limit or len(dataset)))  # of this process; without others, all
         self.transform = eval_transform(size)
         self.square = square
 
     def __len__(self) -> int:
-        return self.images
+        return len(self.part)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | RecsegError:
         try:
-            sample = self.dataset[index]
+            sample = self.dataset[self.part[index]]
         except RecsegError as error:
             return error  # raised by whoever asked: crossing processes, it would become a page of traceback
         if self.square:  # a network with fully connected layers takes one size

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recseg.classes import VOID
+from recseg.distributed import whole_count
 from recseg.recurrent_unet import RecurrentOutput
 from recseg.targets import match, to_sequence
 
@@ -38,7 +39,7 @@ def dense_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     labels = shrink_labels(labels, (logits.shape[-2], logits.shape[-1]))
     # A sum over a count that is never zero: a batch that is all void gives 0, where the mean would give NaN.
     total = F.cross_entropy(logits.float(), labels, ignore_index=VOID, reduction="sum")
-    loss = total / (labels != VOID).sum().clamp(min=1)
+    loss = total / whole_count((labels != VOID).sum())
     return {"loss": loss, "pixels": loss}
 
 
@@ -108,14 +109,14 @@ def recurrent_loss(
     label = sequence.classes[sample, target]  # (P,)
     truth = (pixels == label[:, None]).float()  # (P, N)
 
-    live = max(1, len(sample))
+    live = whole_count(len(sample))
     stop_truth, stop_weight = stop_target(output.lengths, output.stop.shape[1])
     stop = F.binary_cross_entropy_with_logits(output.stop.float(), stop_truth, stop_weight, reduction="sum")
     terms = {
         "bce": mask_bce(logits, truth, valid).sum() / live,
         "dice": mask_dice(logits, truth, valid).sum() / live,
         "classes": F.nll_loss(log_class, label - 1, reduction="sum") / live,
-        "stop": stop / stop_weight.sum(),
+        "stop": stop / whole_count(stop_weight.sum()),
     }
     if output.rough is not None:  # it shall lie on the class that is read under it
         rough = output.rough.float().flatten(1)  # (P, N)

@@ -7,19 +7,17 @@ with).
 
 import contextlib
 import json
+import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from recseg.checkpoints import save_weights
@@ -28,8 +26,8 @@ from recseg.data import open_train
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import Batch, batches
 from recseg.data.transforms import train_transform
+from recseg.distributed import largest, main_first, mean, process_group, rank, share, world_size
 from recseg.errors import RecsegError
-from recseg.files import atomic_write
 from recseg.losses import dense_loss, recurrent_loss
 from recseg.optimisation import (
     ExponentialMovingAverage,
@@ -38,6 +36,7 @@ from recseg.optimisation import (
     schedule,
     set_learning_rate,
 )
+from recseg.run_folder import Interrupts, open_log
 from recseg.targets import class_areas, to_sequence
 from recseg.training_config import TrainConfig as TrainConfig
 from recseg.training_config import build_model, load_config, resolve, save_config
@@ -47,7 +46,7 @@ LOG_EVERY = 20  # steps
 
 
 def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Path:
-    """Train a model from the start.
+    """Train a model from the start; started by `torchrun`, together with the other processes (`recseg.distributed`).
 
     Args:
         config: what to train; open choices are filled in and stored.
@@ -61,23 +60,30 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Pat
         RecsegError: bad data or configuration, a folder in use, or a loss that is not finite.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to go on")
-    config = resolve(config)
-    dataset = training_data(config)  # before the folder is made: bad data leaves no trace
-    trainer = Trainer(config, dataset, out)
-    save_config(out / "config.json", trainer.config)
-    return trainer.run(progress)
+    with process_group(config.device) as device:
+        if rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to go on")
+        config = resolve(replace(config, device=device))
+        with main_first():
+            dataset = training_data(config)  # before the folder is made: bad data leaves no trace
+        trainer = Trainer(config, dataset, out)
+        if rank() == 0:
+            save_config(out / "config.json", trainer.config)
+        return trainer.run(progress)
 
 
 def resume(run: Path | str, *, progress: bool = True) -> Path:
-    """Go on with a run that was interrupted, exactly as if it had not been."""
+    """Go on with a run that was interrupted, exactly as if it had not been (with as many processes as before)."""
     run = Path(run)
     config = load_config(run / "config.json")
-    trainer = Trainer(config, training_data(config), run)
-    if (run / "checkpoint.safetensors").exists():
-        trainer.restore()
-    return trainer.run(progress)
+    with process_group(config.device) as device:
+        config = replace(config, device=device)
+        with main_first():
+            dataset = training_data(config)
+        trainer = Trainer(config, dataset, run)
+        if (run / "checkpoint.safetensors").exists():
+            trainer.restore()
+        return trainer.run(progress)
 
 
 def training_data(config: TrainConfig) -> SegmentationFolder:
@@ -132,6 +138,17 @@ def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig, don
     return recurrent_loss(output, labels, num_classes=model.num_classes, max_steps=model.max_steps, order=config.order)
 
 
+class _Learner(nn.Module):
+    """`loss_of` as a module: what DistributedDataParallel wraps is what it sees called."""
+
+    def __init__(self, model: Any, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, images: Tensor, labels: Tensor, done: float) -> dict[str, Tensor]:
+        return loss_of(self.model, images, labels, self.config, done)
+
+
 class Trainer:
     """State of a run between two steps: the models, the optimisers, and how far it got."""
 
@@ -144,7 +161,9 @@ class Trainer:
         if limit is None:
             limit = 5 if dataset.classes == VOC_CLASSES else max(1, dataset.max_classes_per_image)
         self.model: Any = build_model(config, dataset.classes, limit)
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # what convolutions run fastest in
+        if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
         tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0
         assert config.lr is not None and config.optimiser is not None  # resolved
         groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
@@ -152,6 +171,9 @@ class Trainer:
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = ExponentialMovingAverage(self.model, config.ema)
         self.step, self.seconds = 0, 0.0
+        self.learner: nn.Module = _Learner(self.model, config)
+        if world_size() > 1:  # the first part of a training leaves the recurrence without gradients
+            self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
 
     def done(self) -> float:
         """Share of the budget that is used up."""
@@ -164,31 +186,47 @@ class Trainer:
         """Train until the budget is used up, or pause after step `until`; returns the path of the weights."""
         config = self.config
         assert config.batch_size is not None
+        self._check_batch(config.batch_size)
+        main = rank() == 0
         workers = config.workers if config.workers is not None else _default_workers()
         stream = batches(
             self.dataset, config.batch_size, seed=config.seed, start=self.step, workers=workers,
-            pin=self.device.type == "cuda",
+            pin=self.device.type == "cuda", part=share(config.batch_size),
         )  # fmt: skip
         total = config.steps if config.steps is not None else None
-        bar = tqdm(total=total, initial=self.step, unit="step", disable=not progress, desc=f"train {config.model}")
+        bar = tqdm(
+            total=total, initial=self.step, unit="step", disable=not (progress and main), desc=f"train {config.model}"
+        )
         saved = time.monotonic()
-        with _Interrupts() as interrupts, bar, _open_log(self.out / "log.jsonl", self.step) as log:
+        log_file = open_log(self.out / "log.jsonl", self.step) if main else contextlib.nullcontext()
+        with Interrupts() as interrupts, bar, log_file as log:
             self.model.train()
             while self.done() < 1 and (until is None or self.step < until):
                 started = time.monotonic()
                 terms = self.update(next(stream))
-                self.seconds += time.monotonic() - started
+                # All processes end together, whoever's clock or terminal says so.
+                self.seconds, asked = largest(self.seconds + time.monotonic() - started, float(interrupts.asked))
                 self.step += 1
                 bar.update()
                 if self.step % LOG_EVERY == 0 or self.done() >= 1:
                     self._write(log, terms, bar)
-                if interrupts.asked or time.monotonic() - saved > config.checkpoint_seconds:
+                if asked or time.monotonic() - saved > config.checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
-                if interrupts.asked:
+                if asked:
                     raise KeyboardInterrupt(f"stopped after step {self.step}; go on with --resume {self.out}")
             self.save()
         return self.out / "weights.safetensors"
+
+    def _check_batch(self, batch_size: int) -> None:
+        if batch_size < world_size():
+            raise RecsegError(f"batch_size {batch_size}: expected one for each of {world_size()} processes")
+        size = self.config.size or 0
+        cells = math.ceil(size / self.model.encoder.strides[-1]) if hasattr(self.model, "encoder") else 2
+        if len(share(batch_size)) * cells**2 < 2:  # a norm over one number has no variance
+            raise RecsegError(
+                f"batch_size {batch_size} with size {size}: too small for the norms, expected more of one"
+            )
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step of gradient descent; returns the terms of the loss."""
@@ -199,14 +237,14 @@ class Trainer:
         factor = schedule(self.step, self.done(), warmup=config.warmup)
         set_learning_rate(self.optimisers, factor)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            terms = loss_of(self.model, images, labels, config, self.done())
+            terms = self.learner(images, labels, self.done())
         if not bool(terms["loss"].isfinite()):
             raise RecsegError(
                 f"step {self.step}: the loss is not finite; expected a lower --lr than {config.lr} "
                 f"(images {', '.join(batch.ids[:4])}, …)"
             )
         self.model.zero_grad(set_to_none=True)
-        self.scaler.scale(terms["loss"]).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(terms["loss"]).backward()
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
@@ -217,7 +255,9 @@ class Trainer:
         return {name: value.detach() for name, value in terms.items()}
 
     def save(self) -> None:
-        """Write the checkpoint and the averaged weights."""
+        """Write the checkpoint and the averaged weights; the first process does."""
+        if rank() > 0:
+            return
         progress = {"step": self.step, "seconds": self.seconds}
         save_state(
             self.out / "checkpoint.safetensors", self.model, self.average.model, self.optimisers, self.scaler, progress
@@ -242,47 +282,15 @@ class Trainer:
         self.step, self.seconds = progress["step"], progress["seconds"]
 
     def _write(self, log: Any, terms: dict[str, Tensor], bar: "tqdm[Any]") -> None:
-        values = {name: round(value.item(), 5) for name, value in terms.items()}
+        means = mean(*(value.item() for value in terms.values()))
+        if log is None:
+            return
+        values = {name: round(value, 5) for name, value in zip(terms, means, strict=True)}
         entry = {"step": self.step, "seconds": round(self.seconds, 2), "lr": self.optimisers[0].param_groups[0]["lr"]}
         log.write(json.dumps(entry | values) + "\n")
         log.flush()
         left = f"{100 * min(1.0, self.done()):.0f} %" if self.config.steps is None else None
         bar.set_postfix({"loss": f"{values['loss']:.3f}"} | ({"done": left} if left else {}))
-
-
-class _Interrupts:
-    """Ctrl-C and a polite kill end a run between two steps, where its state is whole."""
-
-    def __enter__(self) -> "_Interrupts":
-        self.asked = False
-        self.previous: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():  # signals are the main thread's alone
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self.previous[signal.SIGINT])  # a second Ctrl-C does not wait
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _open_log(path: Path, step: int) -> Iterator[Any]:
-    """The log, open to append, without the lines after `step`: those steps are about to be done again."""
-    kept = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off while being written
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(kept))
-    with open(path, "a") as stream:
-        yield stream
 
 
 def _default_workers() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from conftest import refusal
 from safetensors.torch import load_file, save_file
 
 import recseg.training as training
@@ -266,3 +267,8 @@ def test_device_and_precision() -> None:
         choose_device("abacus")
     cpu = choose_device("cpu")
     assert choose_precision("off", cpu) is None and choose_precision("bf16", cpu) is torch.bfloat16
+
+
+def test_a_batch_too_small_for_its_norms_is_refused(tiny_voc: Path, tmp_path: Path) -> None:
+    config = quick(tiny_voc, steps=1, batch_size=1)
+    refusal(lambda: train(config, tmp_path / "run", progress=False), "batch_size 1", "size 16")

@@ -26,17 +26,18 @@ class Batch:
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
-    """(epoch, index) pairs of each batch from step `start` on, without end."""
+    """(epoch, index) pairs of each batch from step `start` on, without end; of each batch, those in `part`."""
 
-    def __init__(self, size: int, batch_size: int, seed: int, start: int = 0) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, start: int = 0, part: range | None = None) -> None:
         self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
+        self.part = range(batch_size) if part is None else part
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         position = self.start * self.batch_size
         epoch, order = -1, np.empty(0, dtype=np.int64)
         while True:
             batch = []
-            for place in range(position, position + self.batch_size):
+            for place in (position + offset for offset in self.part):
                 if place // self.size != epoch:
                     epoch = place // self.size
                     order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
@@ -68,7 +69,14 @@ def _collate(samples: list[Sample]) -> Batch:
 
 
 def batches(
-    dataset: SegmentationFolder, batch_size: int, *, seed: int, start: int = 0, workers: int = 0, pin: bool = False
+    dataset: SegmentationFolder,
+    batch_size: int,
+    *,
+    seed: int,
+    start: int = 0,
+    workers: int = 0,
+    pin: bool = False,
+    part: range | None = None,
 ) -> Iterator[Batch]:
     """Batches from step `start` on, without end.
 
@@ -76,10 +84,11 @@ def batches(
         dataset: with a transform that gives all samples one size.
         workers: processes that read ahead; 0 reads in this one.
         pin: page-locked memory, for a faster copy to a GPU.
+        part: places of each batch that are wanted here; None: all.
     """
     loader: DataLoader[Sample] = DataLoader(
         _Seeded(dataset, seed),
-        batch_sampler=StreamSampler(len(dataset), batch_size, seed, start),
+        batch_sampler=StreamSampler(len(dataset), batch_size, seed, start, part),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,

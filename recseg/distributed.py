@@ -1,0 +1,113 @@
+"""Several processes, one training: `torchrun --nproc-per-node N -m recseg.cli train …`.
+
+Each process takes its share of every batch, PyTorch's DistributedDataParallel averages the gradients, and what is
+divided by a count is divided by the count of the whole batch, so that the sum over processes is what one process would
+have computed. Under one process every function here does nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from recseg.errors import RecsegError
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Number of this process, 0-based."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def process_group(device: str | None = None) -> Iterator[str | None]:
+    """Join the processes that `torchrun` started, if it did; yields the device of this one.
+
+    Args:
+        device: what the user asked for. On GPUs each process gets one of its own.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or (dist.is_available() and dist.is_initialized()):
+        yield device
+        return
+    cuda = torch.cuda.is_available() if device is None else device.startswith("cuda")
+    if cuda:
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise RecsegError(f"process {local} of this machine: expected one GPU a process, there are fewer")
+        torch.cuda.set_device(local)
+        device = f"cuda:{local}"
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield device or "cpu"
+    finally:
+        dist.destroy_process_group()
+
+
+def share(number: int) -> range:
+    """Which of `number` things are this process's: contiguous, and as even as can be."""
+    return range(number * rank() // world_size(), number * (rank() + 1) // world_size())
+
+
+def whole_count(count: Tensor | int) -> Tensor | int:
+    """What to divide a sum over this process's share by, for a mean over the whole batch; at least 1 for all together.
+
+    Gradients are averaged over processes. So the divisor is the count of all, over the number of processes.
+    """
+    if world_size() == 1:
+        return count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
+    total = torch.as_tensor(count, dtype=torch.float32, device=_device()).clone()
+    dist.all_reduce(total)
+    return total.clamp(min=1) / world_size()
+
+
+def largest(*values: float) -> list[float]:
+    """The largest of each value over all processes: what they have to agree on."""
+    if world_size() == 1:
+        return list(values)
+    together = torch.tensor(values, dtype=torch.float64, device=_device())
+    dist.all_reduce(together, op=dist.ReduceOp.MAX)
+    found: list[float] = together.tolist()
+    return found
+
+
+def mean(*values: float) -> list[float]:
+    """The mean of each value over all processes."""
+    if world_size() == 1:
+        return list(values)
+    together = torch.tensor(values, dtype=torch.float64, device=_device())
+    dist.all_reduce(together)
+    found: list[float] = (together / world_size()).tolist()
+    return found
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The first process does what follows before all others: what it makes (files, a cache), they find."""
+    if rank() > 0:
+        dist.barrier()
+    yield
+    if rank() == 0 and world_size() > 1:
+        dist.barrier()
+
+
+def collect(value: T) -> list[T]:
+    """The value of every process, in their order. Between processes that trust each other: it travels as a pickle."""
+    if world_size() == 1:
+        return [value]
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

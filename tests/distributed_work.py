@@ -1,0 +1,41 @@
+"""What tests/test_distributed.py starts in two processes: one update, and one evaluation, written to a file."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from recseg.checkpoints import load
+from recseg.data.folder import SegmentationFolder
+from recseg.data.stream import batches
+from recseg.distributed import process_group, rank, share
+from recseg.evaluation import evaluate
+from recseg.training import TrainConfig, Trainer, training_data
+from recseg.training_config import resolve
+
+
+def main(data: str, weights: str, out: str) -> None:
+    config = TrainConfig(data=data, size=32, image_size=32, batch_size=4, workers=0, seed=3, steps=4, device="cpu")
+    with process_group("cpu"):
+        config = resolve(config)
+        for done in (0.0, 1.0):  # single pixels, then the whole loss
+            trainer = Trainer(config, training_data(config), Path(out))
+            for module in trainer.learner.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()  # each process has its own statistics on a CPU; here they shall not differ
+            batch = next(batches(trainer.dataset, 4, seed=3, part=share(4)))
+            trainer.model.zero_grad(set_to_none=True)
+            trainer.learner(batch.images.float() / 255, batch.labels, done)["loss"].backward()
+            found = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+            if rank() == 0:
+                save_file({name: grad.contiguous() for name, grad in found.items()}, f"{out}-{done:.0f}.safetensors")
+        scores = evaluate(load(weights), SegmentationFolder(data, "val"), batch_size=1, progress=False)
+        if rank() == 0:
+            del scores["seconds"]
+            Path(f"{out}.json").write_text(json.dumps(scores))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
