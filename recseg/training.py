@@ -266,7 +266,8 @@ class Trainer:
         config = {name: value for name, value in asdict(self.config).items() if value is not None}
         if self.config.encoder_weights is not None:  # its name is a fact, its place is nobody's business
             config["encoder_weights"] = Path(self.config.encoder_weights).name
-        about = config | {"split": self.dataset.split, "threads": torch.get_num_threads()} | progress
+        bits = "float32" if self.precision is None else str(self.precision).removeprefix("torch.")
+        about = config | {"split": self.dataset.split, "threads": torch.get_num_threads(), "precision": bits} | progress
         save_weights(
             self.out / "weights.safetensors",
             self.average.model,
