@@ -110,24 +110,28 @@ class ConvLSTMCell(nn.Module):
         cell_dtype = torch.promote_types(gates_x.dtype, torch.float32)
         return gates_x.new_zeros(shape), gates_x.new_zeros(shape, dtype=cell_dtype)
 
-    def step(self, gates_x: Tensor, state: State) -> State:
+    def step(self, gates_x: Tensor, state: State | None) -> State:
         """The state after one step, from the input's gates `(B, 4 * hidden, H, W)` and the state before.
+
+        `None` is an empty memory. There is nothing to convolve then, and nothing to forget: the first step of a
+        sequence costs next to nothing.
 
         Under autocast or in a half-precision module h has the precision of `gates_x`; c, and the arithmetic
         of the gates, are float32.
         """
-        h, c = state
-        gates = gates_x + self.conv_h(h)  # (B, 4 * hidden, H, W)
+        gates = gates_x if state is None else gates_x + self.conv_h(state[0])  # (B, 4 * hidden, H, W)
         gates = gates.to(torch.promote_types(gates.dtype, torch.float32))
         i, f, g, o = gates.chunk(4, dim=1)  # each (B, hidden, H, W)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        c = torch.sigmoid(i) * torch.tanh(g)
+        if state is not None:
+            c = torch.sigmoid(f) * state[1] + c
         h = torch.sigmoid(o) * torch.tanh(c)
         return h.to(gates_x.dtype), c
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
         """One step on `x` `(B, input, H, W)`, from `state` or an empty memory: the new `(h, c)`."""
         gates_x = self.input_gates(x)
-        return self.step(gates_x, self.zero_state(gates_x) if state is None else state)
+        return self.step(gates_x, state)
 
 
 class ConvLSTM(nn.Module):

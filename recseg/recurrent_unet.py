@@ -231,7 +231,7 @@ class RecurrentUNet(nn.Module):
         if lengths is not None:  # the longest image, and one more step that should stop it
             steps = min(steps, int(lengths.max()) + 1)
         image = torch.arange(len(gates_x), device=gates_x.device)  # which images still run
-        state: State = self.cell.zero_state(gates_x)
+        state: State | None = None
         coverage = None
         if self.config.feedback == "coverage":
             assert isinstance(self.head, EmbeddingHead)

@@ -272,3 +272,9 @@ def test_device_and_precision() -> None:
 def test_a_batch_too_small_for_its_norms_is_refused(tiny_voc: Path, tmp_path: Path) -> None:
     config = quick(tiny_voc, steps=1, batch_size=1)
     refusal(lambda: train(config, tmp_path / "run", progress=False), "batch_size 1", "size 16")
+
+
+def test_tiny_crops_on_a_cpu_stay_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    cpu = choose_device("cpu")
+    assert choose_precision("auto", cpu, 32) is None and choose_precision("auto", cpu, 64) is torch.bfloat16
