@@ -82,7 +82,7 @@ class EmbeddingHead(nn.Module):
         """
         rough = self.claim(embedding, state, summary)  # (P, h, w)
         if self.claimed:
-            rough = unclaimed(rough, step)
+            rough = unclaimed(rough, step, self.max_steps)
         weight = rough.sigmoid().unsqueeze(1)  # (P, 1, h, w)
         coarse = F.adaptive_avg_pool2d(weight, (state.shape[-2], state.shape[-1]))  # (P, 1, gh, gw)
         region = pool_under(coarse, torch.cat([context, state], dim=1))  # (P, context + hidden)
@@ -132,7 +132,7 @@ def pool_under(weight: Tensor, features: Tensor) -> Tensor:
     return torch.bmm(features.flatten(2), weight.transpose(1, 2)).squeeze(2)
 
 
-def unclaimed(masks: Tensor, step: Tensor) -> Tensor:
+def unclaimed(masks: Tensor, step: Tensor, max_steps: int) -> Tensor:
     """Take from each mask what the steps before it have claimed.
 
     With p_t = σ(m_t), the new mask has the probability p_t Π_{s<t} (1 − p_s) at each pixel: a stick is broken, and each
@@ -141,15 +141,17 @@ def unclaimed(masks: Tensor, step: Tensor) -> Tensor:
     Args:
         masks: (P, h, w) logits; the steps of an image stand beside each other, in their order.
         step: (P,) number of each step, 0-based.
+        max_steps: T.
 
     Returns:
         (P, h, w) logits.
     """
-    masks = masks.to(torch.promote_types(masks.dtype, torch.float32))  # sums over a batch: 16 bits are too few
+    masks = masks.to(torch.promote_types(masks.dtype, torch.float32))  # logarithms of shares: 16 bits are too few
     left = F.logsigmoid(-masks)
-    before = left.cumsum(dim=0) - left  # of this image and those packed before it …
-    first = torch.arange(len(step), device=step.device) - step
-    before = before - before[first]  # … and of this image alone: (P, h, w)
+    before = torch.zeros_like(left)  # what the steps before have left, of this image alone
+    for turn in range(1, max_steps):
+        # Step by step, not as one sum over the batch less what other images have in it: that would cost their digits.
+        before = torch.where((step == turn).view(-1, 1, 1), (before + left).roll(1, dims=0), before)
     log_p = (F.logsigmoid(masks) + before).clamp(max=-1e-6)
     later = (step > 0).view(-1, 1, 1)
     return torch.where(later, log_p - torch.log(-torch.expm1(log_p)), masks)
