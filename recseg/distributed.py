@@ -8,15 +8,13 @@ have computed. Under one process every function here does nothing.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from recseg.errors import RecsegError
-
-T = TypeVar("T")
 
 
 def rank() -> int:
@@ -100,7 +98,7 @@ def main_first() -> Iterator[None]:
         dist.barrier()
 
 
-def collect(value: T) -> list[T]:
+def collect(value: Any) -> list[Any]:
     """The value of every process, in their order. Between processes that trust each other: it travels as a pickle."""
     if world_size() == 1:
         return [value]
