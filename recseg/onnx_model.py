@@ -1,7 +1,7 @@
 """Run an exported network with ONNX Runtime: the recurrence as a loop in plain NumPy, without PyTorch.
 
-`recseg.export` writes the graphs. Here stands what is left to do: make the picture's sides multiples of 32, take turns
-until the stop, and stretch the masks back before anything is decided (as `recseg.prediction` and `recseg.fusion` do).
+`recseg.export` writes the graphs. Here stands what is left to do: pad the picture to multiples of 32, take turns until
+the stop, and stretch the masks back before anything is decided (as `recseg.prediction` and `recseg.fusion` do).
 """
 
 import json
@@ -14,10 +14,10 @@ from PIL import Image
 
 from recseg.answer import Picture, Prediction, Step, as_image
 from recseg.classes import SMALLEST_AREA, palette
+from recseg.data.images import MEAN_COLOUR, resized_shape
 from recseg.errors import RecsegError
 
 STRIDE = 32
-LONGEST = 8  # a long side beyond 8 × the short one is squeezed to that, as everywhere
 PARTS = ("look", "step", "read")
 
 Floats = NDArray[np.float32]
@@ -89,20 +89,22 @@ class OnnxModel:
             self._step, self._read = session("step"), session("read")
 
     def pixels(self, picture: Image.Image) -> Floats:
-        """The picture as the network wants it: (1, 3, h, w) in [0, 1], sides multiples of 32."""
-        height, width = rounded_shape(picture.height, picture.width, self.image_size)
+        """The picture at the network's size: (1, 3, h, w) in [0, 1]."""
+        height, width = resized_shape(picture.height, picture.width, self.image_size)
         resized = picture.resize((width, height), Image.Resampling.BILINEAR)  # antialiased, in Pillow
         array = np.asarray(resized, dtype=np.float32) / np.float32(255)  # (h, w, 3)
         return np.ascontiguousarray(array.transpose(2, 0, 1))[None]  # (1, 3, h, w)
 
     def pixel_logits(self, pixels: Floats) -> Floats:
-        """A dense network's logits (1, num_classes, h, w)."""
-        logits: Floats = self._look.run(None, {"images": pixels})[0]
-        return logits
+        """A dense network's logits (1, num_classes, h, w) for pixels (1, 3, H, W)."""
+        padded = pad(pixels)
+        logits: Floats = self._look.run(None, {"images": padded})[0]
+        return cropped(logits, pixels, padded)
 
     def sequence(self, pixels: Floats) -> Sequence:
-        """Run the recurrence on pixels (1, 3, h, w), step by step, until it says stop."""
-        embedding, deepest, gates = self._look.run(None, {"images": pixels})
+        """Run the recurrence on pixels (1, 3, H, W), step by step, until it says stop."""
+        padded = pad(pixels)
+        embedding, deepest, gates = self._look.run(None, {"images": padded})
         hidden = gates.shape[1] // 4
         h = c = np.zeros((1, hidden, *gates.shape[-2:]), np.float32)
         left = np.zeros((1, *embedding.shape[-2:]), np.float32)
@@ -121,7 +123,7 @@ class OnnxModel:
             classes.append(scores[0])
         shape = (0, *embedding.shape[-2:])
         return Sequence(
-            np.stack(masks) if masks else np.zeros(shape, np.float32),
+            cropped(np.stack(masks) if masks else np.zeros(shape, np.float32), pixels, padded),
             np.stack(classes) if classes else np.zeros((0, len(self.classes) - 1), np.float32),
             stops,
         )
@@ -168,13 +170,22 @@ class OnnxModel:
         return Prediction(steps, labels, palette())
 
 
-def rounded_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Sides, multiples of 32, of a picture whose short side becomes `size`."""
-    factor = size / min(height, width)
-    rows, columns = (
-        STRIDE * max(1, round(min(side * factor, LONGEST * size) / STRIDE)) for side in (height, width)
-    )  # fmt: skip
-    return rows, columns
+def pad(pixels: Floats) -> Floats:
+    """(1, 3, H, W) with sides made multiples of 32 at the right and below, as crops that stand out are in training."""
+    height, width = (-(-side // STRIDE) * STRIDE for side in pixels.shape[-2:])
+    padded = np.empty((1, 3, height, width), np.float32)
+    padded[:] = np.array(MEAN_COLOUR, np.float32).reshape(3, 1, 1) / 255
+    padded[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels
+    return padded
+
+
+def cropped(maps: Floats, pixels: Floats, padded: Floats) -> Floats:
+    """Maps (…, h, w) of the padded picture without what stands for the padding."""
+    height, width = (
+        -(-side * cells // whole)  # rounded up, as the network itself halves odd sides
+        for side, cells, whole in zip(pixels.shape[-2:], maps.shape[-2:], padded.shape[-2:], strict=True)
+    )
+    return maps[..., :height, :width]
 
 
 def stretch(plane: Floats, size: tuple[int, int]) -> Floats:

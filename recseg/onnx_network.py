@@ -4,17 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recseg.onnx_model import OnnxModel, rounded_shape
+from recseg.onnx_model import OnnxModel
 from recseg.recurrent_unet import ENDED, RecurrentOutput, live_pairs
 
 
 class OnnxNetwork(nn.Module):
     """`OnnxModel`, asked with tensors: images (B, 3, H, W) in [0, 1], one by one, on the CPU.
 
-    The sides become multiples of 32 first; masks and logits come at the resolution that follows from that.
+    Masks and logits come at the network's own resolution.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -27,10 +26,7 @@ class OnnxNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> RecurrentOutput | Tensor:
         """The output of a recurrent network, or logits (B, num_classes, h, w) of a dense one."""
-        height, width = images.shape[-2:]
-        shape = rounded_shape(height, width, min(height, width))
-        pixels = F.interpolate(images, shape, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
-        arrays = pixels.float().numpy()
+        arrays, size = images.float().cpu().numpy(), (images.shape[-2], images.shape[-1])
         if self.kind == "dense":
             return torch.from_numpy(np.concatenate([self.onnx.pixel_logits(array[None]) for array in arrays]))
         found = [self.onnx.sequence(array[None]) for array in arrays]
@@ -43,4 +39,4 @@ class OnnxNetwork(nn.Module):
             torch.from_numpy(np.concatenate(parts))
             for parts in ([sequence.masks for sequence in found], [sequence.classes for sequence in found])
         )
-        return RecurrentOutput(masks, classes, stop, *live_pairs(lengths), lengths, None, (height, width))
+        return RecurrentOutput(masks, classes, stop, *live_pairs(lengths), lengths, None, size)

@@ -16,7 +16,7 @@ from typing import Any
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
-from recseg.onnx_model import OnnxModel
+from recseg.onnx_model import OnnxModel, pad
 
 PICTURES = 64
 
@@ -51,7 +51,7 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
             from recseg.answer import as_image
 
             index = next(self.images, None)
-            return None if index is None else {"images": model.pixels(as_image(dataset.pixels(index)))}
+            return None if index is None else {"images": pad(model.pixels(as_image(dataset.pixels(index))))}
 
     meta = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
     with tempfile.TemporaryDirectory() as folder, _quiet(), atomic_write(path) as temporary:

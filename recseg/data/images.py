@@ -13,6 +13,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from recseg.classes import VOID, palette
 from recseg.errors import RecsegError
 
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet: padding that no filter takes for an edge of an object's colour
+LONGEST = 8  # aspect ratios are kept up to this; a line of pixels would fill the memory
 VOID_16BIT = 65535  # what tools that write 16-bit masks use for "no label"
 
 
@@ -123,3 +125,10 @@ def _labels_of_colours(pixels: NDArray[np.uint8], num_classes: int, path: Path) 
         )
     found: NDArray[np.uint8] = labels[nearest]
     return found
+
+
+def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width of a picture whose short side becomes `size`; a long side beyond 8 × that is squeezed."""
+    factor = size / min(height, width)
+    rows, columns = (min(max(size, round(side * factor)), LONGEST * size) for side in (height, width))
+    return rows, columns

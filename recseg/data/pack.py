@@ -23,7 +23,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from recseg.data.folder import Sample, SegmentationFolder
-from recseg.data.transforms import nearest, resize_short_side, resized_shape
+from recseg.data.images import resized_shape
+from recseg.data.transforms import nearest, resize_short_side
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 

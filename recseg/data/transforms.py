@@ -13,11 +13,10 @@ from torchvision.transforms.v2 import functional as F
 
 from recseg.classes import VOID
 from recseg.data.folder import Sample
+from recseg.data.images import MEAN_COLOUR, resized_shape
 from recseg.errors import RecsegError
 
-MEAN_COLOUR = (124, 116, 104)  # of ImageNet: padding that no filter takes for an edge of an object's colour
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as in JPEG
-LONGEST = 8  # evaluation keeps aspect ratios up to this; a line of pixels would fill the memory
 
 
 class TrainTransform:
@@ -98,13 +97,6 @@ def resize_short_side(image: Tensor, size: int) -> tv_tensors.Image:
     target = resized_shape(image.shape[-2], image.shape[-1], size)
     pixels = image.as_subclass(Tensor)
     return tv_tensors.Image(F.resize(pixels, list(target), antialias=True).contiguous())
-
-
-def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width that `resize_short_side` gives to a picture."""
-    factor = size / min(height, width)
-    rows, columns = (min(max(size, round(side * factor)), LONGEST * size) for side in (height, width))
-    return rows, columns
 
 
 def change_colours(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
