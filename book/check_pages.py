@@ -1,4 +1,4 @@
-"""Check the rendered pages: every picture has an alt text, and every link within the book leads somewhere."""
+"""Check the rendered pages: pictures have an alt text, links within the book lead somewhere, tables are drawn."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,19 +16,28 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.anchors: set[str] = set()
         self.without_alt: list[str] = []
+        self.undrawn: list[str] = []  # tables that stand there as they were typed
+        self.tag = ""
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
+        values, self.tag = dict(attrs), tag
         self.anchors |= {value for key in ("id", "name") if (value := values.get(key))}
         self.links += [value for key in ("href", "src") if (value := values.get(key)) and tag != "link"]
         if tag == "img" and not (values.get("alt") or "").strip():
             self.without_alt.append((values.get("src") or "?")[:60])
 
+    def handle_data(self, data: str) -> None:
+        if self.tag == "p" and data.lstrip().startswith("| "):
+            self.undrawn.append(data.strip()[:60])
+
 
 def problems() -> list[str]:
     pages = {path: Page(path) for path in sorted(ROOT.rglob("*.html")) if not {"_static", "_modules"} & set(path.parts)}
     found = [f"{path.name}: no alt text: {source}" for path, page in pages.items() for source in page.without_alt]
+    found += [
+        f"{path.name}: a table that was not drawn: {text}" for path, page in pages.items() for text in page.undrawn
+    ]
     for path, page in pages.items():
         for link in page.links:
             parts = urlsplit(link)
@@ -44,5 +53,5 @@ def problems() -> list[str]:
 
 if __name__ == "__main__":
     wrong = problems()
-    print("\n".join(wrong) or "every picture has an alt text, every link within the book leads somewhere")
+    print("\n".join(wrong) or "every picture has an alt text, every link leads somewhere, every table is drawn")
     raise SystemExit(bool(wrong))
