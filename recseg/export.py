@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
-from recseg.heads import EmbeddingHead, pool_under
+from recseg.heads import EmbeddingHead, broken_off
 from recseg.onnx_model import STRIDE, part_path
 
 OPSET = 18
@@ -80,22 +80,16 @@ class Read(nn.Module):
         head = self.head
         rough = head.claim(embedding, h, summary)  # (1, h, w)
         if head.claimed:
-            log_p = (F.logsigmoid(rough) + left).clamp(max=-1e-6)
-            left = left + F.logsigmoid(-rough)
-            rough = log_p - torch.log(-torch.expm1(log_p))
+            rough, left = broken_off(rough, left), left + F.logsigmoid(-rough)
         weight = rough.sigmoid().unsqueeze(1)  # (1, 1, h, w)
         coarse = F.avg_pool2d(weight, self.cells)  # (1, 1, gh, gw)
-        region = pool_under(coarse, torch.cat([deepest, h], dim=1))
-        rows, bias = head.classifier.weight.flatten(1), head.classifier.bias
-        assert bias is not None
-        classes = F.linear(pool_under(weight, embedding), rows[1:], bias[1:]) + head.region(region)  # (1, C)
+        classes = head.classes(weight, coarse, embedding, torch.cat([deepest, h], dim=1))  # (1, C)
         classes = torch.where(taken > 0, classes.amin(dim=1, keepdim=True) - 1, classes)
         best = classes.argmax(dim=1)  # (1,)
         taken = torch.maximum(taken, F.one_hot(best, classes.shape[1]).to(taken.dtype))
-        row = rows[best + 1] - rows[:1]  # (1, d)
-        offset = bias[best + 1] - bias[0]
-        seen = (row.unsqueeze(1) @ embedding.flatten(2)).view_as(rough) + offset.view(1, 1, 1)
-        return head.trust * rough + seen, classes, left, taken
+        rows, bias = head.rows()
+        row, offset = rows[best + 1] - rows[:1], bias[best + 1] - bias[0]  # (1, d), (1,)
+        return head.mask(rough, row, offset, embedding), classes, left, taken
 
 
 class Pixels(nn.Module):
@@ -154,7 +148,7 @@ def export(model: Any, path: Path | str) -> list[Path]:
     }  # fmt: skip
     files = []
     for part, graph, inputs, outputs, shapes in _graphs(folded(model)):
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 graph.eval(), inputs, dynamo=True, opset_version=OPSET, dynamic_shapes=shapes,
                 input_names=list(graph.forward.__annotations__)[:-1], output_names=outputs,
@@ -201,8 +195,8 @@ def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], li
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter talks of its own progress: on stdout, through logging and through warnings."""
+def quiet() -> Iterator[None]:
+    """Exporter and quantiser talk of their own progress: on stdout, through logging and through warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -85,11 +85,8 @@ class EmbeddingHead(nn.Module):
             rough = unclaimed(rough, step, self.max_steps)
         weight = rough.sigmoid().unsqueeze(1)  # (P, 1, h, w)
         coarse = F.adaptive_avg_pool2d(weight, (state.shape[-2], state.shape[-1]))  # (P, 1, gh, gw)
-        region = pool_under(coarse, torch.cat([context, state], dim=1))  # (P, context + hidden)
-        rows, bias = self.classifier.weight.flatten(1), self.classifier.bias  # (num_classes, d), (num_classes,)
-        assert bias is not None
-        # (P, C): a step is never background.
-        classes = F.linear(pool_under(weight, embedding), rows[1:], bias[1:]) + self.region(region)
+        classes = self.classes(weight, coarse, embedding, torch.cat([context, state], dim=1))  # (P, C)
+        rows, bias = self.rows()
         if self.training:
             likely = classes.softmax(dim=1)
             row, offset = likely @ (rows[1:] - rows[:1]), likely @ (bias[1:] - bias[0])  # (P, d), (P,)
@@ -97,8 +94,26 @@ class EmbeddingHead(nn.Module):
             classes = distinct(classes, step, self.max_steps)
             best = classes.argmax(dim=1) + 1
             row, offset = rows[best] - rows[:1], bias[best] - bias[0]
-        seen = torch.bmm(row.unsqueeze(1), embedding.flatten(2)).view_as(rough) + offset.view(-1, 1, 1)  # (P, h, w)
-        return Reading(self.trust * rough + seen, classes, rough)
+        return Reading(self.mask(rough, row, offset, embedding), classes, rough)
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """W as a matrix (num_classes, d), and its bias (num_classes,)."""
+        assert self.classifier.bias is not None
+        return self.classifier.weight.flatten(1), self.classifier.bias
+
+    def classes(self, weight: Tensor, coarse: Tensor, embedding: Tensor, around: Tensor) -> Tensor:
+        """k: rough masks as probabilities (P, 1, h, w) and (P, 1, gh, gw), E, and [x, h] on the grid → (P, C)."""
+        rows, bias = self.rows()
+        # A step is never background.
+        fine: Tensor = F.linear(pool_under(weight, embedding), rows[1:], bias[1:])
+        logits: Tensor = fine + self.region(pool_under(coarse, around))
+        return logits
+
+    def mask(self, rough: Tensor, row: Tensor, offset: Tensor, embedding: Tensor) -> Tensor:
+        """m: rough masks (P, h, w), rows of W less that of background (P, d), their biases likewise (P,), and E."""
+        seen: Tensor = torch.bmm(row.unsqueeze(1), embedding.flatten(2)).view_as(rough) + offset.view(-1, 1, 1)
+        masks: Tensor = self.trust * rough + seen
+        return masks
 
 
 class DecoderHead(nn.Module):
@@ -152,9 +167,13 @@ def unclaimed(masks: Tensor, step: Tensor, max_steps: int) -> Tensor:
     for turn in range(1, max_steps):
         # Step by step, not as one sum over the batch less what other images have in it: that would cost their digits.
         before = torch.where((step == turn).view(-1, 1, 1), (before + left).roll(1, dims=0), before)
-    log_p = (F.logsigmoid(masks) + before).clamp(max=-1e-6)
-    later = (step > 0).view(-1, 1, 1)
-    return torch.where(later, log_p - torch.log(-torch.expm1(log_p)), masks)
+    return torch.where((step > 0).view(-1, 1, 1), broken_off(masks, before), masks)
+
+
+def broken_off(masks: Tensor, left: Tensor) -> Tensor:
+    """The share that masks (…, logits) take of what is left (…, its logarithm), as logits."""
+    log_p = (F.logsigmoid(masks) + left).clamp(max=-1e-6)
+    return log_p - torch.log(-torch.expm1(log_p))
 
 
 def distinct(classes: Tensor, step: Tensor, max_steps: int) -> Tensor:

@@ -6,15 +6,13 @@ Static quantisation: training pictures show how large each map's values become, 
 step would drift.
 """
 
-import contextlib
-import logging
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
+from recseg.export import quiet
 from recseg.files import atomic_write
 from recseg.onnx_model import OnnxModel, pad
 
@@ -54,7 +52,7 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
             return None if index is None else {"images": pad(model.pixels(as_image(dataset.pixels(index))))}
 
     meta = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
-    with tempfile.TemporaryDirectory() as folder, _quiet(), atomic_write(path) as temporary:
+    with tempfile.TemporaryDirectory() as folder, quiet(), atomic_write(path) as temporary:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
         quantize_static(
@@ -65,13 +63,3 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
         onnx.helper.set_model_props(proto, meta)
         temporary.write_bytes(proto.SerializeToString())
     return path
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(level)

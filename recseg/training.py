@@ -136,6 +136,11 @@ def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig, don
     return recurrent_loss(output, labels, num_classes=model.num_classes, max_steps=model.max_steps, order=config.order)
 
 
+def precision_name(precision: torch.dtype | None) -> str:
+    """What `choose_precision` chose, in words: "float32", "bfloat16" or "float16"."""
+    return str(precision or torch.float32).removeprefix("torch.")
+
+
 class _Learner(nn.Module):
     """`loss_of` as a module: what DistributedDataParallel wraps is what it sees called."""
 
@@ -263,7 +268,7 @@ class Trainer:
         config = {name: value for name, value in asdict(self.config).items() if value is not None}
         if self.config.encoder_weights is not None:  # its name is a fact, its place is nobody's business
             config["encoder_weights"] = Path(self.config.encoder_weights).name
-        bits = "float32" if self.precision is None else str(self.precision).removeprefix("torch.")
+        bits = precision_name(self.precision)
         about = config | {"split": self.dataset.split, "threads": torch.get_num_threads(), "precision": bits} | progress
         save_weights(
             self.out / "weights.safetensors",

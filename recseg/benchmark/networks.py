@@ -33,6 +33,13 @@ def contestants(side: int) -> tuple[str, ...]:
     return CONTESTANTS if side >= 160 and side % 16 == 0 else CONTESTANTS[:-1]
 
 
+def contestant_config(name: str, **options: Any) -> TrainConfig:
+    """What `recseg train` would be asked for; an encoder alone is cut out of the dense twin."""
+    kind = {"encoder": "dense", "recurrent, decoder head": "recurrent"}.get(name, name)
+    head = "decoder" if "decoder" in name else "embedding"
+    return resolve(TrainConfig("voc", model=kind, head=head, **options))
+
+
 def build(
     name: str,
     *,
@@ -42,11 +49,7 @@ def build(
     device: torch.device | str = "cpu",
 ) -> Any:
     """An untrained contestant, as `recseg train` would make it."""
-    kind = {"encoder": "dense", "recurrent, decoder head": "recurrent"}.get(name, name)
-    head = "decoder" if "decoder" in name else "embedding"
-    if kind == "published":
-        encoder = "plain"  # it has its own
-    config = resolve(TrainConfig("voc", model=kind, encoder=encoder, head=head, size=side))
+    config = contestant_config(name, encoder="plain" if name == "published" else encoder, size=side)  # it has its own
     torch.manual_seed(0)
     model = build_model(config, [f"class {label}" for label in range(num_classes)], max_steps=5)
     model = model.encoder if name == "encoder" else model  # type: ignore[assignment]

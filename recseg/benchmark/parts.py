@@ -11,6 +11,7 @@ from recseg.benchmark.memory import peak_bytes
 from recseg.benchmark.networks import (
     VOC_MIX,
     build,
+    contestant_config,
     contestants,
     forward,
     output_bytes,
@@ -20,8 +21,7 @@ from recseg.benchmark.networks import (
 )
 from recseg.benchmark.timing import Ratio, exponent, interleave, ratio, waiter, weighted
 from recseg.optimisation import make_optimisers, parameter_groups
-from recseg.training import choose_precision, loss_of
-from recseg.training_config import TrainConfig, resolve
+from recseg.training import choose_precision, loss_of, precision_name
 
 RECURRENT = ("recurrent", "recurrent, decoder head")
 COUNTS = range(1, len(VOC_MIX) + 1)
@@ -87,7 +87,7 @@ def _bar(what: str, found: Ratio, bound: float, at_most: bool = True) -> Bar:
 def precisions(device: torch.device) -> dict[str, torch.dtype | None]:
     """32 bits, and 16 where the hardware is fast at them."""
     short = choose_precision("auto", device)
-    return {"float32": None} | ({} if short is None else {str(short).removeprefix("torch."): short})
+    return {precision_name(precision): precision for precision in (None, short)}
 
 
 def inference(setting: Setting) -> Found:
@@ -138,7 +138,7 @@ def inference(setting: Setting) -> Found:
 def training(setting: Setting) -> Found:
     """One update: forward, losses, backward, optimisers."""
     precision = choose_precision("auto", setting.device)
-    result: dict[str, Any] = {"precision": "float32" if precision is None else str(precision).removeprefix("torch.")}
+    result: dict[str, Any] = {"precision": precision_name(precision)}
     bars: list[Bar] = []
     # Two pictures for the published network: one is fewer than its batch norms take, sixteen fill the memory.
     groups = {16: ("dense", *RECURRENT), 2: tuple({"recurrent", "published"} & {*contestants(setting.side)})}
@@ -211,9 +211,7 @@ def update(
     name: str, model: Any, images: Tensor, labels: Tensor, precision: torch.dtype | None = None
 ) -> Callable[[], object]:
     """One update of the weights as `recseg.training` does it, as an act to be timed."""
-    kind = name.split(",")[0]
-    head = "decoder" if "decoder" in name else "embedding"
-    config = resolve(TrainConfig("voc", model=kind, head=head, pixels_first=0.0))
+    config = contestant_config(name, pixels_first=0.0)
     assert config.optimiser is not None
     optimisers = make_optimisers(config.optimiser, parameter_groups(model, 1e-6, 1e-6, 0.0))
     model.train()
