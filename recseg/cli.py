@@ -167,7 +167,9 @@ def _add_train(commands: Any) -> None:
     network.add_argument("--pretrained", action="store_const", const=True, help="download ImageNet weights")
     network.add_argument("--freeze", type=natural, metavar="N", help="finest encoder stages to keep as they are")
     network.add_argument("--head", choices=("embedding", "decoder"), help="how a step makes its mask")
-    network.add_argument("--feedback", choices=("none", "coverage", "claimed"), help="what steps know of others")
+    network.add_argument(
+        "--feedback", choices=("none", "claimed", "remaining", "coverage"), help="what steps know of others"
+    )
     network.add_argument("--order", choices=("matched", "class", "area"), help="which step learns which target")
     network.add_argument("--auxiliary", choices=("pixels", "none"), help="train the classifier on single pixels too")
     network.add_argument("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone")

@@ -1,7 +1,7 @@
 """A trained network as ONNX graphs, which ONNX Runtime runs without PyTorch.
 
 NAME.onnx        the picture → what does not depend on the step: pixel embedding, deepest features, gates of the input
-NAME.step.onnx   gates and state → the next state, its summary, the stop
+NAME.step.onnx   gates, state and what is left → the next state, its summary, the stop
 NAME.read.onnx   embedding, features, state, summary, what is left → mask and class of one step, what is left now
 
 So the loop stays a loop, outside of the graphs (`recseg.onnx_model` has it), and stops where the network says so. A
@@ -24,29 +24,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
+from recseg.feedback import broken_off
 from recseg.files import atomic_write
-from recseg.heads import EmbeddingHead, broken_off
+from recseg.heads import EmbeddingHead
 from recseg.onnx_model import STRIDE, part_path
 
 OPSET = 18
 
 
 class Look(nn.Module):
-    """What is computed once: images (1, 3, H, W) in [0, 1] → E (1, d, h, w), features (1, r, gh, gw), gates."""
+    """What is computed once: images (1, 3, H, W) in [0, 1] → E (1, d, h, w), features (1, r, gh, gw), gates.
+
+    And where steps are told what is left: present (1, h, w), the probability of foreground.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
         self.cells = int(model.encoder.strides[model.level] // model.encoder.strides[model.skip_levels[-1]])
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         model = self.model
         features, projected = model._encode(images)
         embedding = model.decoder(features[-1], projected)
         beside = F.avg_pool2d(embedding, self.cells)  # sides are multiples: the same as the model's adaptive pooling
         times = model.encoder.strides[-1] // model.encoder.strides[model.level]
         deepest = F.interpolate(model.reduce(features[-1]), scale_factor=float(times), mode="bilinear")
-        return embedding, deepest, model.cell.input_gates(torch.cat([deepest, beside], dim=1))
+        found = embedding, deepest, model.cell.input_gates(torch.cat([deepest, beside], dim=1))
+        return (*found, model.head.foreground(embedding).squeeze(1).sigmoid()) if told(model) else found
 
 
 class Step(nn.Module):
@@ -57,9 +62,26 @@ class Step(nn.Module):
         self.model = model
 
     def forward(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self._turn(gates, h, c, None)
+
+    def _turn(self, gates: Tensor, h: Tensor, c: Tensor, cells: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         h, c = self.model.cell.step(gates, (h, c))
-        summary = self.model._summarise(h)
+        summary = self.model._summarise(h, cells)
         return h, c, summary, self.model.stop(summary)
+
+
+class ToldStep(Step):
+    """The same, which is told what is left: present and left (1, h, w; the logarithm of a share)."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.cells = Look(model).cells
+
+    def forward(  # type: ignore[override]
+        self, gates: Tensor, h: Tensor, c: Tensor, present: Tensor, left: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        cells = F.avg_pool2d((present * left.exp()).unsqueeze(1), self.cells).squeeze(1)  # (1, gh, gw)
+        return self._turn(gates, h, c, cells)
 
 
 class Read(nn.Module):
@@ -72,6 +94,7 @@ class Read(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.head: EmbeddingHead = model.head
+        self.shared = model.config.feedback != "none"
         self.cells = Look(model).cells
 
     def forward(
@@ -79,7 +102,7 @@ class Read(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head = self.head
         rough = head.claim(embedding, h, summary)  # (1, h, w)
-        if head.claimed:
+        if self.shared:
             rough, left = broken_off(rough, left), left + F.logsigmoid(-rough)
         weight = rough.sigmoid().unsqueeze(1)  # (1, 1, h, w)
         coarse = F.avg_pool2d(weight, self.cells)  # (1, 1, gh, gw)
@@ -90,6 +113,11 @@ class Read(nn.Module):
         rows, bias = head.rows()
         row, offset = rows[best + 1] - rows[:1], bias[best + 1] - bias[0]  # (1, d), (1,)
         return head.mask(rough, row, offset, embedding), classes, left, taken
+
+
+def told(model: Any) -> bool:
+    """Whether the steps of a recurrent network are told how much foreground is left."""
+    return bool(model.config.feedback == "remaining")
 
 
 class Pixels(nn.Module):
@@ -178,17 +206,21 @@ def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], li
             f"a {model.kind} network of this make-up has no ONNX graphs: "
             "expected a dense one, or a recurrent one with the embedding head and without coverage"
         )
-    look, step, read = Look(model).eval(), Step(model), Read(model)
+    look, step, read = Look(model).eval(), ToldStep(model) if told(model) else Step(model), Read(model)
     grid = STRIDE // model.config.grid  # cells of the recurrence to 32 pixels, and cells of E
     fine = grid * look.cells
-    yield "look", look, (images,), ["embedding", "deepest", "gates"], (sides(STRIDE),)
+    yield "look", look, (images,), ["embedding", "deepest", "gates", "present"][: 3 + told(model)], (sides(STRIDE),)
     with torch.no_grad():
-        embedding, deepest, gates = look(images)
+        embedding, deepest, gates = look(images)[:3]
     # Two tensors, not two names of one: the exporter would take them for one input.
     h, c = (torch.zeros(1, model.config.hidden, *deepest.shape[-2:]) for _ in range(2))
-    yield "step", step, (gates, h, c), ["h_next", "c_next", "summary", "stop"], (sides(grid),) * 3
-    summary = torch.zeros(1, model.config.hidden)
-    left, taken = torch.zeros(1, *embedding.shape[-2:]), torch.zeros(1, model.num_classes - 1)
+    present, left = (torch.zeros(1, *embedding.shape[-2:]) for _ in range(2))
+    turn: tuple[Tensor, ...] = (gates, h, c)
+    among: tuple[Any, ...] = (sides(grid),) * 3
+    if told(model):
+        turn, among = (*turn, present, left), (*among, sides(fine, 1), sides(fine, 1))
+    yield "step", step, turn, ["h_next", "c_next", "summary", "stop"], among
+    summary, taken = torch.zeros(1, model.config.hidden), torch.zeros(1, model.num_classes - 1)
     given = (embedding, deepest, h, summary, left, taken)
     shapes: Any = (sides(fine), sides(grid), sides(grid), {}, sides(fine, 1), {})
     yield "read", read, given, ["mask", "scores", "left_next", "taken_next"], shapes

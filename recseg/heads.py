@@ -33,7 +33,7 @@ class EmbeddingHead(nn.Module):
     For a step with state h, summary z, and features x on the grid of the recurrence (equations of `RecurrentUNet`):
 
         s = ⟨Q z, E⟩ / √d + upsample(⟨l, h⟩)        claim: what it looks like, and roughly where
-        r = unclaimed(s)                            rough mask logits: what the steps before have left of that
+        r                                           rough mask logits: what the steps before have left of that
         k = W pool_r(E) + V pool_r([x, h])          class logits: what lies under that mask, finely and coarsely
         m = γ r + ⟨Σ_c p(c) (w_c − w_0), E⟩         mask logits: where the classifier sees that class
 
@@ -46,17 +46,19 @@ class EmbeddingHead(nn.Module):
         hidden: channels of h and z.
         num_classes: labels, background included.
         max_steps: T.
-        claimed: take from each rough mask what the steps before it have claimed; else r = s.
+        foreground: whether there is a map of what is any class at all, for `recseg.feedback`.
     """
 
     def __init__(
-        self, embedding: int, context: int, hidden: int, num_classes: int, max_steps: int, claimed: bool = False
+        self, embedding: int, context: int, hidden: int, num_classes: int, max_steps: int, foreground: bool = False
     ) -> None:
         super().__init__()
-        self.max_steps, self.claimed = max_steps, claimed
+        self.max_steps = max_steps
         self.query = nn.Linear(hidden, embedding)  # Q
         self.location = nn.Conv2d(hidden, 1, 1)  # l
         self.classifier = nn.Conv2d(embedding, num_classes, 1)  # W
+        if foreground:
+            self.foreground = nn.Conv2d(embedding, 1, 1)  # f: is a pixel of any class?
         self.region = nn.Linear(context + hidden, num_classes - 1, bias=False)  # V
         self.trust = nn.Parameter(torch.tensor(0.3))  # γ
         # From zero: at first a step reads classes as the pixels do, and V learns what they miss.
@@ -70,19 +72,16 @@ class EmbeddingHead(nn.Module):
         place = F.interpolate(self.location(state), size=(height, width), mode="bilinear", align_corners=False)
         return look + place.squeeze(1)
 
-    def forward(self, embedding: Tensor, context: Tensor, state: Tensor, summary: Tensor, step: Tensor) -> Reading:
+    def forward(self, embedding: Tensor, context: Tensor, state: Tensor, rough: Tensor, step: Tensor) -> Reading:
         """Read P steps; the steps of an image stand beside each other, in their order.
 
         Args:
             embedding: (P, d, h, w) E of each step's image.
             context: (P, context, gh, gw) x of each step's image.
             state: (P, hidden, gh, gw).
-            summary: (P, hidden).
+            rough: (P, h, w) logits of r.
             step: (P,) number of each step, 0-based.
         """
-        rough = self.claim(embedding, state, summary)  # (P, h, w)
-        if self.claimed:
-            rough = unclaimed(rough, step, self.max_steps)
         weight = rough.sigmoid().unsqueeze(1)  # (P, 1, h, w)
         coarse = F.adaptive_avg_pool2d(weight, (state.shape[-2], state.shape[-1]))  # (P, 1, gh, gw)
         classes = self.classes(weight, coarse, embedding, torch.cat([context, state], dim=1))  # (P, C)
@@ -147,35 +146,6 @@ def pool_under(weight: Tensor, features: Tensor) -> Tensor:
     return torch.bmm(features.flatten(2), weight.transpose(1, 2)).squeeze(2)
 
 
-def unclaimed(masks: Tensor, step: Tensor, max_steps: int) -> Tensor:
-    """Take from each mask what the steps before it have claimed.
-
-    With p_t = σ(m_t), the new mask has the probability p_t Π_{s<t} (1 − p_s) at each pixel: a stick is broken, and each
-    step gets a share of what is left. So two steps cannot both stand for one thing.
-
-    Args:
-        masks: (P, h, w) logits; the steps of an image stand beside each other, in their order.
-        step: (P,) number of each step, 0-based.
-        max_steps: T.
-
-    Returns:
-        (P, h, w) logits.
-    """
-    masks = masks.to(torch.promote_types(masks.dtype, torch.float32))  # logarithms of shares: 16 bits are too few
-    left = F.logsigmoid(-masks)
-    before = torch.zeros_like(left)  # what the steps before have left, of this image alone
-    for turn in range(1, max_steps):
-        # Step by step, not as one sum over the batch less what other images have in it: that would cost their digits.
-        before = torch.where((step == turn).view(-1, 1, 1), (before + left).roll(1, dims=0), before)
-    return torch.where((step > 0).view(-1, 1, 1), broken_off(masks, before), masks)
-
-
-def broken_off(masks: Tensor, left: Tensor) -> Tensor:
-    """The share that masks (…, logits) take of what is left (…, its logarithm), as logits."""
-    log_p = (F.logsigmoid(masks) + left).clamp(max=-1e-6)
-    return log_p - torch.log(-torch.expm1(log_p))
-
-
 def distinct(classes: Tensor, step: Tensor, max_steps: int) -> Tensor:
     """Give no class twice in an image: what a step names is, to those after it, less likely than all other classes.
 
@@ -194,31 +164,3 @@ def distinct(classes: Tensor, step: Tensor, max_steps: int) -> Tensor:
         passed_on = taken.scatter(1, named, True).roll(1, dims=0)  # what the pair before has, and what it names
         taken = torch.where((step == turn).unsqueeze(1), passed_on, taken)
     return torch.where(taken, last, classes)
-
-
-class Coverage:
-    """What the steps so far have claimed, on the recurrence's grid (full resolution would break the packing).
-
-    Args:
-        head: of the model.
-        embedding: (B, d, gh, gw) E on that grid.
-    """
-
-    def __init__(self, head: EmbeddingHead, embedding: Tensor) -> None:
-        self.head, self.embedding = head, embedding
-        # The per-pixel classifier on a few hundred cells: how sure is it that there is something?
-        self.foreground = 1 - head.classifier(embedding).softmax(dim=1)[:, :1]  # (B, 1, gh, gw)
-        self.free = torch.ones_like(self.foreground)  # share of each cell that no step has claimed
-
-    def planes(self) -> Tensor:
-        """(B, 2, gh, gw): what is claimed, and the foreground that is not."""
-        return torch.cat([1 - self.free, self.foreground * self.free], dim=1)
-
-    def claim(self, state: Tensor, summary: Tensor) -> None:
-        """Add the coarse mask of a step with state (B, hidden, gh, gw) and summary (B, hidden)."""
-        self.free = self.free * (1 - self.head.claim(self.embedding, state, summary).sigmoid().unsqueeze(1))
-
-    def keep(self, images: Tensor) -> None:
-        """Forget the images (B,) bool whose sequence has ended."""
-        self.embedding, self.foreground = self.embedding[images], self.foreground[images]
-        self.free = self.free[images]

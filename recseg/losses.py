@@ -26,6 +26,7 @@ class LossWeights:
     stop: float = 0.5
     pixels: float = 3.0
     rough: float = 1.0
+    foreground: float = 1.0
 
 
 def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -85,8 +86,9 @@ def recurrent_loss(
         weights: of the terms.
 
     Returns:
-        {"loss": total, "bce", "dice", "classes", "stop", "rough", "pixels": its terms, unweighted}; scalars. "rough" is
-        BCE and Dice of the rough masks in the proportion of `weights`; it and "pixels" exist in training mode only.
+        {"loss": total, "bce", "dice", "classes", "stop", "rough", "pixels", "foreground": its terms, unweighted};
+        scalars. "rough" is BCE and Dice of the rough masks in the proportion of `weights`; it and what follows exist
+        in training mode only, and where the model has such maps.
     """
     weights = weights or LossWeights()
     height, width = output.masks.shape[-2:]
@@ -124,6 +126,10 @@ def recurrent_loss(
         terms["rough"] = loss.sum() / live
     if output.pixels is not None:
         terms["pixels"] = dense_loss(output.pixels, labels)["pixels"]
+    if output.foreground is not None:  # of any class at all
+        each = F.binary_cross_entropy_with_logits(output.foreground.float(), (small > 0).float(), reduction="none")
+        known = small != VOID  # (B, h, w)
+        terms["foreground"] = (each * known).sum() / whole_count(known.sum())
     total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
     return {"loss": total, **terms}
 

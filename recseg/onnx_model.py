@@ -104,14 +104,15 @@ class OnnxModel:
     def sequence(self, pixels: Floats) -> Sequence:
         """Run the recurrence on pixels (1, 3, H, W), step by step, until it says stop."""
         padded = pad(pixels)
-        embedding, deepest, gates = self._look.run(None, {"images": padded})
+        embedding, deepest, gates, *told = self._look.run(None, {"images": padded})
         hidden = gates.shape[1] // 4
         h = c = np.zeros((1, hidden, *gates.shape[-2:]), np.float32)
         left = np.zeros((1, *embedding.shape[-2:]), np.float32)
         taken = np.zeros((1, len(self.classes) - 1), np.float32)
         masks, classes, stops = [], [], []
         for _ in range(self.max_steps):
-            h, c, summary, stop = self._step.run(None, {"gates": gates, "h": h, "c": c})
+            turn = {"gates": gates, "h": h, "c": c} | ({"present": told[0], "left": left} if told else {})
+            h, c, summary, stop = self._step.run(None, turn)
             stops.append(float(stop[0, 0]))
             if stops[-1] > 0:
                 break

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 
 from recseg.convlstm import ConvLSTMCell, State
 from recseg.errors import RecsegError
-from recseg.heads import Coverage, DecoderHead, EmbeddingHead
+from recseg.feedback import LEVELS, Claims, amount
+from recseg.heads import DecoderHead, EmbeddingHead
 from recseg.unet import Decoder, Encoder, UNetConfig
-
-FEEDBACK = ("none", "coverage", "claimed")
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class RecurrentUNetConfig(UNetConfig):
         max_steps: the most classes that an image can be given.
         head: "embedding": the decoder runs once to a pixel embedding, a mask is its product with the step's query.
             "decoder": the decoder runs for each live step, on that step's state (the published idea).
-        feedback: what a step learns of those before it, beyond the state. "claimed": what they have claimed is taken
-            from its rough mask (`recseg.heads.unclaimed`); "coverage": the ConvLSTM reads what is claimed so far and
-            which foreground is not; "none".
+        feedback: what a step learns of those before it, beyond the state (`recseg.feedback`). "none"; "claimed": what
+            they have claimed is taken from its rough mask; "remaining": also, how much foreground they have left;
+            "coverage": also, the ConvLSTM reads where that is.
     """
 
     hidden: int = 64
@@ -52,8 +51,8 @@ class RecurrentUNetConfig(UNetConfig):
         super().__post_init__()
         if self.head not in ("embedding", "decoder"):
             raise RecsegError(f"head {self.head!r}: expected 'embedding' or 'decoder'")
-        if self.feedback not in FEEDBACK:
-            raise RecsegError(f"feedback {self.feedback!r}: expected one of {', '.join(FEEDBACK)}")
+        if self.feedback not in LEVELS:
+            raise RecsegError(f"feedback {self.feedback!r}: expected one of {', '.join(LEVELS)}")
         if self.feedback != "none" and self.head == "decoder":
             raise RecsegError(f"feedback {self.feedback!r}: needs head 'embedding', whose rough masks cost nothing")
         if self.max_steps < 1:
@@ -77,6 +76,7 @@ class RecurrentOutput(NamedTuple):
         pixels: (B, num_classes, h, w) per-pixel logits, in training only, where the head has a pixel embedding.
         size: (H, W) of the input.
         rough: (P, h, w) logits of where the classes were read, in training only, likewise.
+        foreground: (B, h, w) logits of what is any class at all, in training only, where feedback asks for it.
     """
 
     masks: Tensor
@@ -88,6 +88,7 @@ class RecurrentOutput(NamedTuple):
     pixels: Tensor | None
     size: tuple[int, int]
     rough: Tensor | None = None
+    foreground: Tensor | None = None
 
 
 def live_pairs(lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,10 +110,11 @@ class RecurrentUNet(nn.Module):
     Equations, for an image with features x on the recurrence's grid and pixel embedding E (d channels):
 
         h_t, c_t = ConvLSTM(x, h_{t-1}, c_{t-1})
-        z_t      = relu(A [mean(h_t), max(h_t)])            what the state says, without place
+        u_t      = σ(⟨f, E⟩) Π_{v<t} (1 − σ(s_v))           foreground that the steps before have left
+        z_t      = relu(A [mean(h_t), max(h_t), amount(u_t)])  what the state says, without place
         stop_t   = ⟨b, z_t⟩                                 has the sequence ended?
         s_t      = ⟨Q z_t, E⟩ / √d + upsample(⟨l, h_t⟩)     what it claims, logits: what it looks like, roughly where
-        σ(r_t)   = σ(s_t) Π_{u<t} (1 − σ(s_u))              rough mask: what the steps before have left of that
+        σ(r_t)   = σ(s_t) Π_{v<t} (1 − σ(s_v))              rough mask: what the steps before have left of that
         k_t      = W pool_r(E) + V pool_r([x, h_t])         class logits: what lies under that mask, finely and coarsely
         m_t      = γ r_t + ⟨Σ_c p_t(c) (w_c − w_0), E⟩      mask logits: where the classifier sees the step's class
 
@@ -150,12 +152,13 @@ class RecurrentUNet(nn.Module):
 
         self.reduce = nn.Conv2d(channels[-1], config.reduced, 1)
         self.cell = ConvLSTMCell(config.reduced + beside, config.hidden)
-        self.summary = nn.Linear(2 * config.hidden, config.hidden)  # A
+        told = 4 if config.feedback in ("remaining", "coverage") else 0  # numbers of `amount`
+        self.summary = nn.Linear(2 * config.hidden + told, config.hidden)  # A
         self.stop = nn.Linear(config.hidden, 1)  # b
         self.head: EmbeddingHead | DecoderHead
         if config.head == "embedding":
             sizes = (self.decoder.channels, config.reduced, config.hidden, config.num_classes)
-            self.head = EmbeddingHead(*sizes, config.max_steps, claimed=config.feedback == "claimed")
+            self.head = EmbeddingHead(*sizes, config.max_steps, foreground=told > 0)
         else:
             self.head = DecoderHead(self.decoder.channels, config.hidden, config.num_classes, config.max_steps)
         if config.feedback == "coverage":
@@ -194,76 +197,108 @@ class RecurrentUNet(nn.Module):
         deepest = F.interpolate(self.reduce(features[-1]), size=(gh, gw), mode="bilinear", align_corners=False)
         gates_x = self.cell.input_gates(torch.cat([deepest, beside], dim=1))  # (B, 4·hidden, gh, gw), once
 
-        states, image, turn = self._unroll(gates_x, beside, lengths)  # (R, hidden, gh, gw), (R,), (R,)
-        summaries = self._summarise(states)  # (R, hidden)
-        steps = int(turn[-1]) + 1
-        stop = summaries.new_full((len(images), steps), ENDED)
-        stop[image, turn] = self.stop(summaries).squeeze(1)  # (B, T)
+        claims = None
+        if isinstance(self.head, EmbeddingHead):
+            assert embedding is not None
+            claims = Claims(self.head, embedding, (gh, gw), self.config.feedback)
+        run = self._unroll(gates_x, claims, lengths)
+        steps = len(run.images)
+        stop = gates_x.new_full((len(images), steps), ENDED, dtype=run.stops[0].dtype)
+        for turn, (image, logits) in enumerate(zip(run.images, run.stops, strict=True)):
+            stop[image, turn] = logits  # (B, T)
         lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
         sample, step = live_pairs(lengths)
 
-        # Only live pairs from here on. `row` finds the state of a pair among those that were run.
-        row = torch.zeros(len(images), steps, dtype=torch.long, device=images.device)
-        row[image, turn] = torch.arange(len(image), device=images.device)
-        live = row[sample, step]  # (P,)
-        state = states[live]  # (P, hidden, gh, gw)
-        pixels = None
+        # Only live pairs from here on.
+        state = torch.cat(run.states)[_places(run.images, len(images), sample, step)]  # (P, hidden, gh, gw)
+        pixels = rough = foreground = None
         if isinstance(self.head, EmbeddingHead):
-            assert embedding is not None
+            assert embedding is not None and claims is not None
+            rough = torch.cat(run.rough)[_places(run.claimants, len(images), sample, step)]  # (P, h, w)
             own, around = embedding.index_select(0, sample), deepest.index_select(0, sample)
-            read = self.head(own, around, state, summaries[live], step)
+            read = self.head(own, around, state, rough, step)
             if self.training:
-                pixels = self.head.classifier(embedding)  # (B, num_classes, h, w)
+                pixels, foreground = self.head.classifier(embedding), claims.foreground  # (B, num_classes, h, w)
         else:
             read = self.head(self.decoder(state, projected, sample), state, step)
         size = (images.shape[-2], images.shape[-1])
-        rough = read.rough if self.training else None
-        return RecurrentOutput(read.masks, read.classes, stop, sample, step, lengths, pixels, size, rough)
+        rough = rough if self.training else None
+        return RecurrentOutput(read.masks, read.classes, stop, sample, step, lengths, pixels, size, rough, foreground)
 
-    def _unroll(self, gates_x: Tensor, embedding_grid: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the recurrence from the gates of the input (B, 4·hidden, gh, gw), each image no longer than it needs.
-
-        Returns:
-            R states (R, hidden, gh, gw), one for each (image, step) that was run, with their image and their step (R,);
-            steps ascend.
-        """
+    def _unroll(self, gates_x: Tensor, claims: Claims | None, lengths: Tensor | None) -> "_Run":
+        """Run the recurrence from the gates of the input (B, 4·hidden, gh, gw), each image no longer than it needs."""
         steps = self.max_steps
         if lengths is not None:  # the longest image, and one more step that should stop it
             steps = min(steps, int(lengths.max()) + 1)
         image = torch.arange(len(gates_x), device=gates_x.device)  # which images still run
         state: State | None = None
-        coverage = None
-        if self.config.feedback == "coverage":
-            assert isinstance(self.head, EmbeddingHead)
-            coverage = Coverage(self.head, embedding_grid)
         # Asking a GPU which images go on costs a round trip, where a step costs less: there all run to the end.
         asks = lengths is not None or (gates_x.device.type == "cpu" and not torch.compiler.is_compiling())
-        states, images = [], []
+        run = _Run([], [], [], [], [])
         for step in range(steps):
-            gates = gates_x if coverage is None else gates_x + self.feedback(coverage.planes())
+            gates = gates_x
+            if claims is not None and self.config.feedback == "coverage":
+                gates = gates_x + self.feedback(claims.planes())
             state = self.cell.step(gates, state)
-            states.append(state[0])
-            images.append(image)
-            if step + 1 == steps:
-                break
-            if coverage is not None:
-                coverage.claim(state[0], self._summarise(state[0]))
+            summary = self._summarise(state[0], claims.remaining() if claims is not None and claims.told else None)
+            stop = self.stop(summary).squeeze(1)  # (R,)
+            run.states.append(state[0])
+            run.stops.append(stop)
+            run.images.append(image)
             if asks:
-                if lengths is not None:
-                    goes_on = lengths[image] > step
-                else:
-                    goes_on = self.stop(self._summarise(state[0])).squeeze(1) <= 0
-                if not goes_on.any():
-                    break
+                goes_on = stop <= 0 if lengths is None else lengths[image] > step
                 if not goes_on.all():
-                    image, gates_x = image[goes_on], gates_x[goes_on]
+                    image, gates_x, summary = image[goes_on], gates_x[goes_on], summary[goes_on]
                     state = (state[0][goes_on], state[1][goes_on])
-                    if coverage is not None:
-                        coverage.keep(goes_on)
-        turn = torch.cat([torch.full_like(rows, step) for step, rows in enumerate(images)])  # (R,)
-        return torch.cat(states), torch.cat(images), turn
+                    if claims is not None:
+                        claims.keep(goes_on)
+            if claims is not None:
+                run.rough.append(claims.claim(state[0], summary))
+                run.claimants.append(image)
+            if not len(image):
+                break
+        return run
 
-    def _summarise(self, state: Tensor) -> Tensor:
-        """z_t: (B, hidden, gh, gw) → (B, hidden)."""
-        pooled = torch.cat([state.mean(dim=(2, 3)), state.amax(dim=(2, 3))], dim=1)  # (B, 2·hidden)
-        return F.relu(self.summary(pooled))
+    def _summarise(self, state: Tensor, left: Tensor | None) -> Tensor:
+        """z_t: state (R, hidden, gh, gw) and, where it is told, remaining_t (R, gh, gw) → (R, hidden)."""
+        pooled = [state.mean(dim=(2, 3)), state.amax(dim=(2, 3))] + (
+            [] if left is None else [amount(left).to(state.dtype)]
+        )
+        z: Tensor = F.relu(self.summary(torch.cat(pooled, dim=1)))
+        return z
+
+
+class _Run(NamedTuple):
+    """What the recurrence left behind, step by step, of the images that still ran: R of them, and N that went on.
+
+    Attributes:
+        states: of each step, (R, hidden, gh, gw).
+        stops: of each step, (R,) logits.
+        images: of each step, (R,) which images those are, ascending.
+        rough: of each step, (N, h, w) logits of the rough masks, where the head has some.
+        claimants: of each step, (N,) which images those are, ascending.
+    """
+
+    states: list[Tensor]
+    stops: list[Tensor]
+    images: list[Tensor]
+    rough: list[Tensor]
+    claimants: list[Tensor]
+
+
+def _places(images: list[Tensor], number: int, sample: Tensor, step: Tensor) -> Tensor:
+    """Where live pairs stand among what was kept step by step.
+
+    Args:
+        images: which of `number` images each step had.
+        sample: (P,) image of each pair; step: (P,).
+
+    Returns:
+        (P,) rows of what was kept, all steps one after the other.
+    """
+    place = sample.new_zeros(len(images), number)
+    start = 0
+    for turn, present in enumerate(images):
+        place[turn, present] = torch.arange(start, start + len(present), device=sample.device)
+        start += len(present)
+    return place[step, sample]

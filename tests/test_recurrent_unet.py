@@ -23,7 +23,13 @@ from recseg.recurrent_unet import (
 )
 from recseg.unet import ENCODERS
 
-VARIANTS = [("embedding", "none"), ("embedding", "coverage"), ("embedding", "claimed"), ("decoder", "none")]
+VARIANTS = [
+    ("embedding", "none"),
+    ("embedding", "claimed"),
+    ("embedding", "remaining"),
+    ("embedding", "coverage"),
+    ("decoder", "none"),
+]
 NUM_CLASSES, MAX_STEPS, HIDDEN = 5, 4, 6
 
 
@@ -86,10 +92,8 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
     Nothing is shared between steps: each encodes the image, decodes it, and convolves over [x, h] in one go.
     """
     masks, classes, stops = [], [], []
-    h = c = None
-    claimed: list[Tensor] = []  # coarse masks of the steps so far
+    h = c = left = None
     named: list[int] = []  # columns of the classes of the steps so far
-    shares: list[Tensor] = []  # rough masks of the steps so far, before anything was taken from them
     for _ in range(steps):
         features = model.encoder(image)
         skips = [features[level] for level in model.skip_levels]
@@ -98,6 +102,9 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
         if model.config.head == "embedding":
             embedding = decode_plainly(model, features[-1], skips)
             beside = F.adaptive_avg_pool2d(embedding, size)
+            left = torch.ones_like(embedding[0, 0]) if left is None else left  # (h, w)
+            if model.config.feedback in ("remaining", "coverage"):
+                present = model.head.foreground(embedding)[0, 0].sigmoid()
         else:
             beside = features[model.level]
         x = torch.cat([deepest, beside], dim=1)
@@ -107,16 +114,18 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
         weight = torch.cat([model.cell.conv_x.weight, model.cell.conv_h.weight], dim=1)
         gates = F.conv2d(torch.cat([x, h], dim=1), weight, model.cell.conv_x.bias, padding=1)
         if model.config.feedback == "coverage":
-            free = torch.ones(1, 1, *size, dtype=x.dtype)
-            for mask in claimed:
-                free = free * (1 - mask)
-            foreground = 1 - model.head.classifier(beside).softmax(dim=1)[:, :1]
-            gates = gates + model.feedback(torch.cat([1 - free, foreground * free], dim=1))
+            planes = torch.stack([1 - left, present * left])[None]  # (1, 2, h, w)
+            gates = gates + model.feedback(F.adaptive_avg_pool2d(planes, size))
         i, f, g, o = gates.chunk(4, dim=1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         h = o.sigmoid() * c.tanh()
 
-        z = F.relu(model.summary(torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)))
+        pooled = [h.mean(dim=(2, 3)), h.amax(dim=(2, 3))]
+        if model.config.feedback in ("remaining", "coverage"):
+            cells = F.adaptive_avg_pool2d((present * left)[None, None], size)
+            amount = torch.stack([cells.max(), cells.mean()])
+            pooled.append(torch.cat([amount, torch.log(amount + 0.001) / 4])[None])
+        z = F.relu(model.summary(torch.cat(pooled, dim=1)))
         stops.append(model.stop(z)[0, 0])
         if model.config.head == "embedding":
             head = model.head
@@ -124,10 +133,8 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             place = up(head.location(h), (embedding.shape[2], embedding.shape[3]))[0, 0]
             rough = (query[0, :, None, None] * embedding[0]).sum(dim=0) / math.sqrt(query.shape[1]) + place
             weight = rough.sigmoid()
-            if model.config.feedback == "claimed":
-                for share in shares:
-                    weight = weight * (1 - share)
-                shares.append(rough.sigmoid())
+            if model.config.feedback != "none":
+                weight, left = weight * left, left * (1 - weight)
                 rough = weight.logit()
             pooled = (embedding[0] * weight).sum(dim=(1, 2)) / weight.sum()  # (d,)
             coarse = F.adaptive_avg_pool2d(weight[None], size)  # (1, gh, gw)
@@ -140,8 +147,6 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             every = every + head.classifier.bias[:, None, None]  # the map of all classes that the model never makes
             masks.append(head.trust * rough + every[1 + scores.argmax()] - every[0])
             classes.append(scores)
-            look = (query[0, :, None, None] * beside[0]).sum(dim=0) / math.sqrt(query.shape[1])
-            claimed.append((look + head.location(h)[0, 0]).sigmoid())
         else:
             masks.append(model.head.mask(decode_plainly(model, h, skips))[0, 0])
             scores = model.head.classifier(h).amax(dim=(2, 3))[0]
@@ -347,6 +352,8 @@ def test_gradients_reach_every_parameter(head: str, feedback: str) -> None:
     total = output.masks.square().mean() + output.classes.square().mean() + output.stop.square().mean()
     if output.pixels is not None:
         total = total + output.pixels.square().mean()
+    if output.foreground is not None:
+        total = total + output.foreground.square().mean()
     total.backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
@@ -398,7 +405,7 @@ def test_state_dict_round_trip(head: str, feedback: str) -> None:
     ("changes", "message"),
     [
         ({"head": "query"}, "head 'query': expected 'embedding' or 'decoder'"),
-        ({"feedback": "all"}, "feedback 'all': expected one of none, coverage, claimed"),
+        ({"feedback": "all"}, "feedback 'all': expected one of none, claimed, remaining, coverage"),
         ({"head": "decoder", "feedback": "coverage"}, "feedback 'coverage': needs head 'embedding'"),
         ({"max_steps": 0}, "max_steps 0"),
         ({"grid": 5}, "grid 5: expected a stride of the encoder"),
