@@ -85,6 +85,9 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
         pen.box(x, heights[-1] + 1.0, 1.15, 0.4, "stop 96 %" if step == live else "stop 2 %", VERMILION)
         if step < live:
             _step_outputs(pen, x, heights[-1] + 1.2, top, config, *EXAMPLE[step])
+            if config.feedback in ("remaining", "coverage") and step + 1 < config.max_steps:
+                pen.arrow(x + 0.45, heights[-1] + 1.98, x + 1.4, heights[-1] + 1.23, FAINT, dashed=True)
+                pen.note(x + 0.98, heights[-1] + 1.86, "what is left", "left", FAINT)
             if config.feedback == "coverage":
                 pen.arrow(x + 0.5, heights[-1] + 2.0, x + 1.5, heights[-1] + 0.33, FAINT, dashed=True)
     if config.max_steps > live:
