@@ -268,7 +268,7 @@ def _add_benchmark(commands: Any) -> None:
         "recseg benchmark --only inference --json inference.json",
         "benchmark",
     )
-    parts = ("inference", "training", "classes", "scaling", "loader", "quality")
+    parts = ("inference", "training", "classes", "scaling", "loader", "quality", "deployed")
     parser.add_argument("--only", nargs="+", choices=parts, metavar="PART", help=f"of {', '.join(parts)} (default all)")
     parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the pictures (256)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each contestant (5)")
@@ -279,6 +279,9 @@ def _add_benchmark(commands: Any) -> None:
         help="(default mobilenet_v2)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
+    parser.add_argument(
+        "--yardstick", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with how they were measured")
     _add_device(parser)
 

@@ -245,6 +245,8 @@ def benchmark(arguments: argparse.Namespace) -> None:
     """`recseg benchmark`."""
     if arguments.json is not None:
         check_writable(arguments.json)
+    if arguments.yardstick is not None and not arguments.yardstick.is_file():
+        raise RecsegError(f"--yardstick {arguments.yardstick}: no such file")
     import torch
 
     from recseg.benchmark import PARTS, bar_table
@@ -254,7 +256,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     found = measure(
         arguments.only or tuple(PARTS), device=arguments.device, side=arguments.size, rounds=arguments.rounds,
-        encoder=arguments.encoder, progress=sys.stderr.isatty(),
+        encoder=arguments.encoder, yardstick=arguments.yardstick, progress=sys.stderr.isatty(),
     )  # fmt: skip
     print(bar_table(found["bars"]))
     if arguments.json is not None:

@@ -2,15 +2,17 @@
 
 import json
 import statistics
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
-from conftest import Refuses
+from conftest import Refuses, recurrent_model, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recseg.benchmark import PARTS, bar_table, benchmark
+from recseg.benchmark import PARTS, bar_table, benchmark, deployed
 from recseg.benchmark.data import first
 from recseg.benchmark.memory import peak_bytes
 from recseg.benchmark.networks import (
@@ -23,8 +25,9 @@ from recseg.benchmark.networks import (
     random_labels,
     voc_lengths,
 )
-from recseg.benchmark.parts import Bar, update
+from recseg.benchmark.parts import Bar, Setting, update
 from recseg.benchmark.timing import exponent, interleave, ratio, weighted
+from recseg.classes import VOC_CLASSES
 from recseg.cli import main
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import write_pack
@@ -136,6 +139,40 @@ def test_the_first_pictures_of_a_split(tiny_voc: Path, tmp_path: Path) -> None:
     write_pack(first(source, 1), tmp_path / "one.pack", 16, progress=False)
 
 
+@pytest.mark.parametrize("with_yardstick", [False, True])
+def test_deployed(with_yardstick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    model = recurrent_model(feedback="remaining")
+    model.classes, model.image_size, model.metadata = VOC_CLASSES, 32, {}  # type: ignore[assignment]
+    monkeypatch.setenv("RECSEG_VOC_ROOT", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(deployed, "load", lambda name: model)
+    monkeypatch.setattr(deployed, "yardstick", lambda file, threads: lambda picture: asked.append(picture.size))
+    for name, value in (("SIDE", 48), ("TIMED", 2), ("SCORED", 3)):
+        monkeypatch.setattr(deployed, name, value)
+    asked: list[tuple[int, int]] = []
+    setting = Setting(torch.device("cpu"), rounds=1, yardstick=Path("peer.tflite") if with_yardstick else None)
+    found, (speed, lost) = deployed.deployed(setting)
+    assert found["data"] == "pictograms" and found["pictures_timed"] == 2 and found["pictures_scored"] == 3
+    assert set(asked) == ({(48, 48)} if with_yardstick else set())
+    assert (speed.value is None) != with_yardstick and set(found["miou"]) == {"float32", "int8"}
+    assert lost.value == pytest.approx(100 * abs(found["miou"]["float32"] - found["miou"]["int8"]), abs=1e-3)
+
+
+def test_a_yardstick_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "peer.tflite"
+    file.write_bytes(b"no network")
+    broken = ModuleType("ai_edge_litert.interpreter")
+
+    def refuse(path: str, num_threads: int) -> None:
+        raise ValueError("Model provided has model identifier 'no n'")
+
+    broken.Interpreter = refuse  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", broken)
+    refusal(lambda: deployed.yardstick(file, 1), file, "TensorFlow Lite")
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    refusal(lambda: deployed.yardstick(file, 1), "pip install ai-edge-litert")
+
+
 def test_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], refuses: Refuses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,3 +187,4 @@ def test_command(
     refuses(["benchmark", "--only", "speed"], "--only", *PARTS)
     refuses(["benchmark", "--device", "abacus"], "abacus")
     refuses(["benchmark", "--json", tmp_path], str(tmp_path))
+    refuses(["benchmark", "--yardstick", tmp_path / "none.tflite"], "none.tflite")

@@ -45,9 +45,9 @@ def shaken(model: Any) -> Any:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Weight files of a tiny network of each kind."""
     folder = tmp_path_factory.mktemp("weights")
-    recurrent = shaken(recurrent_model(feedback="claimed"))
+    recurrent, untold = (shaken(recurrent_model(feedback=level)) for level in ("remaining", "claimed"))
     torch.manual_seed(0)
-    models = {"recurrent": recurrent, "dense": shaken(UNet(UNetConfig(**TINY)).eval())}
+    models = {"recurrent": recurrent, "untold": untold, "dense": shaken(UNet(UNetConfig(**TINY)).eval())}
     for name, model in models.items():
         save_weights(folder / f"{name}.safetensors", model, classes=VOC_CLASSES, image_size=64, metadata={})
     return {name: folder / f"{name}.safetensors" for name in models}

@@ -1,15 +1,17 @@
 """`recseg benchmark`: the cost of recurrence, side by side with a dense U-Net and with the published network.
 
 All contestants run in one process, in interleaved rounds; the bars are ratios, since absolute times on a shared machine
-are noise (`recseg.benchmark.timing`). What is compared: `recseg.benchmark.networks`; what of it: `parts` and `data`.
+are noise (`recseg.benchmark.timing`). What is compared: `recseg.benchmark.networks`; what of it: `parts`, `data`,
+`quality` and `deployed`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from recseg.benchmark import data, parts, quality
+from recseg.benchmark import data, deployed, parts, quality
 from recseg.benchmark.parts import Bar, Found, Setting
 
 PARTS = {
@@ -19,6 +21,7 @@ PARTS = {
     "scaling": parts.scaling,
     "loader": data.loader,
     "quality": quality.quality,
+    "deployed": deployed.deployed,
 }
 
 __all__ = ["PARTS", "Bar", "Found", "Setting", "bar_table", "benchmark"]
@@ -31,6 +34,7 @@ def benchmark(
     side: int = 256,
     rounds: int = 5,
     encoder: str = "mobilenet_v2",
+    yardstick: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure.
@@ -41,6 +45,7 @@ def benchmark(
         side: of the square pictures, pixels.
         rounds: turns of each contestant.
         encoder: of all contestants but the published network.
+        yardstick: TensorFlow Lite file of a network to compare the exported one with.
         progress: show a bar.
 
     Returns:
@@ -54,7 +59,7 @@ def benchmark(
     bars: list[Bar] = []
     chosen = choose_device(device)
     with tqdm(unit="turn", disable=not progress) as shown:
-        setting = Setting(chosen, side, rounds, encoder, progress=shown.update)
+        setting = Setting(chosen, side, rounds, encoder, yardstick, progress=shown.update)
         for name in names:
             shown.set_description(f"benchmark {name}")
             result[name], held = PARTS[name](setting)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class Setting:
         side: of the square pictures, in pixels.
         rounds: see `timing.interleave`.
         encoder: of all but the published network.
+        yardstick: a file to compare exported networks with (`recseg.benchmark.deployed`).
         progress: called now and then.
     """
 
@@ -43,6 +45,7 @@ class Setting:
     side: int = 256
     rounds: int = 5
     encoder: str = "mobilenet_v2"
+    yardstick: Path | None = None
     progress: Callable[[], object] = lambda: None
 
     def times(self, acts: dict[str, Callable[[], object]], rounds: int | None = None) -> dict[str, list[float]]:

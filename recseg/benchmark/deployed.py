@@ -1,0 +1,120 @@
+"""What leaves home: exported networks in 32 bits and in 8, from picture to label map, beside a model others deploy.
+
+The yardstick is a file that the reader brings (`--yardstick`): a TensorFlow Lite network with uint8 pixels in, run by
+the package ai-edge-litert. Like an exported network it gets no PyTorch, and the same threads.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from recseg.answer import as_image
+from recseg.benchmark.data import first
+from recseg.benchmark.parts import Bar, Found, Setting
+from recseg.benchmark.timing import ratio
+from recseg.checkpoints import load
+from recseg.data import open_dataset
+from recseg.data.folder import SegmentationFolder
+from recseg.errors import RecsegError
+from recseg.evaluation import evaluate
+from recseg.export import export
+from recseg.onnx_model import OnnxModel
+from recseg.onnx_network import OnnxNetwork
+from recseg.quantisation import quantise
+
+NAME = "voc-recurrent"
+SIDE = 513  # what the usual DeepLab networks take
+TIMED, SCORED = 8, 200  # pictures
+LOST = f"{NAME}, mIoU points between 32 and 8 bits, exported"
+BEHIND = f"exported in 8 bits, {SIDE}×{SIDE}, ÷ the yardstick"
+
+
+def deployed(setting: Setting) -> Found:
+    """Time of a picture of VOC's val, and the score, of the exported network; without VOC, of pictograms."""
+    data = "voc"
+    try:
+        source, pictures = open_dataset(data, "train"), open_dataset(data, "val")
+    except RecsegError:
+        data = "pictograms"
+        source, pictures = open_dataset(data, "train"), open_dataset(data, "val")
+    threads = torch.get_num_threads()
+    peer = None if setting.yardstick is None else yardstick(setting.yardstick, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {bits: Path(folder) / f"{bits}.onnx" for bits in ("float32", "int8")}
+        for file in files.values():
+            export(load(NAME), file)
+            setting.progress()
+        quantise(files["int8"], source)
+        setting.progress()
+        megabytes = {
+            bits: round(sum(part.stat().st_size for part in file.parent.glob(f"{bits}*.onnx")) / 1e6, 2)
+            for bits, file in files.items()
+        }
+        models = {bits: OnnxModel(file, threads=threads) for bits, file in files.items()}
+        for model in models.values():
+            model.image_size = SIDE
+        shown = squares(pictures)
+
+        def all_of(act: Callable[[Image.Image], object]) -> Callable[[], object]:
+            return lambda: [act(picture) for picture in shown]
+
+        acts = {bits: all_of(model.predict) for bits, model in models.items()}
+        if peer is not None:
+            acts["yardstick"] = all_of(peer)
+        times = setting.times(acts)
+        steps = float(np.mean([len(models["int8"].predict(picture).steps) for picture in shown]))
+        part = first(pictures, SCORED)
+        scores = {bits: evaluate(OnnxNetwork(file), part, progress=False)["miou"] for bits, file in files.items()}
+    bars = [
+        Bar(BEHIND, None, 2.0)
+        if peer is None
+        else Bar(BEHIND, (found := ratio(times["int8"], times["yardstick"])).median, 2.0, spread=found),
+        Bar(LOST, 100 * abs(scores["float32"] - scores["int8"]), 1.0),
+    ]
+    result = {
+        "name": NAME, "data": data, "side": SIDE, "pictures_timed": len(shown), "mean_steps": steps,
+        "milliseconds": {name: round(1000 * float(np.median(row)) / len(shown), 2) for name, row in times.items()},
+        "megabytes": megabytes, "pictures_scored": len(part), "miou": {bits: round(s, 6) for bits, s in scores.items()},
+        "yardstick": None if setting.yardstick is None else setting.yardstick.name,
+    }  # fmt: skip
+    return result, bars
+
+
+def squares(pictures: SegmentationFolder) -> list[Image.Image]:
+    """Some pictures, spread over the list, at the size that is timed."""
+    chosen = range(0, len(pictures), max(1, len(pictures) // TIMED))[:TIMED]
+    return [as_image(pictures.pixels(index)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for index in chosen]
+
+
+def yardstick(file: Path, threads: int) -> Callable[[Image.Image], Any]:
+    """A TensorFlow Lite network as a function from a picture of its size to its output.
+
+    Raises:
+        RecsegError: the package or the file is missing, or it does not take uint8 pictures of `SIDE`.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise RecsegError("--yardstick needs TensorFlow Lite: pip install ai-edge-litert") from error
+    try:
+        network = Interpreter(str(file), num_threads=threads)
+        network.allocate_tensors()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RecsegError(f"{file}: not a TensorFlow Lite file that can be run") from error
+    given, answer = network.get_input_details()[0], network.get_output_details()[0]
+    if tuple(given["shape"]) != (1, SIDE, SIDE, 3) or given["dtype"] is not np.uint8:
+        raise RecsegError(
+            f"{file}: takes {given['dtype'].__name__} {tuple(given['shape'])}, expected uint8 {(1, SIDE, SIDE, 3)}"
+        )
+
+    def act(picture: Image.Image) -> Any:
+        network.set_tensor(given["index"], np.asarray(picture)[None])
+        network.invoke()
+        return network.get_tensor(answer["index"])
+
+    return act
