@@ -177,7 +177,20 @@ class RecurrentUNet(nn.Module):
     def _encode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The encoder's features, finest first, and the skips' half of the decoder, coarse to fine."""
         features = self.encoder(images)
-        return features, self.decoder.project_skips([features[level] for level in self.skip_levels])
+        return features, self._skips(features)
+
+    def _skips(self, features: list[Tensor]) -> list[Tensor]:
+        return self.decoder.project_skips([features[level] for level in self.skip_levels])
+
+    def recurrence_input(self, features: list[Tensor], embedding: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The gates of the input (B, 4·hidden, gh, gw), and the deepest features on the grid (B, reduced, gh, gw).
+
+        Beside the deepest features the ConvLSTM reads E, or with head "decoder" the encoder's map of the grid.
+        """
+        size = (features[self.level].shape[-2], features[self.level].shape[-1])
+        beside = features[self.level] if embedding is None else F.adaptive_avg_pool2d(embedding, size)
+        deepest = F.interpolate(self.reduce(features[-1]), size=size, mode="bilinear", align_corners=False)
+        return self.cell.input_gates(torch.cat([deepest, beside], dim=1)), deepest
 
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> RecurrentOutput:
         """Segment images.
@@ -188,19 +201,13 @@ class RecurrentUNet(nn.Module):
                 after them gets its stop logit. None: the learned stop decides.
         """
         features, projected = self._encode(images)
-        gh, gw = features[self.level].shape[-2:]
-        if self.config.head == "embedding":
-            embedding = self.decoder(features[-1], projected)  # (B, d, h, w)
-            beside = F.adaptive_avg_pool2d(embedding, (gh, gw))  # (B, d, gh, gw)
-        else:
-            embedding, beside = None, features[self.level]
-        deepest = F.interpolate(self.reduce(features[-1]), size=(gh, gw), mode="bilinear", align_corners=False)
-        gates_x = self.cell.input_gates(torch.cat([deepest, beside], dim=1))  # (B, 4·hidden, gh, gw), once
+        embedding = self.decoder(features[-1], projected) if self.config.head == "embedding" else None  # (B, d, h, w)
+        gates_x, deepest = self.recurrence_input(features, embedding)  # once, whatever the number of steps
 
         claims = None
         if isinstance(self.head, EmbeddingHead):
             assert embedding is not None
-            claims = Claims(self.head, embedding, (gh, gw), self.config.feedback)
+            claims = Claims(self.head, embedding, (deepest.shape[-2], deepest.shape[-1]), self.config.feedback)
         run = self._unroll(gates_x, claims, lengths)
         steps = len(run.images)
         stop = gates_x.new_full((len(images), steps), ENDED, dtype=run.stops[0].dtype)

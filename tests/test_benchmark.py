@@ -8,11 +8,13 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import Refuses, recurrent_model, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recseg.benchmark import PARTS, bar_table, benchmark, deployed
+from recseg.benchmark import PARTS, anatomy, bar_table, benchmark, deployed
+from recseg.benchmark.anatomy import parts_of
 from recseg.benchmark.data import first
 from recseg.benchmark.memory import peak_bytes
 from recseg.benchmark.networks import (
@@ -137,6 +139,19 @@ def test_the_first_pictures_of_a_split(tiny_voc: Path, tmp_path: Path) -> None:
     source = SegmentationFolder(tiny_voc, "train")
     assert first(source, 1).ids == source.ids[:1] and len(source) == 2
     write_pack(first(source, 1), tmp_path / "one.pack", 16, progress=False)
+
+
+def test_the_parts_are_those_of_the_whole() -> None:
+    setting = Setting(torch.device("cpu"), side=64, rounds=1, encoder="plain")
+    dense, model = setting.make("dense"), setting.make("recurrent")
+    images = random_images(2, 64)
+    with torch.inference_mode():
+        acts = parts_of(dense, model, images)
+        masks = model(images, torch.tensor([1, 1])).masks.unsqueeze(1)
+        whole = F.interpolate(masks, size=(64, 64), mode="bilinear")
+    torch.testing.assert_close(acts["mask to full size"](), whole, rtol=1e-4, atol=1e-5)
+    found, bars = anatomy.anatomy(setting)
+    assert bars == [] and all(set(found[f"batch_{batch}"]) == set(acts) for batch in (1, 16))
 
 
 @pytest.mark.parametrize("with_yardstick", [False, True])

@@ -1,8 +1,8 @@
 """`recseg benchmark`: the cost of recurrence, side by side with a dense U-Net and with the published network.
 
 All contestants run in one process, in interleaved rounds; the bars are ratios, since absolute times on a shared machine
-are noise (`recseg.benchmark.timing`). What is compared: `recseg.benchmark.networks`; what of it: `parts`, `data`,
-`quality` and `deployed`.
+are noise (`recseg.benchmark.timing`). What is compared: `recseg.benchmark.networks`; what of it: `parts`, `anatomy`,
+`data`, `quality` and `deployed`.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recseg.benchmark import data, deployed, parts, quality
+from recseg.benchmark import anatomy, data, deployed, parts, quality
 from recseg.benchmark.parts import Bar, Found, Setting
 
 PARTS = {
     "inference": parts.inference,
+    "anatomy": anatomy.anatomy,
     "training": parts.training,
     "classes": parts.classes,
     "scaling": parts.scaling,

@@ -1,0 +1,53 @@
+"""Score trainings beside each other, into one file: `python book/compare.py voc-seeds runs/a runs/b … --data voc`.
+
+For comparisons whose weights are not published: several seeds, another head, from scratch. Each run keeps what it was
+asked for, so that a reader can repeat it.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from publish import ROOT, train_command
+
+from recseg.checkpoints import load
+from recseg.data import open_dataset
+from recseg.evaluation import evaluate
+from recseg.figures import read_log
+from recseg.results import write_result
+from recseg.training_config import load_config
+
+SCORES = (
+    "miou", "slot_accuracy", "slot_iou", "best_slot_accuracy", "best_slot_iou", "count_accuracy", "label_set_f1",
+    "mean_steps", "stop_calibration_error", "class_calibration_error", "iou_per_class",
+)  # fmt: skip
+
+
+def one(run: Path, data: str, split: str) -> dict[str, Any]:
+    """What a run was asked for, how long it learned, how it scores."""
+    config, last = load_config(run / "config.json"), read_log(run / "log.jsonl")[-1]
+    scores = evaluate(load(run), open_dataset(data, split))
+    about = {
+        "model": config.model, "head": config.head, "encoder": config.encoder, "seed": config.seed,
+        "pretrained": bool(config.encoder_weights or config.pretrained), "updates": last["step"],
+        "minutes": round(last["seconds"] / 60, 1), "command": train_command(config), "images": scores["images"],
+    }  # fmt: skip
+    return about | {name: scores[name] for name in SCORES}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="of data/results/NAME.json")
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--note", help="what a reader must know about these trainings")
+    arguments = parser.parse_args()
+    runs = [one(run, arguments.data, arguments.split) for run in arguments.runs]
+    details = {"data": arguments.data, "split": arguments.split} | ({"note": arguments.note} if arguments.note else {})
+    command = f"python book/compare.py {arguments.name} RUN … --data {arguments.data} --split {arguments.split}"
+    write_result(ROOT / "data" / "results" / f"{arguments.name}.json", {"runs": runs}, command=command, **details)
+
+
+if __name__ == "__main__":
+    main()
