@@ -9,7 +9,7 @@ scores and log under data/results. Then `make readme` brings the README up to da
 import argparse
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,11 @@ def train_command(config: TrainConfig) -> str:
     return f"recseg train {' '.join(words)}"
 
 
-def publish(run: Path, name: str, data: str, split: str, note: str | None) -> None:
+def publish(run: Path, name: str, data: str, split: str, note: str | None, image_size: int | None) -> None:
     """Weights, scores and log of a run, under one name."""
-    config = load_config(run / "config.json")
     model: Any = load(run)
+    model.image_size = image_size or model.image_size
+    config = replace(load_config(run / "config.json"), image_size=model.image_size)
     about = {**model.metadata, "command": train_command(config)} | ({"note": note} if note else {})
     halved = run / f"{name}.safetensors"
     save_weights(halved, model, classes=model.classes, image_size=model.image_size, metadata=about, half=True)
@@ -76,6 +77,7 @@ if __name__ == "__main__":
     parser.add_argument("--data")
     parser.add_argument("--split", default="val")
     parser.add_argument("--note", help="what a reader must know about this training")
+    parser.add_argument("--image-size", type=int, help="short side to predict at, where that was chosen after training")
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="score published weights anew")
     arguments = parser.parse_args()
     if not arguments.again and not (arguments.run and arguments.name and arguments.data):
@@ -83,4 +85,4 @@ if __name__ == "__main__":
     for published in arguments.again:
         score_again(published)
     if arguments.run:
-        publish(arguments.run, arguments.name, arguments.data, arguments.split, arguments.note)
+        publish(arguments.run, arguments.name, arguments.data, arguments.split, arguments.note, arguments.image_size)

@@ -103,17 +103,22 @@ class TrainConfig:
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in what was left open. Plain encoders learn from scratch on small pictures, the others on photographs."""
+    """Fill in what was left open. Plain encoders learn from scratch on small pictures, the others on photographs.
+
+    Pictures are predicted a sixth larger than the crops: there things have the size that they have in most crops, and
+    edges more pixels (measured on pictures that are neither trained on nor reported).
+    """
     defaults: dict[str, Any]
     if config.model == "published":  # as its authors trained it: Adam 1e-3, batch 32, 256×256, fixed by its class head
         defaults = {"size": 256, "image_size": config.size or 256, "batch_size": 32, "lr": 1e-3, "scale": (0.5, 1.2)}
     elif config.encoder == "plain":
-        defaults = {"size": 64, "image_size": config.size or 64, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
+        size = config.size or 64
+        defaults = {"size": size, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
+        defaults["image_size"] = max(8, 8 * round(size * 7 / 6 / 8))
     else:
-        # Crops show photographs a sixth larger than they fit, on average: that is the size to predict at.
         size = config.size or 192
-        side = max(32, 32 * round(size * 7 / 6 / 32))
-        defaults = {"size": size, "image_size": side, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
+        defaults = {"size": size, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
+        defaults["image_size"] = max(32, 32 * round(size * 7 / 6 / 32))
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
     defaults["pixels_first"] = 0.5 if config.auxiliary == "pixels" else 0.0
