@@ -21,12 +21,17 @@ from recseg.training_config import TrainConfig, load_config, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
+NO_MATTER = {"workers", "device", "checkpoint_seconds"}  # to what is learned
+STEPS_ONLY = {"head", "feedback", "order", "auxiliary", "pixels_first"}  # without steps, without meaning
 
 
 def train_command(config: TrainConfig) -> str:
     """What a reader types to repeat a training: each option whose value is not what it would be without it."""
     given: dict[str, Any] = {"data": config.data}
+    silent = NO_MATTER | (set() if config.model == "recurrent" else STEPS_ONLY)
     for name, value in asdict(config).items():
+        if name in silent:
+            continue
         without = getattr(resolve(TrainConfig(**given)), name)
         if name in ("minutes", "steps"):
             without = None  # a budget is always said
