@@ -1,18 +1,18 @@
 """Several processes, one training: `torchrun --nproc-per-node N -m recseg.cli train …`.
 
-Each process takes its share of every batch, PyTorch's DistributedDataParallel averages the gradients, and what is
-divided by a count is divided by the count of the whole batch, so that the sum over processes is what one process would
-have computed. Under one process every function here does nothing.
+Each process takes its share of every batch, `average_gradients` averages the gradients, and what is divided by a count
+is divided by the count of the whole batch, so that the sum over processes is what one process would have computed.
+Under one process every function here does nothing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from recseg.errors import RecsegError
 
@@ -66,6 +66,41 @@ def whole_count(count: Tensor | int) -> Tensor | int:
     total = torch.as_tensor(count, dtype=torch.float32, device=_device()).clone()
     dist.all_reduce(total)
     return total.clamp(min=1) / world_size()
+
+
+@torch.no_grad()
+def same_start(module: nn.Module) -> None:
+    """Give all processes the weights of the first, whatever each of them drew or read."""
+    if world_size() == 1:
+        return
+    for value in module.state_dict().values():
+        whole = value.contiguous()  # sent in one order, however it lies in memory
+        dist.broadcast(whole, 0)
+        value.copy_(whole)
+
+
+# Not PyTorch's DistributedDataParallel. It holds on to the process group. Where it outlives `process_group`, it is the
+# one that takes the group down: it waits for the group's threads to end, and keeps Python's lock meanwhile. On CPUs
+# (gloo) a thread may be waiting for that lock to give back a tensor it has sent, and neither ever goes on. What it is
+# made for, to send some gradients while others are being computed, saves little with networks of this size.
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over all processes, in one message; to be called after every backward pass.
+
+    A process without a gradient counts as zero where others have one: no object in its share leaves the steps without.
+    What has a gradient in no process stays without, so that no optimiser touches it.
+    """
+    if world_size() == 1:
+        return
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    there = torch.tensor([float(parameter.grad is not None) for parameter in learning], device=_device())
+    grads = [torch.zeros_like(each) if each.grad is None else each.grad for each in learning]
+    together = torch.cat([*(grad.flatten() for grad in grads), there])
+    dist.all_reduce(together)
+    *means, there = torch.split(together / world_size(), [*(grad.numel() for grad in grads), len(learning)])
+    torch._foreach_copy_(grads, [part.view(grad.shape) for part, grad in zip(means, grads, strict=True)])
+    for parameter, grad, anywhere in zip(learning, grads, there.tolist(), strict=True):
+        parameter.grad = grad if anywhere else None
 
 
 def largest(*values: float) -> list[float]:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from recseg.checkpoints import save_weights
@@ -26,7 +25,17 @@ from recseg.data import open_train
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import Batch, batches
 from recseg.data.transforms import train_transform
-from recseg.distributed import largest, main_first, mean, process_group, rank, share, world_size
+from recseg.distributed import (
+    average_gradients,
+    largest,
+    main_first,
+    mean,
+    process_group,
+    rank,
+    same_start,
+    share,
+    world_size,
+)
 from recseg.errors import RecsegError
 from recseg.losses import dense_loss, recurrent_loss
 from recseg.optimisation import ExponentialMovingAverage, make_optimisers, parameter_groups, schedule, set_learning_rate
@@ -141,17 +150,6 @@ def precision_name(precision: torch.dtype | None) -> str:
     return str(precision or torch.float32).removeprefix("torch.")
 
 
-class _Learner(nn.Module):
-    """`loss_of` as a module: what DistributedDataParallel wraps is what it sees called."""
-
-    def __init__(self, model: Any, config: TrainConfig) -> None:
-        super().__init__()
-        self.model, self.config = model, config
-
-    def forward(self, images: Tensor, labels: Tensor, done: float) -> dict[str, Tensor]:
-        return loss_of(self.model, images, labels, self.config, done)
-
-
 class Trainer:
     """State of a run between two steps: the models, the optimisers, and how far it got."""
 
@@ -167,6 +165,7 @@ class Trainer:
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
+        same_start(self.model)
         tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0
         assert config.lr is not None and config.optimiser is not None  # resolved
         groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
@@ -174,9 +173,6 @@ class Trainer:
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = ExponentialMovingAverage(self.model, config.ema)
         self.step, self.seconds = 0, 0.0
-        self.learner: nn.Module = _Learner(self.model, config)
-        if world_size() > 1:  # the first part of a training leaves the recurrence without gradients
-            self.learner = DistributedDataParallel(self.learner, find_unused_parameters=True)
 
     def done(self) -> float:
         """Share of the budget that is used up."""
@@ -239,14 +235,15 @@ class Trainer:
         factor = schedule(self.step, self.done(), warmup=config.warmup)
         set_learning_rate(self.optimisers, factor)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            terms = self.learner(images, labels, self.done())
+            terms = loss_of(self.model, images, labels, config, self.done())
         if not bool(terms["loss"].isfinite()):
             raise RecsegError(
                 f"step {self.step}: the loss is not finite; expected a lower --lr than {config.lr} "
                 f"(images {', '.join(batch.ids[:4])}, …)"
             )
         self.model.zero_grad(set_to_none=True)
-        self.scaler.scale(terms["loss"]).backward()
+        self.scaler.scale(terms["loss"]).backward()  # type: ignore[no-untyped-call]
+        average_gradients(self.model.parameters())
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)
         nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from recseg.checkpoints import load
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import batches
-from recseg.distributed import process_group, rank, share
+from recseg.distributed import average_gradients, process_group, rank, share
 from recseg.evaluation import evaluate
-from recseg.training import TrainConfig, Trainer, training_data
+from recseg.training import TrainConfig, Trainer, loss_of, training_data
 from recseg.training_config import resolve
 
 
@@ -22,12 +22,13 @@ def main(data: str, weights: str, out: str) -> None:
         config = resolve(config)
         for done in (0.0, 1.0):  # single pixels, then the whole loss
             trainer = Trainer(config, training_data(config), Path(out))
-            for module in trainer.learner.modules():
+            for module in trainer.model.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eval()  # each process has its own statistics on a CPU; here they shall not differ
             batch = next(batches(trainer.dataset, 4, seed=3, part=share(4)))
             trainer.model.zero_grad(set_to_none=True)
-            trainer.learner(batch.images.float() / 255, batch.labels, done)["loss"].backward()
+            loss_of(trainer.model, batch.images.float() / 255, batch.labels, config, done)["loss"].backward()
+            average_gradients(trainer.model.parameters())
             found = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
             if rank() == 0:
                 save_file({name: grad.contiguous() for name, grad in found.items()}, f"{out}-{done:.0f}.safetensors")
@@ -38,4 +39,7 @@ def main(data: str, weights: str, out: str) -> None:
 
 
 if __name__ == "__main__":
+    # Python's lock changes hands only where it must: a group that is taken down while one of its threads waits for the
+    # lock hangs in most runs then, instead of now and then.
+    sys.setswitchinterval(1000)
     main(*sys.argv[1:])
