@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
-from recseg.feedback import broken_off
 from recseg.files import atomic_write
 from recseg.heads import EmbeddingHead
 from recseg.onnx_model import STRIDE, part_path
@@ -103,7 +102,7 @@ class Read(nn.Module):
         head = self.head
         rough = head.claim(embedding, h, summary)  # (1, h, w)
         if self.shared:
-            rough, left = broken_off(rough, left), left + F.logsigmoid(-rough)
+            rough, left = _broken_off(rough, left), left + _log_sigmoid(-rough)
         weight = rough.sigmoid().unsqueeze(1)  # (1, 1, h, w)
         coarse = F.avg_pool2d(weight, self.cells)  # (1, 1, gh, gw)
         classes = head.classes(weight, coarse, embedding, torch.cat([deepest, h], dim=1))  # (1, C)
@@ -113,6 +112,18 @@ class Read(nn.Module):
         rows, bias = head.rows()
         row, offset = rows[best + 1] - rows[:1], bias[best + 1] - bias[0]  # (1, d), (1,)
         return head.mask(rough, row, offset, embedding), classes, left, taken
+
+
+def _log_sigmoid(logits: Tensor) -> Tensor:
+    """As `F.logsigmoid`, which ONNX would write as log(sigmoid(x)): minus infinity, or NaN, where x is below -20."""
+    return -F.softplus(-logits)
+
+
+def _broken_off(claims: Tensor, log_left: Tensor) -> Tensor:
+    """As `recseg.feedback.broken_off`, without expm1: ONNX would write exp(x) - 1, which loses what is next to zero."""
+    log_p = (_log_sigmoid(claims) + log_left).clamp(max=-1e-6)
+    t = torch.tanh(-log_p / 2)
+    return log_p - torch.log(2 * t / (1 + t))  # 2 t / (1 + t) = -expm1(log_p)
 
 
 def told(model: Any) -> bool:
