@@ -53,6 +53,8 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 # An incremental build would miss changes in recseg and hide failures on unchanged pages: always start afresh.
 book: setup
 	@rm -rf _build
+	$(say) 'Exporting the networks of the live page, where npm is at hand'
+	@$(RUN) $(BIN)/python book/live.py
 	$(say) 'Running every chapter at small scale and rendering; each is named as it is done'
 	@set -o pipefail; $(RUN) RECSEG_SMALL=1 $(BIN)/jupyter-book build book --path-output . --config _config.yml \
 		-W -n --keep-going 2>&1 | { grep --line-buffered -v 'Kernel is running over TCP' || true; }

@@ -1,0 +1,261 @@
+// The live page: its controls, and what happens when one is used. The page's markup is in book/live.md.
+
+import { describe, drawMaps, element, MAP_NAMES, ranking, sentence, swatch, time } from './view.mjs';
+import { inside, paint, staged } from './drawing.mjs';
+import { address, loadNetwork, manifest as readManifest } from './fetching.mjs';
+import { fuse } from './fusion.mjs';
+import { Network } from './network.mjs';
+import { planes, resize, resizedShape } from './pixels.mjs';
+import { acceptDrops, fromAddress, fromBlob, openCamera } from './sources.mjs';
+
+const PAUSE = 700; // ms that a step stays, so that one can see it come
+const ui = Object.fromEntries(Array.from(document.querySelectorAll('[data-live]'), (found) => [found.dataset.live, found]));
+const calm = matchMedia('(prefers-reduced-motion: reduce)');
+const rest = (ms) => new Promise((done) => setTimeout(done, ms));
+
+let manifest;
+let network; // the one that is loaded, or null
+let picture; // canvas in its own size
+let background; // and in the stage's
+let steps = []; // of network.mjs, with `labels` (what to paint) and `area`; the last may be the stop
+let fused; // labels of all steps together
+let position = 0; // 0: the picture; 1 … N: a step; N + 1: all together
+let following = true; // show each step as it comes, until the reader steps by hand
+let looked = 0; // ms of the encoder
+let turn = 0; // counts the pictures, so that an old run knows that it is out of date
+let playing = 0;
+let camera;
+
+const say = (text) => (ui.status.textContent = text);
+const about = () => manifest.networks.find(({ name }) => name === ui.network.value);
+const last = () => steps.filter(({ ended }) => !ended).length + (fused ? 1 : 0);
+
+// ---------------------------------------------------------------------------------------------- loading
+
+function offer() {
+  const { graphs, name } = about();
+  const loaded = network?.about.name === name;
+  const known = Object.values(graphs).reduce((sum, { bytes }) => sum + bytes, 0) + (network ? 0 : manifest.runtime.bytes);
+  ui.load.textContent = loaded ? 'Loaded' : `Load the model (${(known / 1e6).toFixed(1)} MB)`;
+  ui.load.disabled = loaded;
+}
+
+async function load() {
+  const chosen = about();
+  ui.load.disabled = ui.network.disabled = true;
+  const total = Object.values(chosen.graphs).reduce((sum, { bytes }) => sum + bytes, manifest.runtime.bytes);
+  let arrived = network ? manifest.runtime.bytes : 0;
+  Object.assign(ui.progress, { hidden: false, value: arrived, max: total });
+  say('Loading …');
+  try {
+    const { ort, graphs } = await loadNetwork(manifest, chosen, (more) => (ui.progress.value = arrived += more));
+    const { stride, padding: colour } = manifest;
+    network = await Network.open(ort, graphs, chosen, { stride, colour });
+    say('Ready.');
+  } catch (error) {
+    say(`The model could not be loaded: ${error.message}`);
+  }
+  ui.progress.hidden = true;
+  ui.network.disabled = false;
+  offer();
+  if (network?.about === chosen) await run();
+}
+
+// ---------------------------------------------------------------------------------------------- running
+
+async function show(source) {
+  stop();
+  closeCamera();
+  const mine = ++turn;
+  try {
+    const found = await source;
+    if (mine !== turn) return; // meanwhile another one was chosen
+    picture = found;
+  } catch (error) {
+    say(error.message);
+    return;
+  }
+  background = staged(picture);
+  await run();
+}
+
+let running = Promise.resolve(); // a graph runs once at a time
+
+function run() {
+  const mine = ++turn;
+  running = running.then(() => segment(mine)).catch((error) => say(`The network failed: ${error.message}`));
+  return running;
+}
+
+async function segment(mine) {
+  if (mine !== turn || !picture) return;
+  stop();
+  steps = [];
+  fused = undefined;
+  following = true;
+  ui.list.replaceChildren();
+  go(0);
+  if (!network) {
+    say('Load the model to segment this picture.');
+    return;
+  }
+  const { image_size: size } = network.about;
+  const rgba = picture.getContext('2d').getImageData(0, 0, picture.width, picture.height);
+  const shape = resizedShape(rgba.height, rgba.width, size, manifest.longest);
+  say('Looking …');
+  await rest(20); // let the page be drawn: the network holds it up
+  for await (const step of network.steps(planes(resize(rgba, shape)))) {
+    if (mine !== turn) return;
+    if (step.look !== undefined) {
+      looked = step.look;
+      continue;
+    }
+    add(step);
+    if (following && !step.ended) go(steps.length);
+    await rest(calm.matches || !following ? 0 : PAUSE);
+    if (mine !== turn) return;
+  }
+  fused = fuse(steps.filter(({ ended }) => !ended), background.height, background.width);
+  const spent = steps.reduce((sum, { ms }) => sum + ms, 0);
+  say(`Looked once: ${time(looked)}. ${steps.length} turns of the recurrence: ${time(spent)}.`);
+  go(following ? last() : position);
+}
+
+function add(step) {
+  if (!step.ended) {
+    const [{ label }] = ranking(step.scores);
+    step.labels = inside(step.mask, background).map((covered) => covered * label);
+    step.area = step.labels.reduce((sum, value) => sum + (value > 0), 0) / step.labels.length;
+  }
+  steps.push(step);
+  const number = steps.length;
+  const button = element('button', { type: 'button' }, sentence(step, number, network.about.classes));
+  if (!step.ended) button.prepend(swatch(manifest.palette[ranking(step.scores)[0].label]));
+  button.addEventListener('click', () => pick(number));
+  ui.list.append(element('li', {}, button));
+}
+
+// ---------------------------------------------------------------------------------------------- stepping
+
+function go(to) {
+  position = Math.max(0, Math.min(to, last()));
+  if (!background) return;
+  const step = steps[position - 1];
+  const together = fused && position === last();
+  const labels = together ? fused : step?.labels;
+  paint(ui.picture, background, labels, manifest.palette, { dimmed: !together });
+  const classes = network?.about.classes ?? [];
+  describe(ui.panel, { steps, position, total: steps.length, classes, palette: manifest.palette, busy: network });
+  drawMaps(ui.maps, ui.caption, steps, position, ui.map.value);
+  const text = ui.panel.querySelector('h3').textContent;
+  ui.picture.setAttribute('aria-label', `${text}, drawn over the picture`);
+  Object.assign(ui.slider, { max: last(), value: position, disabled: !last() });
+  ui.slider.setAttribute('aria-valuetext', text);
+  ui.back.disabled = position === 0;
+  ui.forth.disabled = position === last();
+  ui.play.disabled = !fused;
+  [...ui.list.children].forEach((row, index) => row.firstChild.setAttribute('aria-current', index + 1 === position));
+}
+
+function pick(to) {
+  following = false;
+  stop();
+  go(to);
+}
+
+function stop() {
+  clearInterval(playing);
+  playing = 0;
+  ui.play.textContent = 'Play';
+}
+
+function play() {
+  if (playing) return stop();
+  go(position === last() ? 0 : position);
+  ui.play.textContent = 'Pause';
+  playing = setInterval(() => {
+    go(position + 1);
+    if (position === last()) stop();
+  }, PAUSE + 200);
+}
+
+function byKey(event) {
+  if (event.altKey || event.ctrlKey || event.metaKey || /^(INPUT|SELECT)$/.test(event.target.tagName)) return;
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (!by) return;
+  event.preventDefault();
+  pick(position + by);
+}
+
+// ---------------------------------------------------------------------------------------------- pictures
+
+async function useCamera() {
+  if (camera) {
+    const taken = camera.take();
+    await show(taken);
+    return;
+  }
+  try {
+    ui.video.hidden = false;
+    ui.picture.hidden = true;
+    camera = await openCamera(ui.video);
+    ui.camera.textContent = 'Take the picture';
+    say('The camera is on.');
+  } catch (error) {
+    closeCamera();
+    say(error.message);
+  }
+}
+
+function closeCamera() {
+  camera?.close();
+  camera = undefined;
+  ui.video.hidden = true;
+  ui.picture.hidden = false;
+  ui.camera.textContent = 'Use the camera';
+}
+
+function fillGallery() {
+  manifest.gallery.forEach(({ file, classes }, index) => {
+    const words = `Picture ${index + 1}: ${classes.join(', ')}`;
+    const image = element('img', { src: address(file), alt: words, width: 72, height: 72 });
+    const button = element('button', { type: 'button', title: words }, image);
+    button.addEventListener('click', () => show(fromAddress(address(file))));
+    ui.gallery.append(button);
+  });
+}
+
+// ---------------------------------------------------------------------------------------------- start
+
+function fillMaps() {
+  for (const [value, name] of Object.entries(MAP_NAMES)) ui.map.append(element('option', { value }, name));
+}
+
+export async function start() {
+  manifest = await readManifest();
+  const missing = manifest?.missing ?? ['its files were not made when the book was built (make book makes them)'];
+  if (missing.length || !manifest.networks.length) {
+    ui.missing.textContent = `The demo cannot run here: ${missing.join('; ') || 'no network is published'}.`;
+    return;
+  }
+  for (const { name, title } of manifest.networks) ui.network.append(element('option', { value: name }, title));
+  fillGallery();
+  fillMaps();
+  ui.load.addEventListener('click', load);
+  ui.network.addEventListener('change', offer);
+  ui.map.addEventListener('change', () => go(position));
+  ui.slider.addEventListener('input', () => pick(Number(ui.slider.value)));
+  ui.back.addEventListener('click', () => pick(position - 1));
+  ui.forth.addEventListener('click', () => pick(position + 1));
+  ui.play.addEventListener('click', () => { following = false; play(); });
+  ui.file.addEventListener('change', () => ui.file.files[0] && show(fromBlob(ui.file.files[0])));
+  ui.camera.addEventListener('click', useCamera);
+  ui.app.addEventListener('keydown', byKey);
+  acceptDrops(ui.app, (file) => show(fromBlob(file)));
+  ui.fallback.hidden = true;
+  ui.app.hidden = false;
+  offer();
+  await show(fromAddress(address(manifest.gallery[0].file)));
+}
+
+await start();

@@ -1,0 +1,55 @@
+// The book's own files, and the runtime among them. Nothing here asks any other server.
+
+const FILES = new URL('./files/', import.meta.url);
+
+export const address = (file) => new URL(file, FILES).href;
+
+/** What the build has put there; null where it has not run. */
+export async function manifest() {
+  const answer = await fetch(address('manifest.json'), { cache: 'no-cache' }).catch(() => null);
+  return answer?.ok ? answer.json() : null;
+}
+
+/** The bytes of a file, expanded if it is gzip; `progress` hears of each piece that arrives (bytes on the way). */
+export async function bytes(file, progress = () => {}) {
+  const answer = await fetch(address(file));
+  if (!answer.ok) throw new Error(`${file}: the server answers ${answer.status}`);
+  const pieces = [];
+  const reader = answer.body.getReader();
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    pieces.push(part.value);
+    progress(part.value.length);
+  }
+  const content = new Blob(pieces);
+  const start = new Uint8Array(await content.slice(0, 2).arrayBuffer());
+  // Some servers announce gzip, and then the browser has expanded it already.
+  if (start[0] !== 0x1f || start[1] !== 0x8b) return new Uint8Array(await content.arrayBuffer());
+  const expanded = content.stream().pipeThrough(new DecompressionStream('gzip'));
+  return new Uint8Array(await new Response(expanded).arrayBuffer());
+}
+
+let runtime; // loaded once, for all networks
+
+export function loadRuntime(about, progress) {
+  runtime ??= (async () => {
+    const wasmBinary = await bytes(about.binary, progress);
+    const ort = await import(address(about.script));
+    Object.assign(ort.env.wasm, {
+      numThreads: 1, // more need headers that a plain web server does not send
+      wasmBinary,
+      wasmPaths: { mjs: address(about.loader) },
+    });
+    ort.env.logLevel = 'error';
+    return ort;
+  })();
+  runtime.catch(() => (runtime = undefined)); // try again, after a lost connection say
+  return runtime;
+}
+
+/** ONNX Runtime and the graphs of one network: {ort, graphs}. */
+export async function loadNetwork(manifest, network, progress) {
+  const ort = await loadRuntime(manifest.runtime, progress);
+  const graphs = {};
+  for (const [part, { file }] of Object.entries(network.graphs)) graphs[part] = await bytes(file, progress);
+  return { ort, graphs };
+}

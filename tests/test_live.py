@@ -1,0 +1,192 @@
+"""The live page: in a browser, the network says what it says in PyTorch, and no request leaves the page's server."""
+
+import importlib.util
+import json
+import queue
+import shutil
+import subprocess
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import recurrent_model
+from PIL import Image
+
+import recseg
+from recseg.checkpoints import save_weights
+from recseg.classes import VOC_CLASSES
+from recseg.onnx_model import PARTS, OnnxModel, part_path
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+BOOK = Path(__file__).resolve().parent.parent / "book"
+HARNESS = Path(__file__).with_name("live_harness.mjs")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--disable-dev-shm-usage",
+)  # fmt: skip
+# The browser itself refuses, and reports, whatever would leave the server.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' blob: data:"
+)
+
+
+@pytest.fixture(scope="module")
+def live() -> ModuleType:
+    """book/live.py as a module."""
+    spec = importlib.util.spec_from_file_location("live", BOOK / "live.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny network with bold claims whose steps are told what is left; it stops before its third step."""
+    network = recurrent_model(feedback="remaining", max_steps=4)
+    with torch.inference_mode():
+        network.head.location.weight *= 400  # type: ignore[union-attr]
+        _, second, third, _ = network(picture()).stop[0].tolist()
+        assert third > second
+        network.stop.bias -= (second + third) / 2
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, network, classes=VOC_CLASSES, image_size=64, metadata={})
+    return recseg.load(path)
+
+
+def picture() -> torch.Tensor:
+    """Pixels (1, 3, 64, 80), whose sides are no multiples of 32."""
+    return torch.rand(1, 3, 64, 80, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def built(live: ModuleType, model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's folder with that network, its weights in 32 bits; the plain export beside it."""
+    folder = tmp_path_factory.mktemp("site") / "live"
+    shutil.copytree(BOOK / "_live" / "site" / "live", folder, ignore=shutil.ignore_patterns("files"))
+    missing = live.build(folder / "files", lambda files: [live.write_network(model, "tiny", "Tiny", files, exact=True)])
+    (folder / "files" / "missing.txt").write_text("\n".join(missing))
+    return folder
+
+
+def test_weights_in_16_bits_say_nearly_the_same(live: ModuleType, model: Any, built: Path, tmp_path: Path) -> None:
+    exact = built / "files" / "export" / "tiny.onnx"
+    for part in PARTS:
+        proto = onnx.load(part_path(exact, part))
+        before = proto.ByteSize()
+        part_path(tmp_path / "tiny.onnx", part).write_bytes(live.rounded(proto).SerializeToString())
+        assert part != "look" or proto.ByteSize() < before
+    with torch.inference_mode():
+        output = model(picture())
+    assert output.masks.abs().max() > 30  # where sigmoids are zero in 32 bits
+    for path, tolerance in ((exact, 1e-4), (tmp_path / "tiny.onnx", 1e-2)):
+        found = OnnxModel(path).sequence(picture().numpy())
+        assert len(found.masks) == 2
+        np.testing.assert_allclose(found.masks, output.masks, atol=tolerance, rtol=tolerance)
+        np.testing.assert_allclose(found.classes, output.classes, atol=tolerance, rtol=tolerance)
+
+
+def test_a_book_without_npm_says_what_is_missing(
+    live: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "HERE", tmp_path)
+    (tmp_path / "package.json").write_text((BOOK / "_live" / "package.json").read_text())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    [missing] = live.build(tmp_path / "files", lambda files: [])
+    assert "npm" in missing
+    assert json.loads((tmp_path / "files" / "manifest.json").read_text())["missing"] == [missing]
+
+
+def test_the_lock_file_names_no_address() -> None:
+    assert '"resolved"' not in (BOOK / "_live" / "package-lock.json").read_text()
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Sends files with the policy above, and keeps what the page reports."""
+
+    def end_headers(self) -> None:
+        self.send_header("Content-Security-Policy", POLICY)
+        super().end_headers()
+
+    def do_POST(self) -> None:
+        self.server.reports.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def browse(root: Path, profile: Path) -> dict[str, Any]:
+    """Open root/index.html in a headless browser; what the page reports."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(root))) as server:
+        reports: queue.Queue[dict[str, Any]] = queue.Queue()
+        server.reports = reports  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/index.html"
+        with (profile / "log").open("w") as log:
+            running = subprocess.Popen([browser, *QUIET, f"--user-data-dir={profile}", address], stdout=log, stderr=log)
+            try:
+                return reports.get(timeout=120)
+            except queue.Empty:
+                pytest.fail(f"the page did not report: {(profile / 'log').read_text()[-2000:]}")
+            finally:
+                running.terminate()
+                running.wait()
+                server.shutdown()
+
+
+def test_the_browser_says_the_same(model: Any, built: Path, tmp_path: Path) -> None:
+    if missing := (built / "files" / "missing.txt").read_text():
+        pytest.skip(missing)
+    page = (BOOK / "live.md").read_text(encoding="utf-8")
+    markup = page.split("```{raw} html\n")[1].split("```")[0].replace("live/app.mjs", "harness.mjs")
+    root = built.parent
+    (root / "index.html").write_text(f"<!doctype html><meta charset=utf-8><title>Live</title>{markup}")
+    shutil.copyfile(HARNESS, root / "harness.mjs")
+    pixels = picture()
+    values = {"data": pixels.flatten().tolist(), "height": pixels.shape[-2], "width": pixels.shape[-1]}
+    (root / "input.json").write_text(json.dumps(values))
+    odd = np.random.default_rng(0).integers(0, 256, (97, 141, 3), dtype=np.uint8)
+    Image.fromarray(odd).save(root / "odd.png")
+    report = browse(root, tmp_path)
+    assert "error" not in report, report["error"]
+
+    # Same pixels, same steps.
+    with torch.inference_mode():
+        output = model(pixels)
+    *steps, ended = report["steps"]
+    assert len(steps) == 2 == len(output.masks)
+    np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], output.stop[0, :3], atol=1e-4)
+    for step, mask, scores in zip(steps, output.masks, output.classes, strict=True):
+        np.testing.assert_allclose(np.reshape(step["mask"], mask.shape), mask, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(step["scores"], scores, atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(step["h"], np.array(step["gate"]) * np.tanh(step["c"]), atol=1e-4)
+    # Pictures are made smaller as Pillow does it, but for a grey level where a rounding is close.
+    resized = np.asarray(Image.fromarray(odd).resize((47, 32), Image.Resampling.BILINEAR)) / 255  # (32, 47, 3)
+    found = np.reshape(report["resized"], (3, 32, 47)).transpose(1, 2, 0)
+    assert np.abs(found - resized).max() < 1.01 / 255 and (np.abs(found - resized) < 1e-6).mean() > 0.99
+    # A reader sees the steps of the gallery's first picture in words.
+    shown = OnnxModel(built / "files" / "export" / "tiny.onnx").predict(built / "files" / "picture_0.png")
+    texts = [f"Step {number}: {step.name} {100 * step.probability:.0f}" for number, step in enumerate(shown.steps, 1)]
+    for line, text in zip(report["list"], texts, strict=False):
+        assert line.startswith(text.replace("\u00a0", " ")), (line, text)
+    assert report["title"].startswith("Step")
+    # Nothing is asked of anyone else, and the runtime and the model only by the button.
+    assert report["violations"] == []
+    assert all(name.startswith("http://127.0.0.1:") for name in report["after"])
+    assert not [name for name in report["before"] if ".gz" in name or "ort" in name]
+    assert [name for name in report["after"] if name.endswith(".wasm.gz")]
