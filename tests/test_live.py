@@ -55,7 +55,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny network with bold claims whose steps are told what is left; it stops before its third step."""
     network = recurrent_model(feedback="remaining", max_steps=4)
     with torch.inference_mode():
-        network.head.location.weight *= 400  # type: ignore[union-attr]
+        network.head.location.weight *= 4000  # type: ignore[union-attr]
+        network.head.location.bias -= 30  # type: ignore[union-attr]
+        network.head.trust.fill_(1.0)  # type: ignore[union-attr]
         _, second, third, _ = network(picture()).stop[0].tolist()
         assert third > second
         network.stop.bias -= (second + third) / 2
@@ -181,10 +183,9 @@ def test_the_browser_says_the_same(model: Any, built: Path, tmp_path: Path) -> N
     assert np.abs(found - resized).max() < 1.01 / 255 and (np.abs(found - resized) < 1e-6).mean() > 0.99
     # A reader sees the steps of the gallery's first picture in words.
     shown = OnnxModel(built / "files" / "export" / "tiny.onnx").predict(built / "files" / "picture_0.png")
-    texts = [f"Step {number}: {step.name} {100 * step.probability:.0f}" for number, step in enumerate(shown.steps, 1)]
-    for line, text in zip(report["list"], texts, strict=False):
-        assert line.startswith(text.replace("\u00a0", " ")), (line, text)
-    assert report["title"].startswith("Step")
+    texts = [f"Step {number}: {step.name} " for number, step in enumerate(shown.steps, 1)]
+    assert [line.startswith(text) for line, text in zip(report["list"], texts, strict=False)] == [True] * len(texts)
+    assert report["title"] == texts[-1].strip()  # one step back from all of them together
     # Nothing is asked of anyone else, and the runtime and the model only by the button.
     assert report["violations"] == []
     assert all(name.startswith("http://127.0.0.1:") for name in report["after"])
