@@ -139,6 +139,7 @@ def write_runtime(folder: Path) -> dict[str, Any]:
     about = package / "package.json"
     if not about.is_file() or json.loads(about.read_text(encoding="utf-8"))["version"] != wanted:
         command = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+        command += ["--fetch-retries=1", "--fetch-retry-mintimeout=2000"]  # without a network, say so soon
         subprocess.run(command, cwd=HERE, check=True, capture_output=True, timeout=240)
     script, loader, binary = RUNTIME
     folder.mkdir(parents=True, exist_ok=True)
