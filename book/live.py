@@ -26,7 +26,7 @@ from recseg.data import open_dataset
 from recseg.data.images import LONGEST, MEAN_COLOUR
 from recseg.errors import RecsegError
 from recseg.export import export
-from recseg.onnx_model import PARTS, STRIDE, part_path
+from recseg.onnx_model import PARTS, part_path
 from recseg.registry import published_weights
 
 HERE = Path(__file__).resolve().parent / "_live"
@@ -65,16 +65,6 @@ def rounded(proto: Any) -> Any:
     return proto
 
 
-def plain(proto: Any) -> Any:
-    """The graph without the exporter's notes on where in the code each node comes from: long, and of no use here."""
-    del proto.graph.value_info[:]
-    for entry in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
-        entry.doc_string = ""
-        if not isinstance(entry, type(proto)):  # the model's own: what recseg.onnx_model reads
-            del entry.metadata_props[:]
-    return proto
-
-
 def with_gates(proto: Any) -> Any:
     """The step's graph with its gates among the outputs: they are computed anyway (i, f, g, o in `recseg.convlstm`)."""
     from onnx import TensorProto, helper
@@ -106,7 +96,7 @@ def write_network(model: Any, name: str, title: str, folder: Path, *, exact: boo
     export(model, raw)
     graphs = {}
     for part in PARTS:
-        proto = plain(onnx.load(part_path(raw, part)))
+        proto = onnx.load(part_path(raw, part))
         proto = with_gates(proto) if part == "step" else proto
         file = f"{part_path(raw, part).name}.gz"
         content = (proto if exact else rounded(proto)).SerializeToString()
@@ -115,7 +105,7 @@ def write_network(model: Any, name: str, title: str, folder: Path, *, exact: boo
         shutil.rmtree(raw.parent)
     return {
         "name": name, "title": title, "classes": list(model.classes), "image_size": model.image_size,
-        "max_steps": model.max_steps, "graphs": graphs,
+        "max_steps": model.max_steps, "stride": model.encoder.strides[-1], "graphs": graphs,
     }  # fmt: skip
 
 
@@ -174,7 +164,7 @@ def build(folder: Path = FILES, networks: Callable[[Path], Sequence[dict[str, An
     folder.mkdir(parents=True, exist_ok=True)
     missing: list[str] = []
     manifest: dict[str, Any] = {
-        "stride": STRIDE, "longest": LONGEST, "padding": list(MEAN_COLOUR), "palette": palette().tolist(),
+        "longest": LONGEST, "padding": list(MEAN_COLOUR), "palette": palette().tolist(),
         "gallery": write_gallery(folder),
     }  # fmt: skip
     try:

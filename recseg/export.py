@@ -5,8 +5,8 @@ NAME.step.onnx   gates, state and what is left → the next state, its summary, 
 NAME.read.onnx   embedding, features, state, summary, what is left → mask and class of one step, what is left now
 
 So the loop stays a loop, outside of the graphs (`recseg.onnx_model` has it), and stops where the network says so. A
-dense network is NAME.onnx alone, with a channel for each class. Sides are multiples of 32: then every map is exactly
-twice as large as the next coarser one, and the graphs need no rule for odd rests.
+dense network is NAME.onnx alone, with a channel for each class. Sides are multiples of the coarsest map's stride: then
+every map is exactly twice as large as the next coarser one, and the graphs need no rule for odd rests.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 from recseg.heads import EmbeddingHead
-from recseg.onnx_model import STRIDE, part_path
+from recseg.onnx_model import part_path
 
 OPSET = 18
 
@@ -183,7 +183,7 @@ def export(model: Any, path: Path | str) -> list[Path]:
         raise RecsegError('ONNX is not installed: pip install "recseg[onnx]"') from error
     about = {
         "kind": model.kind, "classes": list(model.classes), "image_size": model.image_size,
-        "max_steps": getattr(model, "max_steps", 0),
+        "max_steps": getattr(model, "max_steps", 0), "stride": model.encoder.strides[-1],
     }  # fmt: skip
     files = []
     for part, graph, inputs, outputs, shapes in _graphs(folded(model)):
@@ -193,12 +193,21 @@ def export(model: Any, path: Path | str) -> list[Path]:
                 input_names=list(graph.forward.__annotations__)[:-1], output_names=outputs,
             )  # fmt: skip
         assert program is not None
-        proto = program.model_proto
+        proto = without_origin(program.model_proto)
         onnx.helper.set_model_props(proto, {"recseg": json.dumps(about | {"part": part})})
         with atomic_write(part_path(path, part)) as temporary:
             temporary.write_bytes(proto.SerializeToString())
         files.append(part_path(path, part))
     return files
+
+
+def without_origin(proto: Any) -> Any:
+    """The graph without the exporter's notes on where each node comes from: long, and full of this machine's paths."""
+    del proto.graph.value_info[:]
+    for entry in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
+        entry.doc_string = ""
+        del entry.metadata_props[:]
+    return proto
 
 
 def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], list[str], Any]]:
@@ -208,9 +217,10 @@ def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], li
     def sides(factor: int, first: int = 2) -> dict[int, Any]:
         return {first: factor * rows, first + 1: factor * columns}
 
-    images = torch.zeros(1, 3, 3 * STRIDE, 4 * STRIDE)
+    stride = model.encoder.strides[-1]
+    images = torch.zeros(1, 3, 3 * stride, 4 * stride)
     if model.kind == "dense":
-        yield "look", Pixels(model), (images,), ["logits"], (sides(STRIDE),)
+        yield "look", Pixels(model), (images,), ["logits"], (sides(stride),)
         return
     if model.kind != "recurrent" or model.config.head != "embedding" or model.config.feedback == "coverage":
         raise RecsegError(
@@ -218,9 +228,9 @@ def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], li
             "expected a dense one, or a recurrent one with the embedding head and without coverage"
         )
     look, step, read = Look(model).eval(), ToldStep(model) if told(model) else Step(model), Read(model)
-    grid = STRIDE // model.config.grid  # cells of the recurrence to 32 pixels, and cells of E
+    grid = stride // model.config.grid  # cells of the recurrence to one of the coarsest map, and cells of E
     fine = grid * look.cells
-    yield "look", look, (images,), ["embedding", "deepest", "gates", "present"][: 3 + told(model)], (sides(STRIDE),)
+    yield "look", look, (images,), ["embedding", "deepest", "gates", "present"][: 3 + told(model)], (sides(stride),)
     with torch.no_grad():
         embedding, deepest, gates = look(images)[:3]
     # Two tensors, not two names of one: the exporter would take them for one input.

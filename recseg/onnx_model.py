@@ -1,7 +1,8 @@
 """Run an exported network with ONNX Runtime: the recurrence as a loop in plain NumPy, without PyTorch.
 
-`recseg.export` writes the graphs. Here stands what is left to do: pad the picture to multiples of 32, take turns until
-the stop, and stretch the masks back before anything is decided (as `recseg.prediction` and `recseg.fusion` do).
+`recseg.export` writes the graphs. Here stands what is left to do: pad the picture to whole cells of the coarsest map,
+take turns until the stop, and stretch the masks back before anything is decided (as `recseg.prediction` and
+`recseg.fusion` do).
 """
 
 import json
@@ -17,7 +18,6 @@ from recseg.classes import SMALLEST_AREA, palette
 from recseg.data.images import MEAN_COLOUR, resized_shape
 from recseg.errors import RecsegError
 
-STRIDE = 32
 PARTS = ("look", "step", "read")
 
 Floats = NDArray[np.float32]
@@ -53,6 +53,7 @@ class OnnxModel:
         kind: "recurrent" or "dense".
         classes: names of the labels, background first.
         image_size: short side that pictures are resized to.
+        stride: pixels to a cell of the coarsest map; sides are padded to multiples of it.
 
     Raises:
         RecsegError: ONNX Runtime is missing, a file is, or it is no export of recseg's.
@@ -83,6 +84,7 @@ class OnnxModel:
             about = json.loads(self._look.get_modelmeta().custom_metadata_map["recseg"])
             self.kind, self.classes = str(about["kind"]), tuple(about["classes"])
             self.image_size, self.max_steps = int(about["image_size"]), int(about["max_steps"])
+            self.stride = int(about["stride"])
         except (KeyError, ValueError, TypeError) as error:
             raise RecsegError(f"{self.path}: not written by recseg export") from error
         if self.kind == "recurrent":
@@ -97,13 +99,13 @@ class OnnxModel:
 
     def pixel_logits(self, pixels: Floats) -> Floats:
         """A dense network's logits (1, num_classes, h, w) for pixels (1, 3, H, W)."""
-        padded = pad(pixels)
+        padded = pad(pixels, self.stride)
         logits: Floats = self._look.run(None, {"images": padded})[0]
         return cropped(logits, pixels, padded)
 
     def sequence(self, pixels: Floats) -> Sequence:
         """Run the recurrence on pixels (1, 3, H, W), step by step, until it says stop."""
-        padded = pad(pixels)
+        padded = pad(pixels, self.stride)
         embedding, deepest, gates, *told = self._look.run(None, {"images": padded})
         hidden = gates.shape[1] // 4
         h = c = np.zeros((1, hidden, *gates.shape[-2:]), np.float32)
@@ -171,9 +173,9 @@ class OnnxModel:
         return Prediction(steps, labels, palette())
 
 
-def pad(pixels: Floats) -> Floats:
-    """(1, 3, H, W) with sides made multiples of 32 at the right and below, as crops that stand out are in training."""
-    height, width = (-(-side // STRIDE) * STRIDE for side in pixels.shape[-2:])
+def pad(pixels: Floats, stride: int) -> Floats:
+    """(1, 3, H, W) with sides made multiples of a stride, filled at the right and below as crops are in training."""
+    height, width = (-(-side // stride) * stride for side in pixels.shape[-2:])
     padded = np.empty((1, 3, height, width), np.float32)
     padded[:] = np.array(MEAN_COLOUR, np.float32).reshape(3, 1, 1) / 255
     padded[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels

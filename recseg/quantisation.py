@@ -49,7 +49,9 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
             from recseg.answer import as_image
 
             index = next(self.images, None)
-            return None if index is None else {"images": pad(model.pixels(as_image(dataset.pixels(index))))}
+            return (
+                None if index is None else {"images": pad(model.pixels(as_image(dataset.pixels(index))), model.stride)}
+            )
 
     meta = {entry.key: entry.value for entry in onnx.load(path, load_external_data=False).metadata_props}
     with tempfile.TemporaryDirectory() as folder, quiet(), atomic_write(path) as temporary:

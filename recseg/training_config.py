@@ -114,7 +114,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     elif config.encoder == "plain":
         size = config.size or 64
         defaults = {"size": size, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
-        defaults["image_size"] = max(8, 8 * round(size * 7 / 6 / 8))
+        defaults["image_size"] = max(16, 16 * round(size * 7 / 6 / 16))  # whole cells of the coarsest map
     else:
         size = config.size or 192
         defaults = {"size": size, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}

@@ -25,7 +25,7 @@ try {
   // As a program: the same network on given pixels.
   const manifest = await readManifest();
   const { ort, graphs } = await loadNetwork(manifest, manifest.networks[0]);
-  const padding = { stride: manifest.stride, colour: manifest.padding };
+  const padding = { stride: manifest.networks[0].stride, colour: manifest.padding };
   const network = await Network.open(ort, graphs, manifest.networks[0], padding);
   const { data, height, width } = await (await fetch('input.json')).json();
   report.steps = [];

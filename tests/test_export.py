@@ -61,6 +61,11 @@ def exported(weights: dict[str, Path]) -> dict[str, Path]:
     return {name: file.with_suffix(".onnx") for name, file in weights.items()}
 
 
+def test_an_export_tells_nothing_of_the_machine(exported: dict[str, Path]) -> None:
+    for file in exported["recurrent"].parent.glob("*.onnx"):
+        assert b".py" not in file.read_bytes(), file
+
+
 def test_the_recurrence_says_the_same(weights: dict[str, Path], exported: dict[str, Path]) -> None:
     model, onnx = recseg.load(weights["recurrent"]), OnnxModel(exported["recurrent"])
     assert (onnx.kind, onnx.classes, onnx.image_size, onnx.max_steps) == ("recurrent", VOC_CLASSES, 64, 3)
@@ -132,11 +137,11 @@ def test_eight_bits_are_nearly_the_same_and_smaller(
     assert OnnxModel(small).classes == VOC_CLASSES  # what the file says of itself stays
 
 
-@given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([1, 2, 4]))
-def test_padding_is_cropped_away_again(height: int, width: int, stride: int) -> None:
+@given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([1, 2, 4]), st.sampled_from([16, 32]))
+def test_padding_is_cropped_away_again(height: int, width: int, stride: int, coarsest: int) -> None:
     pixels = np.random.default_rng(0).random((1, 3, height, width), dtype=np.float32)
-    padded = pad(pixels)
-    assert padded.shape[-2] % 32 == padded.shape[-1] % 32 == 0
+    padded = pad(pixels, coarsest)
+    assert padded.shape[-2] % coarsest == padded.shape[-1] % coarsest == 0
     kept = cropped(padded[0, 0, ::stride, ::stride][None], pixels, padded)
     np.testing.assert_array_equal(kept[0], pixels[0, 0, ::stride, ::stride])
 

@@ -59,7 +59,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
         network.head.location.weight *= 4000  # type: ignore[union-attr]
         network.head.location.bias -= 30  # type: ignore[union-attr]
         network.head.trust.fill_(1.0)  # type: ignore[union-attr]
-        _, second, third, _ = network(torch.from_numpy(pad(picture()))).stop[0].tolist()
+        _, second, third, _ = network(torch.from_numpy(pad(picture(), 4))).stop[0].tolist()
         assert third > second
         network.stop.bias -= (second + third) / 2
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
@@ -68,13 +68,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def picture() -> NDArray[np.float32]:
-    """Pixels (1, 3, 64, 80), whose sides are no multiples of 32."""
-    return np.random.default_rng(3).random((1, 3, 64, 80), dtype=np.float32)
+    """Pixels (1, 3, 62, 78), whose sides are no multiples of the network's stride."""
+    return np.random.default_rng(3).random((1, 3, 62, 78), dtype=np.float32)
 
 
 def in_torch(model: Any) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """What the network says of the picture, padded as exported networks have it: masks, classes, stops."""
-    padded = pad(picture())
+    padded = pad(picture(), model.encoder.strides[-1])
     with torch.inference_mode():
         output = model(torch.from_numpy(padded))
     return cropped(output.masks.numpy(), picture(), padded), output.classes.numpy(), output.stop[0, :3].numpy()

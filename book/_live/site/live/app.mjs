@@ -49,8 +49,7 @@ async function load() {
   say('Loading …');
   try {
     const { ort, graphs } = await loadNetwork(manifest, chosen, (more) => (ui.progress.value = arrived += more));
-    const { stride, padding: colour } = manifest;
-    network = await Network.open(ort, graphs, chosen, { stride, colour });
+    network = await Network.open(ort, graphs, chosen, { stride: chosen.stride, colour: manifest.padding });
     say('Ready.');
   } catch (error) {
     say(`The model could not be loaded: ${error.message}`);
