@@ -21,7 +21,7 @@ from recseg.training_config import TrainConfig, load_config, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
-NO_MATTER = {"workers", "device", "checkpoint_seconds"}  # to what is learned
+NO_MATTER = {"workers", "device", "checkpoint_seconds", "image_size"}  # to what is learned
 STEPS_ONLY = {"head", "feedback", "order", "auxiliary", "pixels_first"}  # without steps, without meaning
 
 

@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny network with bold claims whose steps are told what is left; it stops before its third step."""
     network = recurrent_model(feedback="remaining", max_steps=4)
     with torch.inference_mode():
-        network.head.location.weight *= 4000  # type: ignore[union-attr]
+        network.head.location.weight *= 6000  # type: ignore[union-attr]
         network.head.location.bias -= 30  # type: ignore[union-attr]
         network.head.trust.fill_(1.0)  # type: ignore[union-attr]
         _, second, third, _ = network(torch.from_numpy(pad(picture(), 4))).stop[0].tolist()
