@@ -87,7 +87,8 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
             _step_outputs(pen, x, heights[-1] + 1.2, top, config, *EXAMPLE[step])
             if config.feedback in ("remaining", "coverage") and step + 1 < config.max_steps:
                 pen.arrow(x + 0.45, heights[-1] + 1.98, x + 1.4, heights[-1] + 1.23, FAINT, dashed=True)
-                pen.note(x + 0.98, heights[-1] + 1.86, "what is left", "left", FAINT)
+                if step == live - 1:  # to the right of the others stands a query
+                    pen.note(x + 0.98, heights[-1] + 1.86, "what is left", "left", FAINT)
             if config.feedback == "coverage":
                 pen.arrow(x + 0.5, heights[-1] + 2.0, x + 1.5, heights[-1] + 0.33, FAINT, dashed=True)
     if config.max_steps > live:
