@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recseg.classes import palette as voc_palette
+from recseg.feedback import TOLD
 from recseg.plotting import FAINT, INK, new_figure
 from recseg.recurrent_unet import RecurrentUNetConfig
 from recseg.unet import Encoder
@@ -85,7 +86,7 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
         pen.box(x, heights[-1] + 1.0, 1.15, 0.4, "stop 96 %" if step == live else "stop 2 %", VERMILION)
         if step < live:
             _step_outputs(pen, x, heights[-1] + 1.2, top, config, *EXAMPLE[step])
-            if config.feedback in ("remaining", "coverage") and step + 1 < config.max_steps:
+            if config.feedback in TOLD and step + 1 < config.max_steps:
                 pen.arrow(x + 0.45, heights[-1] + 1.98, x + 1.4, heights[-1] + 1.23, FAINT, dashed=True)
                 if step == live - 1:  # to the right of the others stands a query
                     pen.note(x + 0.98, heights[-1] + 1.86, "what is left", "left", FAINT)

@@ -11,6 +11,8 @@ from torch import Tensor
 from recseg.heads import EmbeddingHead
 
 LEVELS = ("none", "claimed", "remaining", "coverage")  # each knows what those before it do, and more
+TOLD = LEVELS[2:]  # there a step is told how much is left
+AMOUNTS = 4  # numbers of `amount`
 SMALLEST = 1e-3  # share of a picture: below it, nothing is left
 
 
@@ -36,7 +38,7 @@ class Claims:
     def __init__(self, head: EmbeddingHead, embedding: Tensor, grid: tuple[int, int], level: str) -> None:
         self.head, self.embedding, self.grid = head, embedding, grid
         self.foreground: Tensor | None = None
-        self._shared, self.told = level != "none", level in ("remaining", "coverage")
+        self._shared, self.told = level != "none", level in TOLD
         # Logarithms of shares: 16 bits are too few.
         self._log_left = embedding.new_zeros(  # (R, h, w)
             (len(embedding), *embedding.shape[-2:]), dtype=torch.promote_types(embedding.dtype, torch.float32)

@@ -19,12 +19,10 @@ class Reading(NamedTuple):
     Attributes:
         masks: (P, h, w) mask logits.
         classes: (P, C) logits of the foreground classes.
-        rough: (P, h, w) logits of where the class was read, before it was known; None without a pixel embedding.
     """
 
     masks: Tensor
     classes: Tensor
-    rough: Tensor | None
 
 
 class EmbeddingHead(nn.Module):
@@ -93,7 +91,7 @@ class EmbeddingHead(nn.Module):
             classes = distinct(classes, step, self.max_steps)
             best = classes.argmax(dim=1) + 1
             row, offset = rows[best] - rows[:1], bias[best] - bias[0]
-        return Reading(self.mask(rough, row, offset, embedding), classes, rough)
+        return Reading(self.mask(rough, row, offset, embedding), classes)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """W as a matrix (num_classes, d), and its bias (num_classes,)."""
@@ -136,7 +134,7 @@ class DecoderHead(nn.Module):
         classes = self.classifier(state).amax(dim=(2, 3))  # (P, C)
         if not self.training:
             classes = distinct(classes, step, self.max_steps)
-        return Reading(self.mask(decoded).squeeze(1), classes, None)
+        return Reading(self.mask(decoded).squeeze(1), classes)
 
 
 def pool_under(weight: Tensor, features: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from recseg.convlstm import ConvLSTMCell, State
 from recseg.errors import RecsegError
-from recseg.feedback import LEVELS, Claims, amount
+from recseg.feedback import AMOUNTS, LEVELS, TOLD, Claims, amount
 from recseg.heads import DecoderHead, EmbeddingHead
 from recseg.unet import Decoder, Encoder, UNetConfig
 
@@ -152,7 +152,7 @@ class RecurrentUNet(nn.Module):
 
         self.reduce = nn.Conv2d(channels[-1], config.reduced, 1)
         self.cell = ConvLSTMCell(config.reduced + beside, config.hidden)
-        told = 4 if config.feedback in ("remaining", "coverage") else 0  # numbers of `amount`
+        told = AMOUNTS if config.feedback in TOLD else 0
         self.summary = nn.Linear(2 * config.hidden + told, config.hidden)  # A
         self.stop = nn.Linear(config.hidden, 1)  # b
         self.head: EmbeddingHead | DecoderHead
@@ -259,7 +259,7 @@ class RecurrentUNet(nn.Module):
                     state = (state[0][goes_on], state[1][goes_on])
                     if claims is not None:
                         claims.keep(goes_on)
-            if claims is not None:
+            if claims is not None and (len(image) or not run.rough):  # with nobody left, only for the shape
                 run.rough.append(claims.claim(state[0], summary))
                 run.claimants.append(image)
             if not len(image):

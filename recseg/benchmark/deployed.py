@@ -4,6 +4,7 @@ The yardstick is a file that the reader brings (`--yardstick`): a TensorFlow Lit
 the package ai-edge-litert. Like an exported network it gets no PyTorch, and the same threads.
 """
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
 from recseg.evaluation import evaluate
 from recseg.export import export
-from recseg.onnx_model import OnnxModel
+from recseg.onnx_model import PARTS, OnnxModel, part_path
 from recseg.onnx_network import OnnxNetwork
 from recseg.quantisation import quantise
 
@@ -46,9 +47,10 @@ def deployed(setting: Setting) -> Found:
     peer = None if setting.yardstick is None else yardstick(setting.yardstick, threads)
     with tempfile.TemporaryDirectory() as folder:
         files = {bits: Path(folder) / f"{bits}.onnx" for bits in ("float32", "int8")}
-        for file in files.values():
-            export(load(NAME), file)
-            setting.progress()
+        export(load(NAME), files["float32"])
+        setting.progress()
+        for part in PARTS:
+            shutil.copy(part_path(files["float32"], part), part_path(files["int8"], part))
         quantise(files["int8"], source)
         setting.progress()
         megabytes = {
@@ -68,8 +70,8 @@ def deployed(setting: Setting) -> Found:
             acts["yardstick"] = all_of(peer)
         times = setting.times(acts)
         steps = float(np.mean([len(models["int8"].predict(picture).steps) for picture in shown]))
-        part = first(pictures, SCORED)
-        scores = {bits: evaluate(OnnxNetwork(file), part, progress=False)["miou"] for bits, file in files.items()}
+        few = first(pictures, SCORED)
+        scores = {bits: evaluate(OnnxNetwork(file), few, progress=False)["miou"] for bits, file in files.items()}
     bars = [
         Bar(BEHIND, None, 2.0)
         if peer is None
@@ -79,7 +81,7 @@ def deployed(setting: Setting) -> Found:
     result = {
         "name": NAME, "data": data, "side": SIDE, "pictures_timed": len(shown), "mean_steps": steps,
         "milliseconds": {name: round(1000 * float(np.median(row)) / len(shown), 2) for name, row in times.items()},
-        "megabytes": megabytes, "pictures_scored": len(part), "miou": {bits: round(s, 6) for bits, s in scores.items()},
+        "megabytes": megabytes, "pictures_scored": len(few), "miou": {bits: round(s, 6) for bits, s in scores.items()},
         "yardstick": None if setting.yardstick is None else setting.yardstick.name,
     }  # fmt: skip
     return result, bars
