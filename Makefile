@@ -20,12 +20,13 @@ TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 # Downloads are shown where someone watches.
 INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,onnx,test,video]'
 
-.PHONY: help setup book serve test lint format constraints repository readme publish clean
+.PHONY: help setup book serve test test-slow lint format constraints repository readme publish clean
 
 help:
 	@echo 'make book         set up, run every chapter, render the book to _build/html'
 	@echo 'make serve        show the rendered book on http://127.0.0.1:$(PORT)'
 	@echo 'make test         set up, check style, types and layers, run all tests and all chapters'
+	@echo 'make test-slow    set up, run the tests that take minutes each'
 	@echo 'make lint         style, types and layers only'
 	@echo 'make format       format code and chapters, strip the outputs of chapters'
 	@echo 'make setup        create $(VENV) and install the versions in constraints.txt'
@@ -77,10 +78,15 @@ lint: setup
 
 test: lint
 	$(say) 'pytest: the package'
-	@$(TEST) MPLBACKEND=Agg $(BIN)/pytest -q -n 2 tests
+	@$(TEST) MPLBACKEND=Agg $(BIN)/pytest -q -n 2 -m "not slow" tests
 	$(say) 'pytest: every chapter'
 	@$(TEST) $(BIN)/pytest -q --nbmake --nbmake-kernel=python3 --nbmake-timeout=300 -n 2 book/*.ipynb
 	$(say) 'All tests passed'
+
+test-slow: setup
+	$(say) 'pytest: what takes minutes each'
+	@$(TEST) MPLBACKEND=Agg $(BIN)/pytest -q -n 2 -m slow tests
+	$(say) 'All slow tests passed'
 
 format: setup
 	@$(BIN)/ruff check --fix --quiet . || true
