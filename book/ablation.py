@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "order area": {"order": "area"},
     "feedback none": {"feedback": "none"},
     "feedback claimed": {"feedback": "claimed"},
+    "feedback remaining": {"feedback": "remaining"},
     "feedback coverage": {"feedback": "coverage"},
     "auxiliary none": {"auxiliary": "none"},
     "pixels first 0": {"pixels_first": 0.0},

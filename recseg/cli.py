@@ -168,7 +168,7 @@ def _add_train(commands: Any) -> None:
     network.add_argument("--freeze", type=natural, metavar="N", help="finest encoder stages to keep as they are")
     network.add_argument("--head", choices=("embedding", "decoder"), help="how a step makes its mask")
     network.add_argument(
-        "--feedback", choices=("none", "claimed", "remaining", "coverage"), help="what steps know of others"
+        "--feedback", choices=("none", "claimed", "remaining", "explained", "coverage"), help="what a step is told"
     )
     network.add_argument("--order", choices=("matched", "class", "area"), help="which step learns which target")
     network.add_argument("--auxiliary", choices=("pixels", "none"), help="train the classifier on single pixels too")

@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
+from recseg.feedback import EXPLAINED, TOLD
 from recseg.files import atomic_write
-from recseg.heads import EmbeddingHead
+from recseg.heads import EmbeddingHead, not_again
 from recseg.onnx_model import part_path
 
 OPSET = 18
@@ -86,32 +87,34 @@ class ToldStep(Step):
 class Read(nn.Module):
     """The mask and the class of a step.
 
-    E, features, h, summary, what is left (1, h, w; logarithm of the share that no step has claimed), taken (1, C; 1 for
+    E, features, h, summary, what is left (1, h, w; logarithm of the share that no step has taken), taken (1, C; 1 for
     each class that a step has named) → mask logits (1, h, w), class logits (1, C), left, taken.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.head: EmbeddingHead = model.head
-        self.shared = model.config.feedback != "none"
+        self.shared, self.explained = model.config.feedback != "none", model.config.feedback in EXPLAINED
         self.cells = Look(model).cells
 
     def forward(
         self, embedding: Tensor, deepest: Tensor, h: Tensor, summary: Tensor, left: Tensor, taken: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head = self.head
-        rough = head.claim(embedding, h, summary)  # (1, h, w)
-        if self.shared:
-            rough, left = _broken_off(rough, left), left + _log_sigmoid(-rough)
+        claims = head.claim(embedding, h, summary)  # (1, h, w)
+        rough = _broken_off(claims, left) if self.shared else claims
         weight = rough.sigmoid().unsqueeze(1)  # (1, 1, h, w)
         coarse = F.avg_pool2d(weight, self.cells)  # (1, 1, gh, gw)
         classes = head.classes(weight, coarse, embedding, torch.cat([deepest, h], dim=1))  # (1, C)
-        classes = torch.where(taken > 0, classes.amin(dim=1, keepdim=True) - 1, classes)
+        classes = not_again(classes, taken > 0)
         best = classes.argmax(dim=1)  # (1,)
         taken = torch.maximum(taken, F.one_hot(best, classes.shape[1]).to(taken.dtype))
         rows, bias = head.rows()
         row, offset = rows[best + 1] - rows[:1], bias[best + 1] - bias[0]  # (1, d), (1,)
-        return head.mask(rough, row, offset, embedding), classes, left, taken
+        mask = head.mask(rough, row, offset, embedding)  # (1, h, w)
+        if self.shared:
+            left = left + _log_sigmoid(-(mask if self.explained else claims))
+        return mask, classes, left, taken
 
 
 def _log_sigmoid(logits: Tensor) -> Tensor:
@@ -120,7 +123,7 @@ def _log_sigmoid(logits: Tensor) -> Tensor:
 
 
 def _broken_off(claims: Tensor, log_left: Tensor) -> Tensor:
-    """As `recseg.feedback.broken_off`, without expm1: ONNX would write exp(x) - 1, which loses what is next to zero."""
+    """As `recseg.heads.broken_off`, without expm1: ONNX would write exp(x) - 1, which loses what is next to zero."""
     log_p = (_log_sigmoid(claims) + log_left).clamp(max=-1e-6)
     t = torch.tanh(-log_p / 2)
     return log_p - torch.log(2 * t / (1 + t))  # 2 t / (1 + t) = -expm1(log_p)
@@ -128,7 +131,7 @@ def _broken_off(claims: Tensor, log_left: Tensor) -> Tensor:
 
 def told(model: Any) -> bool:
     """Whether the steps of a recurrent network are told how much foreground is left."""
-    return bool(model.config.feedback == "remaining")
+    return model.config.feedback in TOLD
 
 
 class Pixels(nn.Module):

@@ -8,26 +8,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recseg.heads import EmbeddingHead
+from recseg.heads import EmbeddingHead, Reading
 
-LEVELS = ("none", "claimed", "remaining", "coverage")  # each knows what those before it do, and more
+LEVELS = ("none", "claimed", "remaining", "explained", "coverage")  # each knows what those before it do, and more
 TOLD = LEVELS[2:]  # there a step is told how much is left
+EXPLAINED = LEVELS[3:]  # there a step takes what its final mask covers, not what it had claimed
 AMOUNTS = 4  # numbers of `amount`
 SMALLEST = 1e-3  # share of a picture: below it, nothing is left
 
 
 class Claims:
-    """What the steps claim, of the images whose sequence still runs (R of them; all B at first).
+    """What the steps take, of the images whose sequence still runs (R of them; all B at first).
 
-    With s_u, the claims of the steps so far, and g, the probability that a pixel is of any class:
+    With g, the probability that a pixel is of any class, and m_u, what step u takes (its final mask; at the levels
+    "claimed" and "remaining", the claim s_u that it began with):
 
-        left_t(x) = Π_{u<t} (1 − σ(s_u(x)))
+        left_t(x) = Π_{u<t} (1 − σ(m_u(x)))
         remaining_t(x) = g(x) left_t(x)
 
     Args:
         head: of the model.
         embedding: (B, d, h, w) E.
-        grid: (gh, gw), cells of the recurrence.
+        context: (B, context, gh, gw), the features that the head reads beside the state.
         level: one of `LEVELS`.
 
     Attributes:
@@ -35,47 +37,50 @@ class Claims:
         foreground: (B, h, w) logits of g, of all images; None where nobody asks for it.
     """
 
-    def __init__(self, head: EmbeddingHead, embedding: Tensor, grid: tuple[int, int], level: str) -> None:
-        self.head, self.embedding, self.grid = head, embedding, grid
+    def __init__(self, head: EmbeddingHead, embedding: Tensor, context: Tensor, level: str) -> None:
+        self.head, self.embedding, self.context, self.level = head, embedding, context, level
+        self.grid = (context.shape[-2], context.shape[-1])
         self.foreground: Tensor | None = None
-        self._shared, self.told = level != "none", level in TOLD
+        self.told = level in TOLD
         # Logarithms of shares: 16 bits are too few.
         self._log_left = embedding.new_zeros(  # (R, h, w)
             (len(embedding), *embedding.shape[-2:]), dtype=torch.promote_types(embedding.dtype, torch.float32)
         )
+        self._named: Tensor | None = None  # (R, C), once a step has been read
         if self.told:
             self.foreground = head.foreground(embedding).squeeze(1).to(self._log_left.dtype)  # (B, h, w)
             self._present = self.foreground.detach().sigmoid()  # (R, h, w)
 
     def remaining(self) -> Tensor:
-        """remaining_t as means over cells: (R, gh, gw). Without a gradient: a claim shall fit, not pass notes."""
+        """remaining_t as means over cells: (R, gh, gw). Without a gradient: a mask shall fit, not pass notes."""
         return remaining(self._present, self._log_left.detach(), self.grid)
 
     def planes(self) -> Tensor:
-        """What level "coverage" shows the ConvLSTM: (R, 2, gh, gw), what is claimed, and the foreground that is not."""
-        claimed = 1 - F.adaptive_avg_pool2d(self._log_left.detach().exp().unsqueeze(1), self.grid)
-        return torch.cat([claimed, self.remaining().unsqueeze(1)], dim=1).to(self.embedding.dtype)
+        """What level "coverage" shows the ConvLSTM: (R, 2, gh, gw), what is taken, and the foreground that is not."""
+        taken = 1 - F.adaptive_avg_pool2d(self._log_left.detach().exp().unsqueeze(1), self.grid)
+        return torch.cat([taken, self.remaining().unsqueeze(1)], dim=1).to(self.embedding.dtype)
 
-    def claim(self, state: Tensor, summary: Tensor) -> Tensor:
-        """A step with state (R, hidden, gh, gw) and summary (R, hidden) takes its share: logits (R, h, w)."""
-        claims = self.head.claim(self.embedding, state, summary)
-        if not self._shared:
-            return claims
-        claims = claims.to(self._log_left.dtype)
-        share, self._log_left = broken_off(claims, self._log_left), self._log_left + F.logsigmoid(-claims)
-        return share
+    def read(self, state: Tensor, summary: Tensor) -> Reading:
+        """A step with state (R, hidden, gh, gw) and summary (R, hidden) takes its share of each image."""
+        shared = self.level != "none"
+        log_left = self._log_left if shared else None
+        read: Reading = self.head(self.embedding, self.context, state, summary, log_left, self._named)
+        named = torch.zeros_like(read.classes, dtype=torch.bool) if self._named is None else self._named
+        self._named = named.scatter(1, read.classes.argmax(dim=1, keepdim=True), True)
+        if shared:
+            takes = read.masks if self.level in EXPLAINED else read.claims
+            assert takes is not None  # of the embedding head
+            self._log_left = self._log_left + F.logsigmoid(-takes.to(self._log_left.dtype))
+        return read
 
     def keep(self, goes_on: Tensor) -> None:
         """Forget the images, (R,) bool, whose sequence has ended."""
-        self.embedding, self._log_left = self.embedding[goes_on], self._log_left[goes_on]
-        if self.foreground is not None:
+        self.embedding, self.context = self.embedding[goes_on], self.context[goes_on]
+        self._log_left = self._log_left[goes_on]
+        if self._named is not None:
+            self._named = self._named[goes_on]
+        if self.told:
             self._present = self._present[goes_on]
-
-
-def broken_off(claims: Tensor, log_left: Tensor) -> Tensor:
-    """The share that claims (…, logits) take of what is left (…, its logarithm), as logits."""
-    log_p = (F.logsigmoid(claims) + log_left).clamp(max=-1e-6)
-    return log_p - torch.log(-torch.expm1(log_p))
 
 
 def remaining(present: Tensor, log_left: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -19,10 +19,14 @@ class Reading(NamedTuple):
     Attributes:
         masks: (P, h, w) mask logits.
         classes: (P, C) logits of the foreground classes.
+        rough: (P, h, w) logits of where the class was read; None with the decoder head.
+        claims: (P, h, w) logits of what the step claimed, before it got its share; likewise.
     """
 
     masks: Tensor
     classes: Tensor
+    rough: Tensor | None = None
+    claims: Tensor | None = None
 
 
 class EmbeddingHead(nn.Module):
@@ -31,7 +35,7 @@ class EmbeddingHead(nn.Module):
     For a step with state h, summary z, and features x on the grid of the recurrence (equations of `RecurrentUNet`):
 
         s = ⟨Q z, E⟩ / √d + upsample(⟨l, h⟩)        claim: what it looks like, and roughly where
-        r                                           rough mask logits: what the steps before have left of that
+        σ(r) = σ(s) left                            rough mask: what the steps before have left of that
         k = W pool_r(E) + V pool_r([x, h])          class logits: what lies under that mask, finely and coarsely
         m = γ r + ⟨Σ_c p(c) (w_c − w_0), E⟩         mask logits: where the classifier sees that class
 
@@ -70,16 +74,27 @@ class EmbeddingHead(nn.Module):
         place = F.interpolate(self.location(state), size=(height, width), mode="bilinear", align_corners=False)
         return look + place.squeeze(1)
 
-    def forward(self, embedding: Tensor, context: Tensor, state: Tensor, rough: Tensor, step: Tensor) -> Reading:
-        """Read P steps; the steps of an image stand beside each other, in their order.
+    def forward(
+        self,
+        embedding: Tensor,
+        context: Tensor,
+        state: Tensor,
+        summary: Tensor,
+        log_left: Tensor | None = None,
+        named: Tensor | None = None,
+    ) -> Reading:
+        """Read a step of P images.
 
         Args:
-            embedding: (P, d, h, w) E of each step's image.
-            context: (P, context, gh, gw) x of each step's image.
-            state: (P, hidden, gh, gw).
-            rough: (P, h, w) logits of r.
-            step: (P,) number of each step, 0-based.
+            embedding: (P, d, h, w) E.
+            context: (P, context, gh, gw) x.
+            state: (P, hidden, gh, gw) h.
+            summary: (P, hidden) z.
+            log_left: (P, h, w) logarithm of the share of each pixel that the steps before have left; None: all.
+            named: (P, C) bool, what the steps before have named, which evaluation does not name again; None: nothing.
         """
+        claims = self.claim(embedding, state, summary)
+        rough = claims if log_left is None else broken_off(claims.to(log_left.dtype), log_left)
         weight = rough.sigmoid().unsqueeze(1)  # (P, 1, h, w)
         coarse = F.adaptive_avg_pool2d(weight, (state.shape[-2], state.shape[-1]))  # (P, 1, gh, gw)
         classes = self.classes(weight, coarse, embedding, torch.cat([context, state], dim=1))  # (P, C)
@@ -88,10 +103,10 @@ class EmbeddingHead(nn.Module):
             likely = classes.softmax(dim=1)
             row, offset = likely @ (rows[1:] - rows[:1]), likely @ (bias[1:] - bias[0])  # (P, d), (P,)
         else:
-            classes = distinct(classes, step, self.max_steps)
+            classes = classes if named is None else not_again(classes, named)
             best = classes.argmax(dim=1) + 1
             row, offset = rows[best] - rows[:1], bias[best] - bias[0]
-        return Reading(self.mask(rough, row, offset, embedding), classes)
+        return Reading(self.mask(rough, row, offset, embedding), classes, rough, claims)
 
     def rows(self) -> tuple[Tensor, Tensor]:
         """W as a matrix (num_classes, d), and its bias (num_classes,)."""
@@ -144,6 +159,17 @@ def pool_under(weight: Tensor, features: Tensor) -> Tensor:
     return torch.bmm(features.flatten(2), weight.transpose(1, 2)).squeeze(2)
 
 
+def broken_off(claims: Tensor, log_left: Tensor) -> Tensor:
+    """The share that claims (…, logits) take of what is left (…, its logarithm), as logits."""
+    log_p = (F.logsigmoid(claims) + log_left).clamp(max=-1e-6)
+    return log_p - torch.log(-torch.expm1(log_p))
+
+
+def not_again(classes: Tensor, named: Tensor) -> Tensor:
+    """Logits (P, C) in which the named classes, (P, C) bool, are less likely than all others."""
+    return torch.where(named, classes.amin(dim=1, keepdim=True) - 1, classes)
+
+
 def distinct(classes: Tensor, step: Tensor, max_steps: int) -> Tensor:
     """Give no class twice in an image: what a step names is, to those after it, less likely than all other classes.
 
@@ -155,10 +181,9 @@ def distinct(classes: Tensor, step: Tensor, max_steps: int) -> Tensor:
     Returns:
         (P, C) logits, changed only where a step before has named the class.
     """
-    last = classes.amin(dim=1, keepdim=True) - 1  # (P, 1)
     taken = torch.zeros_like(classes, dtype=torch.bool)
     for turn in range(1, min(max_steps, classes.shape[1])):
         named = classes.masked_fill(taken, -torch.inf).argmax(dim=1, keepdim=True)  # (P, 1)
         passed_on = taken.scatter(1, named, True).roll(1, dims=0)  # what the pair before has, and what it names
         taken = torch.where((step == turn).unsqueeze(1), passed_on, taken)
-    return torch.where(taken, last, classes)
+    return not_again(classes, taken)

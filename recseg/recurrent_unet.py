@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from recseg.convlstm import ConvLSTMCell, State
 from recseg.errors import RecsegError
 from recseg.feedback import AMOUNTS, LEVELS, TOLD, Claims, amount
-from recseg.heads import DecoderHead, EmbeddingHead
+from recseg.heads import DecoderHead, EmbeddingHead, Reading
 from recseg.unet import Decoder, Encoder, UNetConfig
 
 
@@ -37,7 +37,8 @@ class RecurrentUNetConfig(UNetConfig):
             "decoder": the decoder runs for each live step, on that step's state (the published idea).
         feedback: what a step learns of those before it, beyond the state (`recseg.feedback`). "none"; "claimed": what
             they have claimed is taken from its rough mask; "remaining": also, how much foreground they have left;
-            "coverage": also, the ConvLSTM reads where that is.
+            "explained": they take no more than what their masks cover in the end; "coverage": also, the ConvLSTM reads
+            where that is.
     """
 
     hidden: int = 64
@@ -110,11 +111,11 @@ class RecurrentUNet(nn.Module):
     Equations, for an image with features x on the recurrence's grid and pixel embedding E (d channels):
 
         h_t, c_t = ConvLSTM(x, h_{t-1}, c_{t-1})
-        u_t      = σ(⟨f, E⟩) Π_{v<t} (1 − σ(s_v))           foreground that the steps before have left
-        z_t      = relu(A [mean(h_t), max(h_t), amount(u_t)])  what the state says, without place
+        left_t   = Π_{v<t} (1 − σ(m_v))                     share of each pixel that the steps before do not explain
+        z_t      = relu(A [mean(h_t), max(h_t), amount(σ(⟨f, E⟩) left_t)])  what the state says, and what is left
         stop_t   = ⟨b, z_t⟩                                 has the sequence ended?
         s_t      = ⟨Q z_t, E⟩ / √d + upsample(⟨l, h_t⟩)     what it claims, logits: what it looks like, roughly where
-        σ(r_t)   = σ(s_t) Π_{v<t} (1 − σ(s_v))              rough mask: what the steps before have left of that
+        σ(r_t)   = σ(s_t) left_t                            rough mask: what the steps before have left of that
         k_t      = W pool_r(E) + V pool_r([x, h_t])         class logits: what lies under that mask, finely and coarsely
         m_t      = γ r_t + ⟨Σ_c p_t(c) (w_c − w_0), E⟩      mask logits: where the classifier sees the step's class
 
@@ -207,7 +208,7 @@ class RecurrentUNet(nn.Module):
         claims = None
         if isinstance(self.head, EmbeddingHead):
             assert embedding is not None
-            claims = Claims(self.head, embedding, (deepest.shape[-2], deepest.shape[-1]), self.config.feedback)
+            claims = Claims(self.head, embedding, deepest, self.config.feedback)
         run = self._unroll(gates_x, claims, lengths)
         steps = len(run.images)
         stop = gates_x.new_full((len(images), steps), ENDED, dtype=run.stops[0].dtype)
@@ -217,20 +218,19 @@ class RecurrentUNet(nn.Module):
         sample, step = live_pairs(lengths)
 
         # Only live pairs from here on.
-        state = torch.cat(run.states)[_places(run.images, len(images), sample, step)]  # (P, hidden, gh, gw)
+        place = _places(run.readers, len(images), sample, step)  # (P,)
         pixels = rough = foreground = None
-        if isinstance(self.head, EmbeddingHead):
-            assert embedding is not None and claims is not None
-            rough = torch.cat(run.rough)[_places(run.claimants, len(images), sample, step)]  # (P, h, w)
-            own, around = embedding.index_select(0, sample), deepest.index_select(0, sample)
-            read = self.head(own, around, state, rough, step)
-            if self.training:
-                pixels, foreground = self.head.classifier(embedding), claims.foreground  # (B, num_classes, h, w)
+        if claims is None:
+            state = torch.cat(run.states)[place]  # (P, hidden, gh, gw)
+            masks, classes, *_ = self.head(self.decoder(state, projected, sample), state, step)
         else:
-            read = self.head(self.decoder(state, projected, sample), state, step)
+            masks = torch.cat([read.masks for read in run.readings])[place]  # (P, h, w)
+            classes = torch.cat([read.classes for read in run.readings])[place]  # (P, C)
+            if self.training:
+                rough = torch.cat([read.rough for read in run.readings if read.rough is not None])[place]  # (P, h, w)
+                pixels, foreground = self.head.classifier(embedding), claims.foreground  # (B, num_classes, h, w)
         size = (images.shape[-2], images.shape[-1])
-        rough = rough if self.training else None
-        return RecurrentOutput(read.masks, read.classes, stop, sample, step, lengths, pixels, size, rough, foreground)
+        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size, rough, foreground)
 
     def _unroll(self, gates_x: Tensor, claims: Claims | None, lengths: Tensor | None) -> "_Run":
         """Run the recurrence from the gates of the input (B, 4·hidden, gh, gw), each image no longer than it needs."""
@@ -249,7 +249,6 @@ class RecurrentUNet(nn.Module):
             state = self.cell.step(gates, state)
             summary = self._summarise(state[0], claims.remaining() if claims is not None and claims.told else None)
             stop = self.stop(summary).squeeze(1)  # (R,)
-            run.states.append(state[0])
             run.stops.append(stop)
             run.images.append(image)
             if asks:
@@ -259,9 +258,12 @@ class RecurrentUNet(nn.Module):
                     state = (state[0][goes_on], state[1][goes_on])
                     if claims is not None:
                         claims.keep(goes_on)
-            if claims is not None and (len(image) or not run.rough):  # with nobody left, only for the shape
-                run.rough.append(claims.claim(state[0], summary))
-                run.claimants.append(image)
+            if len(image) or not run.readers:  # with nobody left, only for the shape
+                run.readers.append(image)
+                if claims is None:
+                    run.states.append(state[0])
+                else:
+                    run.readings.append(claims.read(state[0], summary))
             if not len(image):
                 break
         return run
@@ -279,18 +281,18 @@ class _Run(NamedTuple):
     """What the recurrence left behind, step by step, of the images that still ran: R of them, and N that went on.
 
     Attributes:
-        states: of each step, (R, hidden, gh, gw).
         stops: of each step, (R,) logits.
         images: of each step, (R,) which images those are, ascending.
-        rough: of each step, (N, h, w) logits of the rough masks, where the head has some.
-        claimants: of each step, (N,) which images those are, ascending.
+        readers: of each step, (N,) which images went on, ascending: the step gives them a mask and a class.
+        states: of each step, (N, hidden, gh, gw), which the decoder head reads in the end, all at once.
+        readings: of each step, N of them, which the embedding head reads at once: the next step builds on them.
     """
 
-    states: list[Tensor]
     stops: list[Tensor]
     images: list[Tensor]
-    rough: list[Tensor]
-    claimants: list[Tensor]
+    readers: list[Tensor]
+    states: list[Tensor]
+    readings: list[Reading]
 
 
 def _places(images: list[Tensor], number: int, sample: Tensor, step: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
     defaults["pixels_first"] = 0.5 if config.auxiliary == "pixels" else 0.0
-    defaults["feedback"] = "remaining" if config.head == "embedding" else "none"
+    defaults["feedback"] = "explained" if config.head == "embedding" else "none"
     defaults["optimiser"] = "adamw" if config.model == "published" else "muon"
     defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})

@@ -1,8 +1,5 @@
 """What steps claim and what they leave: a stick that is broken, image by image."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,42 +7,65 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recseg.feedback import Claims, amount
+from recseg.heads import Reading, broken_off
 
 GRID, MAPS = (2, 3), (4, 6)  # cells, and pixels of E
 
 
 def claims_of(embedding: Tensor, level: str = "remaining") -> Claims:
-    """Claims that are what the test says: a step's "state" is its claim, the embedding's one channel the foreground."""
-    head: Any = SimpleNamespace(claim=lambda embedding, state, summary: state, foreground=lambda embedding: embedding)
-    return Claims(head, embedding, GRID, level)
+    """Claims that are what the test says: the embedding's one channel is the foreground.
+
+    A step's "state" is its claim, its "summary" is its mask.
+    """
+    context = torch.zeros(len(embedding), 1, *GRID, dtype=embedding.dtype)
+    return Claims(Said(), embedding, context, level)  # type: ignore[arg-type]
+
+
+class Said:
+    """A head that repeats what it is told."""
+
+    def foreground(self, embedding: Tensor) -> Tensor:
+        return embedding
+
+    def __call__(
+        self, embedding: Tensor, context: Tensor, state: Tensor, summary: Tensor, left: Tensor | None, named: object
+    ) -> Reading:
+        share = state if left is None else broken_off(state, left)
+        return Reading(summary, torch.zeros(len(state), 3), share, state)
+
+
+def shares(claims: Claims, claim: Tensor, mask: Tensor | None = None) -> Tensor:
+    rough = claims.read(claim, claim if mask is None else mask).rough
+    assert rough is not None
+    return rough
 
 
 def noise(*shape: int, seed: int) -> Tensor:
     return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 1000))
+@given(st.sampled_from(["remaining", "explained"]), st.integers(1, 4), st.integers(1, 5), st.integers(0, 1000))
 @settings(deadline=None)
-def test_claims_break_a_stick(images: int, steps: int, seed: int) -> None:
-    said = noise(steps, images, *MAPS, seed=seed)
-    claims = claims_of(noise(images, 1, *MAPS, seed=seed + 1))
+def test_steps_break_a_stick(level: str, images: int, steps: int, seed: int) -> None:
+    said, masks = noise(steps, images, *MAPS, seed=seed), noise(steps, images, *MAPS, seed=seed + 2)
+    claims = claims_of(noise(images, 1, *MAPS, seed=seed + 1), level)
     assert claims.foreground is not None
     left = torch.ones(images, *MAPS, dtype=torch.float64)
-    for claim in said:
+    for claim, mask in zip(said, masks, strict=True):
         cells = (claims.foreground.sigmoid() * left).view(images, 2, 2, 3, 2).mean(dim=(2, 4))
         torch.testing.assert_close(claims.remaining(), cells)
-        share = claims.claim(claim, claim).sigmoid()
+        share = shares(claims, claim, mask).sigmoid()
         torch.testing.assert_close(share, claim.sigmoid() * left, rtol=1e-5, atol=1e-8)
-        left = left * (1 - claim.sigmoid())
+        left = left * (1 - (claim if level == "remaining" else mask).sigmoid())
         torch.testing.assert_close(claims.planes()[:, 0], 1 - left.view(images, 2, 2, 3, 2).mean(dim=(2, 4)))
 
 
 def test_everything_claimed_stays_a_number() -> None:
     claim = torch.full((1, *MAPS), 80.0, requires_grad=True)
     claims = claims_of(torch.zeros(1, 1, *MAPS))
-    shares = torch.stack([claims.claim(claim, claim) for _ in range(3)])
-    shares.sum().backward()  # type: ignore[no-untyped-call]
-    assert shares.isfinite().all() and (shares[1:] < -70).all()
+    given = torch.stack([shares(claims, claim) for _ in range(3)])
+    given.sum().backward()  # type: ignore[no-untyped-call]
+    assert given.isfinite().all() and (given[1:] < -70).all()
     assert claim.grad is not None and claim.grad.isfinite().all()
     assert (claims.remaining() == 0).all() and amount(claims.remaining()).isfinite().all()
 
@@ -58,22 +78,36 @@ def test_an_image_does_not_depend_on_the_company(level: str) -> None:
         if step == 2:
             together.keep(torch.tensor([False, True, False]))
         claim = said[step][present]
-        mine = together.claim(claim, claim)[present.index(1)]
-        assert torch.equal(alone.claim(said[step][1:2], claim)[0], mine)
+        mine = shares(together, claim)[present.index(1)]
+        assert torch.equal(shares(alone, said[step][1:2])[0], mine)
     if level == "remaining":
         assert torch.equal(alone.remaining(), together.remaining())
+
+
+def test_what_a_mask_leaves_is_free_for_the_next_step() -> None:
+    """Level "explained": a claim on everything, of which the mask in the end covers the left half alone."""
+    everything = torch.full((1, *MAPS), 9.0)
+    mask = torch.full((1, *MAPS), -9.0)
+    mask[..., :3] = 9.0
+    for level, free in (("remaining", 0.0), ("explained", 1.0)):
+        claims = claims_of(torch.full((1, 1, *MAPS), 9.0), level)
+        claims.read(everything, mask)
+        torch.testing.assert_close(claims.remaining()[..., 2], torch.full((1, 2), free), rtol=0, atol=0.01)
+        second = shares(claims, everything).sigmoid()
+        assert second[..., :3].max() < 0.01
+        torch.testing.assert_close(second[..., 3:].mean(), torch.tensor(free), rtol=0, atol=0.01)
 
 
 def test_level_none_takes_nothing() -> None:
     claims, claim = claims_of(torch.zeros(1, 1, *MAPS), "none"), noise(1, *MAPS, seed=3)
     assert claims.foreground is None
-    assert torch.equal(claims.claim(claim, claim), claim) and torch.equal(claims.claim(claim, claim), claim)
+    assert torch.equal(shares(claims, claim), claim) and torch.equal(shares(claims, claim), claim)
 
 
 def test_no_gradient_runs_from_what_is_left_to_who_claimed() -> None:
     claim = torch.zeros(1, *MAPS, requires_grad=True)
     claims = claims_of(torch.zeros(1, 1, *MAPS))
-    claims.claim(claim, claim)
+    shares(claims, claim)
     assert not claims.remaining().requires_grad and not claims.planes().requires_grad
 
 

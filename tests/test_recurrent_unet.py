@@ -27,6 +27,7 @@ VARIANTS = [
     ("embedding", "none"),
     ("embedding", "claimed"),
     ("embedding", "remaining"),
+    ("embedding", "explained"),
     ("embedding", "coverage"),
     ("decoder", "none"),
 ]
@@ -103,7 +104,7 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             embedding = decode_plainly(model, features[-1], skips)
             beside = F.adaptive_avg_pool2d(embedding, size)
             left = torch.ones_like(embedding[0, 0]) if left is None else left  # (h, w)
-            if model.config.feedback in ("remaining", "coverage"):
+            if model.config.feedback in ("remaining", "explained", "coverage"):
                 present = model.head.foreground(embedding)[0, 0].sigmoid()
         else:
             beside = features[model.level]
@@ -121,7 +122,7 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
         h = o.sigmoid() * c.tanh()
 
         pooled = [h.mean(dim=(2, 3)), h.amax(dim=(2, 3))]
-        if model.config.feedback in ("remaining", "coverage"):
+        if model.config.feedback in ("remaining", "explained", "coverage"):
             cells = F.adaptive_avg_pool2d((present * left)[None, None], size)
             amount = torch.stack([cells.max(), cells.mean()])
             pooled.append(torch.cat([amount, torch.log(amount + 0.001) / 4])[None])
@@ -131,11 +132,11 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             head = model.head
             query = head.query(z)  # (1, d)
             place = up(head.location(h), (embedding.shape[2], embedding.shape[3]))[0, 0]
-            rough = (query[0, :, None, None] * embedding[0]).sum(dim=0) / math.sqrt(query.shape[1]) + place
-            weight = rough.sigmoid()
+            claims = (query[0, :, None, None] * embedding[0]).sum(dim=0) / math.sqrt(query.shape[1]) + place
+            weight = claims.sigmoid()
             if model.config.feedback != "none":
-                weight, left = weight * left, left * (1 - weight)
-                rough = weight.logit()
+                weight = weight * left
+            rough = weight.logit()
             pooled = (embedding[0] * weight).sum(dim=(1, 2)) / weight.sum()  # (d,)
             coarse = F.adaptive_avg_pool2d(weight[None], size)  # (1, gh, gw)
             around = (torch.cat([deepest, h], dim=1)[0] * coarse).sum(dim=(1, 2)) / coarse.sum()  # (reduced + hidden,)
@@ -146,6 +147,8 @@ def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[T
             every = torch.einsum("kd,dhw->khw", head.classifier.weight[:, :, 0, 0], embedding[0])
             every = every + head.classifier.bias[:, None, None]  # the map of all classes that the model never makes
             masks.append(head.trust * rough + every[1 + scores.argmax()] - every[0])
+            takes = claims if model.config.feedback in ("claimed", "remaining") else masks[-1]
+            left = left * (1 - takes.sigmoid())
             classes.append(scores)
         else:
             masks.append(model.head.mask(decode_plainly(model, h, skips))[0, 0])
@@ -405,7 +408,7 @@ def test_state_dict_round_trip(head: str, feedback: str) -> None:
     ("changes", "message"),
     [
         ({"head": "query"}, "head 'query': expected 'embedding' or 'decoder'"),
-        ({"feedback": "all"}, "feedback 'all': expected one of none, claimed, remaining, coverage"),
+        ({"feedback": "all"}, "feedback 'all': expected one of none, claimed, remaining, explained, coverage"),
         ({"head": "decoder", "feedback": "coverage"}, "feedback 'coverage': needs head 'embedding'"),
         ({"max_steps": 0}, "max_steps 0"),
         ({"grid": 5}, "grid 5: expected a stride of the encoder"),

@@ -35,12 +35,10 @@ def parts_of(dense: Any, model: Any, images: Tensor) -> dict[str, Callable[[], o
     features, projected = model._encode(images)
     embedding = model.decoder(features[-1], projected)
     gates, deepest = model.recurrence_input(features, embedding)
-    claims = Claims(model.head, embedding, tuple(deepest.shape[-2:]), model.config.feedback)
+    claims = Claims(model.head, embedding, deepest, model.config.feedback)
     state = model.cell.step(gates, None)
     summary = model._summarise(state[0], claims.remaining())
-    rough = claims.claim(state[0], summary)
-    step = torch.zeros(batch, dtype=torch.long, device=images.device)
-    masks = model.head(embedding, deepest, state[0], rough, step).masks.unsqueeze(1)
+    masks = claims.read(state[0], summary).masks.unsqueeze(1)
     maps = dense.classifier(embedding)
     return {
         "encoder": lambda: model.encoder(images),
@@ -49,8 +47,7 @@ def parts_of(dense: Any, model: Any, images: Tensor) -> dict[str, Callable[[], o
         "first turn of the ConvLSTM": lambda: model.cell.step(gates, None),
         "each further turn": lambda: model.cell.step(gates, state),
         "summary and stop of a turn": lambda: model.stop(model._summarise(state[0], claims.remaining())),
-        "claim of a step": lambda: model.head.claim(embedding, state[0], summary),
-        "class and mask of a step": lambda: model.head(embedding, deepest, state[0], rough, step),
+        "claim, class and mask of a step": lambda: claims.read(state[0], summary),
         "mask to full size": lambda: F.interpolate(masks, size=size, mode="bilinear"),
         "dense: map of each class": lambda: dense.classifier(embedding),
         "dense: maps to full size": lambda: F.interpolate(maps, size=size, mode="bilinear"),
