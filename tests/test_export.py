@@ -45,7 +45,7 @@ def shaken(model: Any) -> Any:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Weight files of a tiny network of each kind."""
     folder = tmp_path_factory.mktemp("weights")
-    recurrent, untold = (shaken(recurrent_model(feedback=level)) for level in ("remaining", "claimed"))
+    recurrent, untold = (shaken(recurrent_model(feedback=level)) for level in ("explained", "claimed"))
     torch.manual_seed(0)
     models = {"recurrent": recurrent, "untold": untold, "dense": shaken(UNet(UNetConfig(**TINY)).eval())}
     for name, model in models.items():

@@ -54,7 +54,7 @@ def live() -> ModuleType:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny network with bold claims whose steps are told what is left; it stops before its third step."""
-    network = recurrent_model(feedback="remaining", max_steps=4)
+    network = recurrent_model(feedback="explained", max_steps=4)
     with torch.inference_mode():
         network.head.location.weight *= 6000  # type: ignore[union-attr]
         network.head.location.bias -= 30  # type: ignore[union-attr]
