@@ -58,7 +58,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with torch.inference_mode():
         network.head.location.weight *= 6000  # type: ignore[union-attr]
         network.head.location.bias -= 30  # type: ignore[union-attr]
-        network.head.trust.fill_(1.0)  # type: ignore[union-attr]
+        network.head.trust.fill_(2.0)  # type: ignore[union-attr]
         _, second, third, _ = network(torch.from_numpy(pad(picture(), 4))).stop[0].tolist()
         assert third > second
         network.stop.bias -= (second + third) / 2
