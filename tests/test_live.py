@@ -2,12 +2,7 @@
 
 import importlib.util
 import json
-import queue
 import shutil
-import subprocess
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import browse
 from conftest import recurrent_model
 from numpy.typing import NDArray
 from PIL import Image
@@ -29,16 +25,6 @@ onnx = pytest.importorskip("onnx")
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 HARNESS = Path(__file__).with_name("live_harness.mjs")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--disable-dev-shm-usage",
-)  # fmt: skip
-# The browser itself refuses, and reports, whatever would leave the server.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' blob: data:"
-)
 
 
 @pytest.fixture(scope="module")
@@ -121,44 +107,6 @@ def test_a_book_without_npm_says_what_is_missing(
 
 def test_the_lock_file_names_no_address() -> None:
     assert '"resolved"' not in (BOOK / "_live" / "package-lock.json").read_text()
-
-
-class Handler(SimpleHTTPRequestHandler):
-    """Sends files with the policy above, and keeps what the page reports."""
-
-    def end_headers(self) -> None:
-        self.send_header("Content-Security-Policy", POLICY)
-        super().end_headers()
-
-    def do_POST(self) -> None:
-        self.server.reports.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))  # type: ignore[attr-defined]
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-def browse(root: Path, profile: Path) -> dict[str, Any]:
-    """Open root/index.html in a headless browser; what the page reports."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(root))) as server:
-        reports: queue.Queue[dict[str, Any]] = queue.Queue()
-        server.reports = reports  # type: ignore[attr-defined]
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/index.html"
-        with (profile / "log").open("w") as log:
-            running = subprocess.Popen([browser, *QUIET, f"--user-data-dir={profile}", address], stdout=log, stderr=log)
-            try:
-                return reports.get(timeout=120)
-            except queue.Empty:
-                pytest.fail(f"the page did not report: {(profile / 'log').read_text()[-2000:]}")
-            finally:
-                running.terminate()
-                running.wait()
-                server.shutdown()
 
 
 # One test, not several: with several processes, each would export and fetch for itself.

@@ -1,0 +1,54 @@
+// Chapter 13: bytes of the output, against the number of classes that a model knows.
+
+import { chart, legend, tens } from './chart.mjs';
+import { whole } from './kit.mjs';
+
+/** Bytes of what a model gives for one picture, in 32-bit numbers. `steps`: stops asked for. */
+export const denseBytes = ({ known, side }) => 4 * (known + 1) * side ** 2;
+export const sequenceBytes = ({ known, there, side, steps = there + 1 }) => 4 * (there * side ** 2 + there * known + steps);
+
+/** Known classes from which on the sequence is the smaller one (for any larger number, too). */
+export function breakEven(there, side) {
+  let known = 1;
+  while (sequenceBytes({ known, there, side }) >= denseBytes({ known, side })) known += 1;
+  return known;
+}
+
+const MOST = 10000;
+const knownOf = (power) => Math.round(10 ** power);
+export const size = (bytes) => {
+  const units = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB'];
+  const unit = Math.min(units.length - 1, Math.floor(Math.log2(Math.max(1, bytes)) / 10));
+  return `${(bytes / 1024 ** unit).toLocaleString('en-US', { maximumSignificantDigits: 3 })} ${units[unit]}`;
+};
+
+export const title = 'Bytes of the output';
+export const controls = [
+  { name: 'power', label: 'Classes that it knows', min: 0, max: 4, step: 0.05, value: 1.3, show: (power) => whole(knownOf(power)) },
+  { name: 'there', label: 'Classes in the picture', min: 0, max: 30, value: 2 },
+  { name: 'side', label: 'Side of the picture', min: 64, max: 2048, step: 64, value: 512, show: (value) => `${value} pixels` },
+];
+
+export function draw({ power, there: wanted, side }) {
+  const known = knownOf(power);
+  const there = Math.min(wanted, known); // a picture holds no class that is not known
+  const places = Array.from({ length: 81 }, (_, k) => 10 ** (k / 20));
+  const curves = [
+    { kind: 'one', name: 'dense', points: places.map((k) => [k, denseBytes({ known: k, side })]) },
+    { kind: 'two', name: `sequence, ${wanted} there`,
+      points: places.filter((k) => k >= wanted).map((k) => [k, Math.max(4, sequenceBytes({ known: k, there: wanted, side }))]) },
+  ];
+  const [dense, sequence] = [denseBytes({ known, side }), sequenceBytes({ known, there, side })];
+  const [low, high] = [4e3, 2e11];
+  const stage = chart({
+    alt: 'Bytes over classes known, both axes logarithmic: the dense line rises, that of the sequence is nearly flat.',
+    x: { min: 1, max: MOST, log: true, label: 'classes that it knows', ticks: tens(1, MOST) },
+    y: { min: low, max: high, log: true, label: '', ticks: [12, 17, 22, 27, 32, 37].map((bit) => [2 ** bit, size(2 ** bit)]) },
+    curves,
+    marks: [{ x: known, y: dense, kind: 'one' }, { x: known, y: Math.max(low, sequence), kind: 'two' }],
+  });
+  const says = `Dense ${size(dense)}, sequence ${size(sequence)}: `
+    + (dense > sequence ? `${(dense / sequence).toLocaleString('en-US', { maximumSignificantDigits: 3 })} times as much. ` : 'the sequence is no smaller here. ')
+    + `With ${wanted} in the picture the sequence is smaller from ${whole(Math.max(wanted, breakEven(wanted, side)))} known classes on; only then.`;
+  return { stage: [legend(curves), stage], says };
+}

@@ -1,0 +1,87 @@
+// Chapter 2: a ConvLSTM of one channel, its weights set by hand, as it runs.
+
+import { grid, percent, picture, signed, text } from './kit.mjs';
+
+const ROWS = 12;
+const COLUMNS = 26;
+export const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+const map = (f) => Array.from({ length: ROWS }, (_, row) => Array.from({ length: COLUMNS }, (_, column) => f(row, column)));
+
+/** Kernels are lists of { gate, channel, row, column, weight } of a 3×3 kernel: few are not 0. Gates: i, f, g, o. */
+export const CELLS = {
+  writer: {
+    biases: [-4, 2, 0, 5],
+    x: [[0, 0, 8], [1, 1, -8], [2, 0, 3], [3, 2, -10]].map(([gate, channel, weight]) =>
+      ({ gate, channel, row: 1, column: 1, weight })),
+    h: [],
+  },
+  tracker: {
+    biases: [6, -6, -1, 6],
+    x: [{ gate: 2, channel: 0, row: 1, column: 1, weight: 6 }],
+    h: [{ gate: 2, channel: 0, row: 1, column: 0, weight: 4 }],
+  },
+};
+
+/** Input of a step (counted from 0) as channels: the ball, a wiper and a curtain; or the ball, seen but for a wall. */
+export function input(kind, step) {
+  if (kind === 'tracker') {
+    return [map((row, column) => Number((row - 6) ** 2 + (column - 3 - step) ** 2 <= 7 && (column < 9 || column > 16)))];
+  }
+  return [
+    map((row, column) => Number((row - 5 - 0.3 * step) ** 2 + (column - 4 - 1.5 * step) ** 2 <= 6)),
+    map((_, column) => Number(Math.floor(column / 2) === step - 4)),
+    map((row) => Number(row > 8)),
+  ];
+}
+
+/** One step of the cell: the gates and the new h and c. State null is an empty memory. */
+export function next({ biases, x, h }, channels, state) {
+  const before = state ?? { h: map(() => 0), c: map(() => 0) };
+  const gates = biases.map((bias) => map(() => bias));
+  for (const [kernel, source] of [[x, channels], [h, [before.h]]]) {
+    for (const { gate, channel, row: r, column: c, weight } of kernel) {
+      gates[gate] = gates[gate].map((line, row) => line.map((value, column) =>
+        value + weight * (source[channel][row + r - 1]?.[column + c - 1] ?? 0))); // zeros beyond the border
+    }
+  }
+  const c = map((row, column) => sigmoid(gates[1][row][column]) * before.c[row][column]
+    + sigmoid(gates[0][row][column]) * Math.tanh(gates[2][row][column]));
+  return { gates, c, h: map((row, column) => sigmoid(gates[3][row][column]) * Math.tanh(c[row][column])) };
+}
+
+/** The state after `steps` steps, with another bias of the forget gate. */
+export function run(kind, steps, forget) {
+  const cell = { ...CELLS[kind], biases: CELLS[kind].biases.with?.(1, forget) ?? CELLS[kind].biases.map((b, k) => (k === 1 ? forget : b)) };
+  let state = null;
+  for (let step = 0; step < steps; step += 1) state = next(cell, input(kind, step), state);
+  return state;
+}
+
+export const title = 'Gates at work: what is written, kept and shown';
+export const controls = [
+  { name: 'kind', label: 'Cell', value: 'writer',
+    choice: [['writer', 'writes the ball; wiper erases, curtain hides'], ['tracker', 'moves its memory; a wall hides the ball']] },
+  { name: 'step', label: 'Step', min: 1, max: ({ kind }) => (kind === 'tracker' ? 18 : 12), value: 8 },
+  { name: 'forget', label: 'Bias of the forget gate', min: -6, max: 6, step: 0.5, value: 2 },
+];
+
+export function draw({ kind, step, forget }) {
+  const channels = input(kind, step - 1);
+  const state = run(kind, step, forget);
+  const seen = channels.length === 1 ? map((row, column) => channels[0][row][column] - (column >= 9 && column <= 16 ? 0.2 : 0))
+    : map((row, column) => channels[0][row][column] - 0.4 * channels[1][row][column] - 0.2 * channels[2][row][column]);
+  const panels = [['input', seen], ['forget gate', state.gates[1].map((row) => row.map(sigmoid))],
+    ['memory c', state.c], ['output h', state.h]];
+  const stage = picture(360, 202, 'Four maps: the input, the forget gate, the memory and the output of this step.',
+    panels.map(([name, values], index) => {
+      const [x, y] = [2 + 180 * (index % 2), 100 * Math.floor(index / 2)];
+      return [text(x, y + 12, name), grid(x, y + 17, 6.75, values, signed)];
+    }));
+  const share = sigmoid(forget);
+  const total = (values) => values.flat().reduce((sum, value) => sum + Math.abs(value), 0);
+  const words = kind === 'tracker' && channels[0].flat().every((value) => !value) ? ' The input is empty now; the memory is not.' : '';
+  const says = `Where nothing shuts it, the forget gate keeps ${percent(share)} of the memory a step, `
+    + `so ${percent(share ** 5)} are left after five. Added up, the memory holds ${total(state.c).toFixed(1)} `
+    + `and the output shows ${total(state.h).toFixed(1)}.${words}`;
+  return { stage, says };
+}

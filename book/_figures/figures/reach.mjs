@@ -1,0 +1,51 @@
+// Chapter 3: how large the maps of the plain encoder are, and how much of the picture one of their cells sees.
+
+import { percent, picture, rect, svg, table, text } from './kit.mjs';
+
+/** Stages of the plain encoder, finest first: stride, side of the map, and the side of what a cell sees, in pixels. */
+export function stages(side, count) {
+  const found = [];
+  let [stride, sees, cells] = [1, 1, side];
+  for (let stage = 0; stage < count; stage += 1) {
+    if (stage) {
+      sees += stride; // 2×2 pooling adds one neighbour at the old stride
+      stride *= 2;
+      cells = Math.ceil(cells / 2); // it rounds up
+    }
+    sees += 2 * 2 * stride; // two 3×3 convolutions
+    found.push({ stride, side: cells, sees });
+  }
+  return found;
+}
+
+export const title = 'What one cell of each map sees';
+export const controls = [
+  { name: 'side', label: 'Side of the picture', min: 32, max: 512, value: 256, show: (value) => `${value} pixels` },
+  { name: 'count', label: 'Stages', min: 2, max: 6, value: 5 },
+];
+
+const KINDS = ['one', 'two', 'three', 'four', 'one', 'two'];
+
+export function draw({ side, count }) {
+  const found = stages(side, count);
+  const scale = 200 / side;
+  const boxes = found.map(({ sees }, index) => {
+    const wide = Math.min(sees * scale, 200);
+    return svg('rect', { x: 104 - wide / 2, y: 104 - wide / 2, width: wide, height: wide, class: `box ${KINDS[index]}` });
+  });
+  const key = found.map(({ sees }, index) => [
+    svg('rect', { x: 222, y: 34 + 24 * index, width: 12, height: 12, class: `box ${KINDS[index]}` }),
+    text(242, 44 + 24 * index, `stage ${index}: ${sees} pixels`, { class: 'small' }),
+  ]);
+  const stage = picture(360, 208, 'The picture, and in it squares: what one cell in its middle sees, stage by stage.',
+    rect(4, 4, 200, 200, { class: 'surface' }), rect(4, 4, 200, 200, { class: 'frame' }), boxes,
+    text(222, 20, 'one cell sees', { class: 'strong' }), key);
+  const rows = found.map((item, index) => [`stage ${index}`, item.stride, `${item.side} × ${item.side}`, item.sees,
+    percent(Math.min(1, item.sees / side))]);
+  const last = found[count - 1];
+  const wide = last.sees >= side ? 'so a cell in the middle sees all of it' : 'so even a cell in the middle misses the rest';
+  const says = `The bottleneck has ${last.side} × ${last.side} cells. One sees ${last.sees} pixels a side of ${side}, ${wide}. `
+    + `The finest skip sees ${found[0].sees}: it knows where an edge is, and not of what.`
+    + (side % last.stride ? ` ${side} is no multiple of ${last.stride}: pooling rounds up, and the last cells look past the border.` : '');
+  return { stage: [stage, table('Maps of the encoder', [['', 'stride', 'map', 'sees', 'of the side'], ...rows])], says };
+}
