@@ -321,11 +321,10 @@ def test_bytes(known: int, there: int) -> None:
     theirs = [sum(part.numel() * part.element_size() for part in parts) for parts in (
         (logits,), (output.masks, output.classes, output.stop))]  # fmt: skip
     assert ask(("bytes", "denseBytes", [values]), ("bytes", "sequenceBytes", [values])) == theirs
-    [even] = ask(("bytes", "breakEven", [there, side]))
-    for classes, smaller in ((even - 1, False), (even, True), (even + 50, True)):
-        case = values | {"known": classes}
-        whole, listed = ask(("bytes", "denseBytes", [case]), ("bytes", "sequenceBytes", [case]))
-        assert (listed < whole) == smaller
+    larger = values | {"known": known + 1}
+    [more] = ask(("bytes", "oneMore", [values]))
+    grown = ask(("bytes", "denseBytes", [larger]), ("bytes", "sequenceBytes", [larger]))
+    assert grown == [theirs[0] + more["dense"], theirs[1] + more["sequence"]]
 
 
 @pytest.mark.parametrize(("first", "a_first"), [(0.2, 0.5), (0.7, 0.9), (0.5, 1.0), (0.05, 0.0)])

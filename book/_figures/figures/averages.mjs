@@ -24,7 +24,7 @@ const RULES = {
   one: 'by picture, absent classes count 1',
 };
 
-export const title = 'Four rules, two answers that know nothing or everything';
+export const title = 'Four rules, and two answers: one perfect, one black';
 export const controls = [
   { name: 'known', label: 'Labels, with background', min: 2, max: 151, value: 21, show: whole },
   { name: 'there', label: 'Classes in each picture', min: 1, max: ({ known = 21 }) => Math.min(20, known - 1), value: 1 },

@@ -7,12 +7,8 @@ import { whole } from './kit.mjs';
 export const denseBytes = ({ known, side }) => 4 * (known + 1) * side ** 2;
 export const sequenceBytes = ({ known, there, side, steps = there + 1 }) => 4 * (there * side ** 2 + there * known + steps);
 
-/** Known classes from which on the sequence is the smaller one (for any larger number, too). */
-export function breakEven(there, side) {
-  let known = 1;
-  while (sequenceBytes({ known, there, side }) >= denseBytes({ known, side })) known += 1;
-  return known;
-}
+/** Bytes that one more known class adds to each of them. */
+export const oneMore = ({ there, side }) => ({ dense: 4 * side ** 2, sequence: 4 * there });
 
 const MOST = 10000;
 const knownOf = (power) => Math.round(10 ** power);
@@ -47,8 +43,9 @@ export function draw({ power, there: wanted, side }) {
     curves,
     marks: [{ x: known, y: dense, kind: 'one' }, { x: known, y: Math.max(low, sequence), kind: 'two' }],
   });
-  const says = `Dense ${size(dense)}, sequence ${size(sequence)}: `
-    + (dense > sequence ? `${(dense / sequence).toLocaleString('en-US', { maximumSignificantDigits: 3 })} times as much. ` : 'the sequence is no smaller here. ')
-    + `With ${wanted} in the picture the sequence is smaller from ${whole(Math.max(wanted, breakEven(wanted, side)))} known classes on; only then.`;
+  const more = oneMore({ there, side });
+  const says = `Dense ${size(dense)}, sequence ${size(sequence)}. One more class to know adds ${size(more.dense)} to the dense answer `
+    + `and ${size(more.sequence)} to the sequence.`
+    + (there === known ? ' All that it knows is there: the sequence saves the background map and no more.' : '');
   return { stage: [legend(curves), stage], says };
 }

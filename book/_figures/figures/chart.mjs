@@ -3,7 +3,7 @@
 import { picture, svg, text } from './kit.mjs';
 
 const WIDTH = 360;
-const BOX = { left: 50, right: 350, top: 14 };
+const BOX = { left: 50, right: 338, top: 24 };
 
 /** Where a value lies on an axis { min, max, log }, from 0 to 1. */
 export function place(value, { min, max, log }) {

@@ -78,10 +78,10 @@ export function draw({ kind, step, forget }) {
       return [text(x, y + 12, name), grid(x, y + 17, 6.75, values, signed)];
     }));
   const share = sigmoid(forget);
-  const total = (values) => values.flat().reduce((sum, value) => sum + Math.abs(value), 0);
+  const above = (values) => values.flat().filter((value) => value > 0.5).length;
   const words = kind === 'tracker' && channels[0].flat().every((value) => !value) ? ' The input is empty now; the memory is not.' : '';
   const says = `Where nothing shuts it, the forget gate keeps ${percent(share)} of the memory a step, `
-    + `so ${percent(share ** 5)} are left after five. Added up, the memory holds ${total(state.c).toFixed(1)} `
-    + `and the output shows ${total(state.h).toFixed(1)}.${words}`;
+    + `so ${percent(share ** 5)} are left after five. The memory is above one half at ${above(state.c)} places, `
+    + `the output at ${above(state.h)}.${words}`;
   return { stage, says };
 }

@@ -28,10 +28,10 @@ export const rect = (x, y, width, height, attributes = {}) =>
 export function grid(x, y, cell, rows, paint) {
   const cells = rows.map((row, r) => row.map((value, c) => {
     const attributes = paint(value, r, c);
-    return attributes && rect(x + c * cell, y + r * cell, cell + 0.2, cell + 0.2, attributes); // no hair lines
+    return attributes && rect(x + c * cell, y + r * cell, cell, cell, attributes);
   }));
   const frame = rect(x, y, rows[0].length * cell, rows.length * cell, { class: 'frame' });
-  return svg('g', {}, rect(x, y, rows[0].length * cell, rows.length * cell, { class: 'surface' }), cells, frame);
+  return svg('g', { class: 'cells' }, rect(x, y, rows[0].length * cell, rows.length * cell, { class: 'surface' }), cells, frame);
 }
 
 /** Above zero one hue, below it another, and how strong says how far. */
@@ -39,6 +39,7 @@ export const signed = (value) =>
   Math.abs(value) < 0.004 ? null : { class: value > 0 ? 'two' : 'one', 'fill-opacity': Math.min(1, Math.abs(value)) };
 
 export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
+export const fixed = (value, digits = 2) => value.toFixed(digits).replace('-', '−');
 export const whole = (value) => Math.round(value).toLocaleString('en-US');
 
 /** A table of text; the first row is its head. */

@@ -1,7 +1,7 @@
 // Chapter 5: what each order of the targets holds against a model, and the order that matching finds.
 
 import { VOC_CLASSES, painted } from './classes.mjs';
-import { grid, picture, rect, svg, text } from './kit.mjs';
+import { fixed, grid, picture, rect, svg, text } from './kit.mjs';
 
 const WIDTH = 12;
 const HEIGHT = 8;
@@ -78,7 +78,7 @@ export function draw({ order: index, sure, doubt }) {
   const cells = matrix.map((line, step) => line.map((value, target) => {
     const [x, y] = [160 + 68 * target, 44 + 56 * step];
     return [rect(x, y, 60, 44, { class: 'surface' }), rect(x, y, 60, 44, { class: 'frame' }),
-      text(x + 30, y + 27, value.toFixed(2), { 'text-anchor': 'middle', class: order[step] === target ? 'strong' : '' }),
+      text(x + 30, y + 27, fixed(value), { 'text-anchor': 'middle', class: order[step] === target ? 'strong' : '' }),
       order[step] === target && rect(x, y, 60, 44, { class: 'box two' }),
       best[step] === target && svg('circle', { cx: x + 51, cy: y + 9, r: 4, class: 'one' })];
   }));
@@ -86,8 +86,8 @@ export function draw({ order: index, sure, doubt }) {
     steps, heads, cells, text(160, 222, 'frame: this order, dot: matching', { class: 'small' }));
   const [given, least] = [total(matrix, order), total(matrix, best)];
   const says = given - least > 1e-9
-    ? `In the order ${names(order)} the steps cost ${given.toFixed(2)} together. Matching finds ${names(best)} at ${least.toFixed(2)}: `
-      + 'the masks and classes are the same.'
-    : `The order ${names(order)} costs ${given.toFixed(2)}, and no order costs less: matching would choose it${sure ? '' : ', the first of equals'}.`;
+    ? `In the order ${names(order)} the steps cost ${fixed(given)} together. Matching finds ${names(best)} at ${fixed(least)}: `
+      + 'the answer is the same.'
+    : `The order ${names(order)} costs ${fixed(given)}, and no order costs less: matching would choose it${sure ? '' : ', the first of equals'}.`;
   return { stage, says };
 }

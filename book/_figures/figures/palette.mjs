@@ -1,7 +1,7 @@
 // Chapter 6: an edge between two labels is enlarged smoothly, as colours and as numbers, and read again.
 
 import { VOC_CLASSES, colour, css } from './classes.mjs';
-import { picture, rect, text } from './kit.mjs';
+import { picture, rect, svg, text } from './kit.mjs';
 
 /** The label whose colour is nearest; of equals the lowest. */
 export function nearest(rgb) {
@@ -44,7 +44,7 @@ export function draw({ a, b, count }) {
   const cells = edge(a, b, count);
   const width = 352 / count;
   const strip = (y, name, paint) => [text(4, y - 5, name, { class: 'small' }),
-    cells.map((cell, k) => rect(4 + k * width, y, width + 0.2, 24, { fill: css(paint(cell)) })),
+    svg('g', { class: 'cells' }, cells.map((cell, k) => rect(4 + k * width, y, width, 24, { fill: css(paint(cell)) }))),
     rect(4, y, 352, 24, { class: 'frame' })];
   const marks = (y, key) => cells.map((cell, k) => cell[key] !== a && cell[key] !== b
     && rect(4.5 + k * width, y + 26, width - 1, 4, { class: 'two' }));

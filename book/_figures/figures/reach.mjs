@@ -31,7 +31,8 @@ export function draw({ side, count }) {
   const scale = 200 / side;
   const boxes = found.map(({ sees }, index) => {
     const wide = Math.min(sees * scale, 200);
-    return svg('rect', { x: 104 - wide / 2, y: 104 - wide / 2, width: wide, height: wide, class: `box ${KINDS[index]}` });
+    return [svg('rect', { x: 104 - wide / 2, y: 104 - wide / 2, width: wide, height: wide, class: `box ${KINDS[index]}` }),
+      wide > 26 && text(108 - wide / 2, 116 - wide / 2, index, { class: 'small' })];
   });
   const key = found.map(({ sees }, index) => [
     svg('rect', { x: 222, y: 34 + 24 * index, width: 12, height: 12, class: `box ${KINDS[index]}` }),

@@ -55,10 +55,11 @@ export function draw({ power, count }) {
   const curves = Object.entries(sums).map(([name, values]) =>
     ({ kind: kinds[name], name, points: places.filter((k) => Number.isFinite(values[k])).map((k) => [k, values[k]]) }));
   const most = step * count;
+  const high = Math.max(...curves.flatMap(({ points }) => points.map(([, sum]) => sum)));
   const stage = chart({
     alt: 'The sum over the number of additions, in three types: a straight line, and lines that bend and go flat.',
     x: { min: 0, max: count, label: 'additions', ticks: [0, 0.5, 1].map((f) => [f * count, whole(f * count)]) },
-    y: { min: 0, max: most, label: 'sum', ticks: [0, 0.5, 1].map((f) => [f * most, short(f * most)]) },
+    y: { min: 0, max: high, label: 'sum', ticks: [0, 0.5, 1].map((f) => [f * most, f ? short(f * most) : 0]) },
     curves,
   });
   const told = ['bfloat16', 'float16'].map((name) => {
