@@ -51,8 +51,8 @@ export function draw({ kind, batch, steps, x, d }) {
   const rows = bars('Bars: masks computed and multiplications for the gates, plain and economical.', [
     { name: 'masks, every pair', value: 1, words: whole(all), kind: 'off' },
     { name: 'masks, live pairs packed', value: live / all, words: whole(live) },
-    { name: 'multiplications for the gates at a place, as written', value: 1, words: whole(written), kind: 'off' },
-    { name: 'the input\'s half once', value: hoisted / written, words: whole(hoisted) },
+    { name: 'gates, multiplications a place, as written', value: 1, words: whole(written), kind: 'off' },
+    { name: 'gates, the input\'s half computed once', value: hoisted / written, words: whole(hoisted) },
   ]);
   const says = `${live} of ${all} pairs are live: packing saves ${percent(1 - live / all)} of the masks. `
     + `Hoisting saves ${percent(1 - hoisted / written)} of the gates' multiplications, whatever the pictures show`

@@ -60,7 +60,7 @@ export function run(kind, steps, forget) {
 export const title = 'Gates at work: what is written, kept and shown';
 export const controls = [
   { name: 'kind', label: 'Cell', value: 'writer',
-    choice: [['writer', 'writes the ball; wiper erases, curtain hides'], ['tracker', 'moves its memory; a wall hides the ball']] },
+    choice: [['writer', 'ball writes, wiper erases'], ['tracker', 'tracks a ball behind a wall']] },
   { name: 'step', label: 'Step', min: 1, max: ({ kind }) => (kind === 'tracker' ? 18 : 12), value: 8 },
   { name: 'forget', label: 'Bias of the forget gate', min: -6, max: 6, step: 0.5, value: 2 },
 ];

@@ -38,7 +38,7 @@ export function grid(x, y, cell, rows, paint) {
 export const signed = (value) =>
   Math.abs(value) < 0.004 ? null : { class: value > 0 ? 'two' : 'one', 'fill-opacity': Math.min(1, Math.abs(value)) };
 
-export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)} %`;
+export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)}\u00a0%`; // the two stay on one line
 export const fixed = (value, digits = 2) => value.toFixed(digits).replace('-', '−');
 export const whole = (value) => Math.round(value).toLocaleString('en-US');
 

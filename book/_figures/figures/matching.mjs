@@ -1,7 +1,7 @@
 // Chapter 5: what each order of the targets holds against a model, and the order that matching finds.
 
 import { VOC_CLASSES, painted } from './classes.mjs';
-import { fixed, grid, picture, rect, svg, text } from './kit.mjs';
+import { fixed, grid, percent, picture, rect, svg, text } from './kit.mjs';
 
 const WIDTH = 12;
 const HEIGHT = 8;
@@ -62,7 +62,7 @@ export const controls = [
   { name: 'order', label: 'Order of the targets', value: 0,
     choice: ORDERS.map((order, index) => [index, names(order) + remark(order)]) },
   { name: 'sure', label: 'How sure the model is', min: 0, max: 6, step: 0.5, value: 3, show: (value) => value.toFixed(1) },
-  { name: 'doubt', label: 'Step 1 leans to the cat', min: 0, max: 1, step: 0.05, value: 0, show: (value) => `${Math.round(100 * value)} %` },
+  { name: 'doubt', label: 'Step 1 leans to the cat', min: 0, max: 1, step: 0.05, value: 0, show: percent },
 ];
 
 export function draw({ order: index, sure, doubt }) {

@@ -41,12 +41,12 @@ export function draw({ side, count }) {
   const stage = picture(360, 208, 'The picture, and in it squares: what one cell in its middle sees, stage by stage.',
     rect(4, 4, 200, 200, { class: 'surface' }), rect(4, 4, 200, 200, { class: 'frame' }), boxes,
     text(222, 20, 'one cell sees', { class: 'strong' }), key);
-  const rows = found.map((item, index) => [`stage ${index}`, item.stride, `${item.side} × ${item.side}`, item.sees,
+  const rows = found.map((item, index) => [`stage ${index}`, item.stride, `${item.side}×${item.side}`, item.sees,
     percent(Math.min(1, item.sees / side))]);
   const last = found[count - 1];
   const wide = last.sees >= side ? 'so a cell in the middle sees all of it' : 'so even a cell in the middle misses the rest';
   const says = `The bottleneck has ${last.side} × ${last.side} cells. One sees ${last.sees} pixels a side of ${side}, ${wide}. `
     + `The finest skip sees ${found[0].sees}: it knows where an edge is, and not of what.`
     + (side % last.stride ? ` ${side} is no multiple of ${last.stride}: pooling rounds up, and the last cells look past the border.` : '');
-  return { stage: [stage, table('Maps of the encoder', [['', 'stride', 'map', 'sees', 'of the side'], ...rows])], says };
+  return { stage: [stage, table('Maps of the encoder', [['', 'stride', 'map', 'sees', 'share'], ...rows])], says };
 }

@@ -34,8 +34,8 @@ export function draw({ power, warmup, most, rising }) {
   const left = startLeft(updates, most, rising);
   const places = Array.from({ length: 201 }, (_, k) => Math.min(updates, Math.round((k / 200) * updates)));
   const curves = [
-    { kind: 'one', name: 'learning rate, factor', points: places.map((k) => [k, schedule(k, k / updates, warmup)]) },
-    { kind: 'two', name: 'random start in the average', points: places.map((k) => [k, left[k]]) },
+    { kind: 'one', name: 'learning rate', points: places.map((k) => [k, schedule(k, k / updates, warmup)]) },
+    { kind: 'two', name: 'start in the average', points: places.map((k) => [k, left[k]]) },
   ];
   const stage = chart({
     alt: 'Two curves over the updates: the factor of the learning rate, and the share of the start in the averaged weights.',

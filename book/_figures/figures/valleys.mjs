@@ -36,7 +36,7 @@ export function draw({ aFirst, first }) {
   const sure = aFirst === 0 || aFirst === 1;
   const says = `Here the order given costs ${Number(fixedLoss(first, aFirst)).toFixed(2)}, matching ${matchedLoss(first).toFixed(2)}. `
     + (sure ? 'All lists agree, so the order can be learned: both have a valley at zero.'
-      : `At its best the order given teaches step 1 to say A with ${percent(aFirst)}, and ${floor(aFirst).toFixed(2)} is left: half A, half B. `
+      : `At its best the order given teaches step 1 to say A with ${percent(aFirst)}, and ${floor(aFirst).toFixed(2)} is left: something between A and B. `
         + 'Matching lets the model decide, and either decision costs nothing.');
   return { stage: [legend(curves), stage], says };
 }
