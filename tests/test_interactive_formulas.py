@@ -267,7 +267,7 @@ def test_slots(extra: int, order: str, named: tuple[bool, bool, bool]) -> None:
     [mine] = ask(("slots", "score", [answer]))
     truth = torch.tensor(answer["truth"])[None]  # (1, 120)
     classes = [step["label"] for step in answer["steps"]]
-    masks = torch.tensor([step["mask"] for step in answer["steps"]], dtype=torch.bool).reshape(len(classes), 1, -1)
+    masks = torch.tensor([step["mask"] for step in answer["steps"]], dtype=torch.bool).reshape(-1, 1, 120)
     slot, whole, pixels = SlotMetric(21), SetMetric(), VOCMetric(21)
     slot.update(classes, masks, truth)
     whole.update(classes, [3, 12, 15], len(classes))
@@ -311,7 +311,7 @@ def test_averages(known: int, there: int) -> None:
 def test_bytes(known: int, there: int) -> None:
     sizes: dict[str, Any] = {"num_classes": known + 1, "encoder_widths": (4, 6, 8), "decoder_widths": (8, 8)}
     dense = recseg.UNet(recseg.UNetConfig(**sizes)).eval()
-    recurrent = recseg.RecurrentUNet(recseg.RecurrentUNetConfig(**sizes, max_steps=5)).eval()
+    recurrent = recseg.RecurrentUNet(recseg.RecurrentUNetConfig(**sizes, max_steps=5, grid=4)).eval()
     image = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
         logits = dense.pixel_logits(image)

@@ -15,7 +15,7 @@ export const stepsKept = (stops, threshold = 0.5) => {
   return end < 0 ? stops.length : end;
 };
 
-/** A pixel belongs to a step where its mask probability exceeds this: m + log a > 0. */
+/** In the label map a pixel may belong to a step where its mask probability exceeds this: m + log a > 0. */
 export const needed = (a) => 1 / (1 + a);
 
 const slider = (name, label, value) => ({ name, label, min: 0, max: 1, step: 0.01, value, show: (p) => percent(p) });
@@ -37,8 +37,8 @@ export function draw({ threshold, stop1, stop2, stop3, stop4 }) {
     kind: k < kept ? 'one' : 'off' })));
   const last = kept ? reached[kept - 1] : 1;
   const says = `${kept} of ${stops.length} steps are taken. `
-    + (kept ? `A pixel of the last one needs a mask probability above ${percent(needed(last), 1)}, not above one half: `
-      + 'doubts multiply, and the mask loses its rim.' : 'The picture is called empty.')
+    + (kept ? `In the label map a pixel of the last one needs a mask probability above ${percent(needed(last), 1)}, `
+      + 'not above one half: doubts multiply, and the thing loses its rim.' : 'The picture is called empty.')
     + (threshold === 0.5 ? '' : ' (recseg itself stops at one half.)');
   return { stage: [drawing, table('The steps', [['', 'stop', 'survival', 'pixel needs'], ...rows])], says };
 }
