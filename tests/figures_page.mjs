@@ -40,8 +40,20 @@ for (const root of document.querySelectorAll('[data-figure]')) {
       || (!node.children.length && /NaN|undefined/.test(node.textContent))).map((node) => node.outerHTML.slice(0, 120)),
   };
 }
+// The mask of chapter 9 follows a pointer, too, until it is let go.
+const mask = document.querySelector('[data-figure=overlap]');
+const right = mask.querySelector('input[type=range]');
+right.value = 0;
+right.dispatchEvent(new Event('input', { bubbles: true }));
+const point = (type, clientX, target = window) => target.dispatchEvent(new PointerEvent(type, { clientX, clientY: 9, bubbles: true }));
+const places = [];
+point('pointerdown', 0, mask.querySelector('.grab'));
+for (const [type, clientX] of [['pointermove', 40], ['pointerup', 40], ['pointermove', 400]]) {
+  point(type, clientX);
+  places.push(Number(right.value));
+}
 await new Promise((done) => setTimeout(done, 700)); // what is heard waits for a hand to rest
 const heard = Object.fromEntries([...document.querySelectorAll('[data-figure]')].map((root) =>
   [root.dataset.figure, root.querySelector('[role=status]')?.textContent === root.querySelector('.fig-says')?.textContent]));
 const asked = performance.getEntriesByType('resource').map(({ name }) => name);
-await fetch('report', { method: 'POST', body: JSON.stringify({ figures, heard, violations, errors, asked }) });
+await fetch('report', { method: 'POST', body: JSON.stringify({ figures, heard, violations, errors, asked, places }) });

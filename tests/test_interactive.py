@@ -107,3 +107,8 @@ def test_figures_can_be_used_and_read(report: dict[str, Any]) -> None:
         assert not figure["note"] and figure["words"] > 20, f"{name}: the words stay, the note goes"
         assert figure["odd"] == [], f"{name}: inline styles or handlers, or numbers that are none"
         assert report["heard"][name], f"{name}: a screen reader hears the last sentence"
+
+
+def test_the_mask_can_be_dragged(report: dict[str, Any]) -> None:
+    dragged, released, later = report["places"]
+    assert 0 < dragged < 10 and dragged == released == later

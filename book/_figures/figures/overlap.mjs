@@ -31,7 +31,7 @@ export function scores({ truth, answer }) {
     pixels: (hit + empty) / (hit + empty + invented + missed) };
 }
 
-const places = (value) => `${value} pixels`;
+const places = (value) => `${value} ${Math.abs(value) === 1 ? 'pixel' : 'pixels'}`;
 export const title = 'Move a mask over a thing';
 export const controls = [
   { name: 'right', label: 'Mask moved right', min: -10, max: 10, value: 2, show: places },
