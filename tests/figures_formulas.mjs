@@ -1,4 +1,4 @@
-// What tests/test_interactive.py asks of node: call functions of the book's figures, answer in JSON.
+// What tests/node.py asks of node: call functions of the book's figures, answer in JSON.
 // Standard input: [[module, function, arguments], …]; a function may also be the name of a constant.
 
 import { readFileSync } from 'node:fs';
