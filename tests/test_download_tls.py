@@ -181,11 +181,13 @@ def drips_its_head(request: Handler) -> None:
 
 
 @pytest.mark.parametrize("slow", [stalls, drips, drips_its_head])
-def test_who_dawdles_is_left_for_the_next(server: Server, dest: Path, slow: Callable[[Handler], None]) -> None:
+def test_who_dawdles_is_given_up(server: Server, dest: Path, slow: Callable[[Handler], None]) -> None:
     """Each of them sends something within every timeout, or has sent something; none would end by itself in time."""
     server.answers["/slow"] = slow
-    download([server.url("/slow"), server.url()], SHA256, dest, timeout=0.3)
-    assert only(dest) and server.asked[-1][0] == "/good"
+    refusal(lambda: download([server.url("/slow")], SHA256, dest, timeout=0.3), server.url("/slow"))
+    assert not dest.exists()
+    download([server.url()], SHA256, dest)
+    assert only(dest)
 
 
 # Liars
@@ -269,7 +271,7 @@ def test_two_processes_take_turns(server: Server, dest: Path) -> None:
 
     server.answers["/slowly"] = slowly
     processes = [fetching(dest, server.url("/slowly")) for _ in range(3)]
-    ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    ended = [(*process.communicate(timeout=300), process.returncode) for process in processes]
     assert [code for *_, code in ended] == [0, 0, 0], ended
     assert only(dest) and len(server.asked) == 1
 
@@ -284,7 +286,7 @@ def test_killed_and_gone_on_with(server: Server, dest: Path) -> None:
 
     server.answers["/half"] = half
     process = fetching(dest, server.url("/half"))
-    part, end = dest.with_name("file.bin.part"), time.monotonic() + 60
+    part, end = dest.with_name("file.bin.part"), time.monotonic() + 300
     while not (part.exists() and part.stat().st_size) and time.monotonic() < end:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
