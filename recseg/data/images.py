@@ -15,6 +15,7 @@ from recseg.errors import RecsegError
 MEAN_COLOUR = (124, 116, 104)  # of ImageNet: padding that no filter takes for an edge of an object's colour
 LONGEST = 8  # aspect ratios are kept up to this; a line of pixels would fill the memory
 VOID_16BIT = 65535  # what tools that write 16-bit masks use for "no label"
+ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
 # Pillow knows many more, some of which start other programs (EPS) or have no pixels of their own.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
