@@ -1,7 +1,6 @@
 """Reads pictures and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
 
 import warnings
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +20,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
 
 
-def _decoded(path: Path, formats: Sequence[str] = FORMATS) -> tuple[Image.Image, str]:
+def _decoded(path: Path) -> tuple[Image.Image, str]:
     """The first frame of a file, in memory, and how its pixels were stored (Pillow's "raw mode", as `"L;4"`).
 
     Everything a bad file can cause becomes one `RecsegError` that names it.
@@ -38,11 +37,11 @@ def _decoded(path: Path, formats: Sequence[str] = FORMATS) -> tuple[Image.Image,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is no matter of pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=formats)
+            image = Image.open(path, formats=FORMATS)
             if image.format == "PNG":
                 with image:
                     image.verify()  # its checksums, which decoding passes over
-                image = Image.open(path, formats=formats)
+                image = Image.open(path, formats=FORMATS)
             with image:
                 how = image.tile[0].args if image.tile else ""
                 image.load()
