@@ -169,13 +169,13 @@ def stalls(request: Handler) -> None:
 
 def drips(request: Handler) -> None:
     request.head(Content_Length=len(CONTENT))
-    for byte in CONTENT[:60]:
+    for byte in CONTENT[:6000]:  # five minutes of it
         request.wfile.write(bytes([byte]))
         time.sleep(0.05)
 
 
 def drips_its_head(request: Handler) -> None:
-    for byte in b"HTTP/1.1 200 OK\r\n" + b"X" * 60:
+    for byte in b"HTTP/1.1 200 OK\r\n" + b"X" * 6000:
         request.wfile.write(bytes([byte]))
         time.sleep(0.05)
 
