@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recseg.data.images import read_image
+from recseg.data.images import as_rgb, read_image
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 
@@ -93,7 +93,7 @@ def as_image(image: Picture) -> Image.Image:
     Arrays and tensors hold uint8, or floats in [0, 1].
     """
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return as_rgb(image, "image")
     if isinstance(image, (str, os.PathLike)):
         return read_image(Path(image))
     if hasattr(image, "detach"):  # a tensor; torch is not imported to ask

@@ -13,14 +13,16 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recseg.errors import RecsegError
+from recseg.classes import VOID
+from recseg.errors import RecsegError, one_line
 from recseg.files import atomic_write
 from recseg.registry import add, find
 from recseg.registry import published_weights as published_weights  # a door for callers of `load`
+from recseg.tensor_file import TensorFile, open_tensors
 
 FORMAT = "recseg-1"
 RUN_WEIGHTS = "weights.safetensors"  # in a run folder: the averaged (EMA) weights
@@ -32,6 +34,7 @@ _KINDS = {
     "published": ("recseg.published", "PublishedNetwork", "PublishedConfig"),
 }
 _LONGEST_TEXT = 1 << 20  # characters of one entry of a file's metadata
+_MOST_STAGES = 16
 
 
 def save_weights(
@@ -77,7 +80,7 @@ def save_weights(
         try:
             save_file(tensors, temporary, metadata=text)
         except SafetensorError as error:
-            raise RecsegError(f"{path}: cannot be written ({_one_line(error)})") from error
+            raise RecsegError(f"{path}: cannot be written ({one_line(str(error))})") from error
 
 
 def load(source: str | Path, device: str | torch.device = "cpu") -> nn.Module:
@@ -104,9 +107,8 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> nn.Module:
         elif not path.is_file():
             known = ", ".join(entry["name"] for entry in published_weights()) or "none"
             raise RecsegError(f"{source}: no such file or run, nor published weights (published: {known})")
-    text, tensors = _read(path)
-    model = _build(path, text, tensors)
-    return model.to(device).eval()
+    with open_tensors(path) as file:
+        return _build(file).to(device).eval()
 
 
 def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
@@ -125,23 +127,13 @@ def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Pat
     return add(name, Path(file), facts, result, folder=folder)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The text and the tensors of a weight file."""
-    try:
-        with safe_open(path, framework="pt") as stream:
-            text = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RecsegError(f"{path}: not a safetensors file, or a damaged one ({_one_line(error)})") from error
+def _build(file: TensorFile) -> nn.Module:
+    path, text = file.path, file.text
     if text.get("format") != FORMAT:
         raise RecsegError(f"{path}: not weights of recseg: format {text.get('format')!r}, expected {FORMAT!r}")
     lengthy = [key for key, value in text.items() if len(value) > _LONGEST_TEXT]
     if lengthy:
         raise RecsegError(f"{path}: its {lengthy[0]!r} is longer than {_LONGEST_TEXT} characters")
-    return text, tensors
-
-
-def _build(path: Path, text: dict[str, str], tensors: dict[str, Tensor]) -> nn.Module:
     kind = text.get("kind", "")
     if kind not in _KINDS:
         raise RecsegError(f"{path}: unknown kind of network {kind!r}, expected one of {', '.join(_KINDS)}")
@@ -152,41 +144,35 @@ def _build(path: Path, text: dict[str, str], tensors: dict[str, Tensor]) -> nn.M
     classes = _json(path, text, "classes", list)
     image_size = _json(path, text, "image_size", int)
     metadata = _json(path, text, "metadata", dict)
-    if not classes or not all(isinstance(name, str) and name for name in classes):
+    if not classes or not all(isinstance(name, str) and name and name.isprintable() for name in classes):
         raise RecsegError(f"{path}: its classes are not a list of names")
     if isinstance(image_size, bool) or not 1 <= image_size <= 8192:
         raise RecsegError(f"{path}: image size {image_size} is not within 1 … 8192 pixels")
     if config.num_classes != len(classes):
         raise RecsegError(f"{path}: {len(classes)} class names for a network of {config.num_classes} classes")
+    _check_extent(path, asdict(config))
     try:
         with torch.device("meta"):  # shapes without memory: a forged configuration cannot ask for a terabyte
-            _compare(path, build(config).state_dict(), tensors)
+            file.check(build(config).state_dict())
         with torch.random.fork_rng(devices=[]):  # random initial weights are thrown away: do not use up a seed
             model: Any = build(config)
     except RecsegError as error:
-        raise error if str(path) in str(error) else RecsegError(f"{path}: {_one_line(error)}") from error
+        raise error if str(path) in str(error) else RecsegError(f"{path}: {one_line(str(error))}") from error
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
-        raise RecsegError(f"{path}: no network has this configuration ({_one_line(error)})") from error
-    model.load_state_dict(tensors)
+        raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
+    model.load_state_dict({name: file.read(name) for name in file.shapes})
     model.classes, model.image_size, model.metadata = tuple(classes), image_size, metadata
     assert isinstance(model, nn.Module)
     return model
 
 
-def _compare(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
-    """Raise where the tensors of a file are not those of the network that it names."""
-    for problem, names in (("lacks", expected.keys() - found.keys()), ("has unknown", found.keys() - expected.keys())):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise RecsegError(f"{path}: {problem} tensor {min(names)}{more}")
-    for name, tensor in expected.items():
-        if found[name].shape != tensor.shape:
-            shapes = f"shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-            raise RecsegError(f"{path}: tensor {name} has {shapes}")
-        if found[name].is_floating_point() != tensor.is_floating_point():
-            raise RecsegError(f"{path}: tensor {name} has type {found[name].dtype}, expected {tensor.dtype}")
-        if not found[name].isfinite().all():
-            raise RecsegError(f"{path}: tensor {name} holds values that are not finite")
+def _check_extent(path: Path, config: dict[str, Any]) -> None:
+    """Nothing that no tensor's shape would tell may grow without bound: stages, and steps that never stop."""
+    for name, value in config.items():
+        if isinstance(value, tuple) and len(value) > _MOST_STAGES:
+            raise RecsegError(f"{path}: configuration {name} has {len(value)} entries, expected {_MOST_STAGES} at most")
+        if name in ("num_classes", "max_steps") and value > VOID:  # a label map's bytes hold no more
+            raise RecsegError(f"{path}: configuration {name} = {value}, expected {VOID} at most")
 
 
 def _json(path: Path, text: dict[str, str], key: str, kind: type) -> Any:
@@ -215,7 +201,7 @@ def _config(path: Path, kind: type, values: dict[str, Any]) -> Any:
     try:
         return kind(**fitted)
     except (TypeError, ValueError) as error:
-        raise RecsegError(f"{path}: no network has this configuration ({_one_line(error)})") from error
+        raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
 
 
 def _fit(value: Any, hint: Any) -> Any:
@@ -239,7 +225,3 @@ def _fit(value: Any, hint: Any) -> Any:
     elif hint in (bool, int, float, str, NoneType) and type(value) is hint:
         return value
     raise TypeError(f"{value!r} is not of type {hint}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

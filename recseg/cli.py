@@ -6,6 +6,7 @@ at once. Whatever a user can cause ends as one line on stderr and exit code 2.
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from recseg.argument_types import natural, positive, real, share, side
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, one_line
 
 WEIGHTS_HELP = "published name (see `recseg weights`), a .safetensors file, or the folder of a run"
 DATA_HELP = "pictograms (made on the spot), voc (found through RECSEG_VOC_ROOT), or a folder in VOC's layout"
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 2 after bad input, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     arguments.argv = sys.argv[1:] if argv is None else list(argv)  # a result says what was typed
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is shown all the same
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         getattr(import_module(arguments.module), arguments.run)(arguments)
         sys.stdout.flush()
@@ -55,15 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _complain(f"{error.filename or 'output'}: the disk is full")
         return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (MemoryError, RuntimeError) as error:
-        # torch's own OutOfMemoryError is a RuntimeError; by name, as this file does not import torch.
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        # torch's own is a RuntimeError: on a GPU its name tells (torch is not imported here), on a CPU its words.
+        names = (type(error).__name__, str(error))
+        if isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in names[1]:
             return _complain("out of memory: try a smaller --batch-size or --size, or --device cpu")
         raise
     return 0
 
 
 def _complain(message: str) -> int:
-    print(f"recseg: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"recseg: error: {one_line(message)}", file=sys.stderr)
     return 2
 
 

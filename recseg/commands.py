@@ -119,6 +119,8 @@ def predict(arguments: argparse.Namespace) -> None:
     for path in arguments.images:  # before seconds of imports
         if not path.exists():
             raise RecsegError(f"{path}: no such file")
+        if arguments.json is not None and arguments.json.resolve() == path.resolve():
+            raise RecsegError(f"--json {arguments.json}: is one of the pictures, and would be overwritten")
     from recseg.data.images import read_image
     from recseg.files import atomic_write
     from recseg.plotting import overlay, save_gif
@@ -151,7 +153,9 @@ def predict(arguments: argparse.Namespace) -> None:
         print("\n".join(_step_lines(found)))
     if arguments.json is not None:
         with atomic_write(arguments.json) as temporary:
-            temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+            # A file's name may be no text; JSON writes such a byte as the escape that this makes of it.
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         print(f"written: {arguments.json}")
 
 

@@ -1,5 +1,15 @@
 """The one error a user can cause: always a single clear line, never a traceback on the command line."""
 
+import re
+
 
 class RecsegError(ValueError):
     """Bad input. The message is one line that names the file or value and says what was expected."""
+
+
+def one_line(message: str) -> str:
+    """A message fit for a terminal: one line, and what a file's name may hold beside letters (escape sequences, bytes
+    of another encoding) spelt out.
+    """
+    line = re.sub(r"\s*[\r\n]\s*", " ", message.strip())
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)

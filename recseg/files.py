@@ -22,7 +22,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Same folder, so the rename stays on one file system; same suffix, since writers choose the format by it.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:20]}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error

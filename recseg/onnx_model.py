@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recseg.answer import Picture, Prediction, Step, as_image
-from recseg.classes import SMALLEST_AREA, palette
+from recseg.classes import SMALLEST_AREA, VOID, palette
 from recseg.data.images import MEAN_COLOUR, resized_shape
 from recseg.errors import RecsegError
 
 PARTS = ("look", "step", "read")
+LARGEST = 8192  # pixels that a forged file may make of a picture's short side
 
 Floats = NDArray[np.float32]
 
@@ -85,8 +86,17 @@ class OnnxModel:
             self.kind, self.classes = str(about["kind"]), tuple(about["classes"])
             self.image_size, self.max_steps = int(about["image_size"]), int(about["max_steps"])
             self.stride = int(about["stride"])
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise RecsegError(f"{self.path}: not written by recseg export") from error
+        if not (
+            self.kind in ("recurrent", "dense")
+            and 2 <= len(self.classes) <= VOID
+            and all(isinstance(name, str) for name in self.classes)
+            and 1 <= self.image_size <= LARGEST
+            and 1 <= self.max_steps <= VOID
+            and 1 <= self.stride <= LARGEST
+        ):
+            raise RecsegError(f"{self.path}: says of itself what no network is; not written by recseg export")
         if self.kind == "recurrent":
             self._step, self._read = session("step"), session("read")
 
@@ -100,13 +110,37 @@ class OnnxModel:
     def pixel_logits(self, pixels: Floats) -> Floats:
         """A dense network's logits (1, num_classes, h, w) for pixels (1, 3, H, W)."""
         padded = pad(pixels, self.stride)
-        logits: Floats = self._look.run(None, {"images": padded})[0]
+        logits: Floats = self._run("look", self._look, {"images": padded})[0]
+        if logits.ndim != 4 or logits.shape[1] != len(self.classes):
+            raise RecsegError(f"{self.path}: answers with shape {logits.shape} to {len(self.classes)} classes")
         return cropped(logits, pixels, padded)
 
+    def _run(self, part: str, session: Any, given: dict[str, Floats]) -> list[Floats]:
+        """One graph's outputs: finite, or nobody could say which class is the largest."""
+        try:
+            found: list[Floats] = session.run(None, given)
+        except Exception as error:  # as above: kinds of its own
+            raise RecsegError(f"{part_path(self.path, part)}: cannot be run with the files beside it") from error
+        if not all(np.isfinite(values).all() for values in found):
+            raise RecsegError(f"{part_path(self.path, part)}: answers with values that are not finite")
+        return found
+
     def sequence(self, pixels: Floats) -> Sequence:
-        """Run the recurrence on pixels (1, 3, H, W), step by step, until it says stop."""
+        """Run the recurrence on pixels (1, 3, H, W), step by step, until it says stop.
+
+        Raises:
+            RecsegError: the files do not belong together.
+        """
+        try:
+            return self._unroll(pixels)
+        except RecsegError:
+            raise
+        except (ValueError, IndexError) as error:
+            raise RecsegError(f"{self.path}: does not fit the files beside it") from error
+
+    def _unroll(self, pixels: Floats) -> Sequence:
         padded = pad(pixels, self.stride)
-        embedding, deepest, gates, *told = self._look.run(None, {"images": padded})
+        embedding, deepest, gates, *told = self._run("look", self._look, {"images": padded})
         hidden = gates.shape[1] // 4
         h = c = np.zeros((1, hidden, *gates.shape[-2:]), np.float32)
         left = np.zeros((1, *embedding.shape[-2:]), np.float32)
@@ -114,14 +148,17 @@ class OnnxModel:
         masks, classes, stops = [], [], []
         for _ in range(self.max_steps):
             turn = {"gates": gates, "h": h, "c": c} | ({"present": told[0], "left": left} if told else {})
-            h, c, summary, stop = self._step.run(None, turn)
+            h, c, summary, stop = self._run("step", self._step, turn)
             stops.append(float(stop[0, 0]))
             if stops[-1] > 0:
                 break
             given = {"embedding": embedding, "deepest": deepest, "h": h, "summary": summary, "left": left}
             given["taken"] = taken
             wanted = {field.name for field in self._read.get_inputs()}  # without claims, nothing is left over
-            mask, scores, left, taken = self._read.run(None, {name: given[name] for name in given if name in wanted})
+            asked = {name: given[name] for name in given if name in wanted}
+            mask, scores, left, taken = self._run("read", self._read, asked)
+            if scores.shape != taken.shape or mask.shape[1:] != embedding.shape[-2:]:
+                raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
             masks.append(mask[0])
             classes.append(scores[0])
         shape = (0, *embedding.shape[-2:])

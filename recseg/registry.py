@@ -97,7 +97,7 @@ def add(
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         registry = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecsegError(f"{path}: not a readable registry of weights ({error})") from error
     if not isinstance(registry, dict):
         raise RecsegError(f"{path}: not a registry of weights: expected an object with an entry for each name")

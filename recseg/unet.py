@@ -17,8 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
+from recseg.tensor_file import open_tensors
 
 ENCODERS = ("plain", "mobilenet_v2", "resnet18", "resnet34")
+HEADS = ("classifier.", "fc.")  # how the names of torchvision's own heads begin
+COUNTER = "num_batches_tracked"  # only matters to a momentum of None
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -175,30 +178,23 @@ def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> No
                 "expected a network connection, or a local file with --encoder-weights FILE"
             ) from error
     else:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            state = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise RecsegError(f"{file}: not a readable safetensors file ({error})") from error
-    heads = ("classifier.", "fc.")  # the classifier itself is not used here, whatever it classified
-    state = {
-        name: value.float() if value.is_floating_point() else value
-        for name, value in state.items()
-        if not name.startswith(heads)
-    }
-    try:
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # a tensor of another shape
-        raise RecsegError(f"{file}: its shapes are not those of torchvision's {encoder.name}") from error
-    # The counters only matter to a momentum of None.
-    missing = [name for name in missing if not name.endswith("num_batches_tracked") and not name.startswith(heads)]
-    if missing or unexpected:
-        odd = (missing or unexpected)[0]
-        raise RecsegError(f"{file}: not a state dict of torchvision's {encoder.name} (see tensor {odd!r})")
+        state = _from_file(Path(file), network)
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    assert not unexpected and all(name.startswith(HEADS) or name.endswith(COUNTER) for name in missing)
     stages, _ = _torchvision_stages(encoder.name, network)
     encoder.stages.load_state_dict(nn.ModuleList(stages).state_dict())
+
+
+def _from_file(path: Path, network: nn.Module) -> dict[str, Tensor]:
+    """What a file has for the network; the classifier is not used here, whatever it classified."""
+    with open_tensors(path) as file:
+        expected = {
+            name: tensor
+            for name, tensor in network.state_dict().items()
+            if not name.startswith(HEADS) and (name in file.shapes or not name.endswith(COUNTER))
+        }
+        file.check(expected, beside=HEADS)
+        return {name: file.read(name) for name in expected}
 
 
 class DecoderBlock(nn.Module):

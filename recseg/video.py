@@ -59,8 +59,8 @@ def _gif_frames(path: Path) -> Iterator[tuple[Image.Image, float]]:
             for frame in ImageSequence.Iterator(image):
                 # 0 means "as fast as you can" and every viewer makes 100 ms of it.
                 yield frame.convert("RGB"), float(frame.info.get("duration") or 100)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise RecsegError(f"{path}: damaged or cut short ({error})") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise RecsegError(f"{path}: damaged, cut short or too large ({error})") from error
 
 
 def _imageio() -> Any:

@@ -297,7 +297,7 @@ def test_a_changed_byte_is_found_before_the_file_is_read(
     content = bytearray(target.read_bytes())
     content[-1] ^= 1
     target.write_bytes(content)
-    monkeypatch.setattr(checkpoints, "safe_open", lambda *_, **__: pytest.fail("read before it was checked"))
+    monkeypatch.setattr(checkpoints, "open_tensors", lambda *_, **__: pytest.fail("read before it was checked"))
     with pytest.raises(RecsegError, match="sha256"):
         load("cats")
     target.unlink()

@@ -1,6 +1,7 @@
 """The command line as a script sees it: exit codes, files, keys, and one line for whatever is wrong."""
 
 import errno
+import io
 import json
 import os
 from pathlib import Path
@@ -117,6 +118,41 @@ def test_a_disk_that_takes_no_more_leaves_the_old_file(
 
     monkeypatch.setattr(os, "replace", full)
     refuses(["predict", photo, "--weights", tiny_recurrent, "--out", out], "photo-overlay.png", os.strerror(code))
+
+
+def test_a_terminal_without_the_letters_shows_them_all_the_same(
+    tiny_recurrent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the arrow nor the name is in ASCII, and the name is not even text: no reason to fail after the work."""
+    photo, report = tmp_path / os.fsdecode(b"\xc3\xa9\xff.png"), tmp_path / "steps.json"
+    try:
+        Image.new("RGB", (9, 7)).save(photo)
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    rest = ["--weights", str(tiny_recurrent), "--out", str(tmp_path / "out"), "--json", str(report)]
+    assert main(["predict", str(photo), *rest]) == 0
+    assert b"\\u2192" in shown.getvalue()
+    (entry,) = json.loads(report.read_text(encoding="utf-8"))
+    assert entry["file"] == str(photo) and Path(entry["labels"]).is_file()
+
+
+def test_the_report_does_not_overwrite_a_picture(
+    photo: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses
+) -> None:
+    refuses(
+        ["predict", photo, "--weights", tiny_recurrent, "--out", tmp_path / "out", "--json", photo],
+        "photo.jpg",
+        "overwritten",
+    )
+
+
+def test_names_as_long_as_a_file_system_takes(tiny_recurrent: Path, tmp_path: Path) -> None:
+    photo = tmp_path / ("x" * 240 + ".png")
+    Image.new("RGB", (9, 7)).save(photo)
+    assert main(["predict", str(photo), "--weights", str(tiny_recurrent), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / ("x" * 240 + "-overlay.png")).is_file()
 
 
 # evaluate

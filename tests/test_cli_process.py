@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Refuses
+from odd_pictures import BAD
 
 from recseg import commands
 from recseg.cli import main
@@ -63,6 +65,36 @@ def test_a_process_ends_with_2_and_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr == f"recseg: error: {tmp_path / 'absent.jpg'}: no such file\n"
+
+
+def ends_with_one_line(path: Path, shown: str) -> None:
+    command = [sys.executable, "-m", "recseg.cli", "predict", path, "--weights", "x", "--out", path.parent / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2 and done.stdout == "", done.stderr
+    assert done.stderr.startswith("recseg: error: ") and done.stderr.count("\n") == 1 and shown in done.stderr
+    assert not (path.parent / "out").exists()
+
+
+FEW = ("cut short", "pipe", "bomb")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in FEW else pytest.mark.slow, id=kind) for kind in BAD]
+)
+def test_bad_pictures_end_a_process_with_2(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "two  spaces.png"
+    BAD[kind](np.random.default_rng(0), path)
+    ends_with_one_line(path, "two  spaces.png")
+
+
+def test_names_that_are_no_text_are_spelt_out(tmp_path: Path) -> None:
+    """A byte of another encoding, a line end, an escape sequence: one line, and none of it reaches a terminal."""
+    path = tmp_path / os.fsdecode(b"a\xff\x1b[31m\nb.png")
+    try:
+        path.write_text("no picture")
+    except OSError:
+        pytest.skip("this file system takes text alone")
+    ends_with_one_line(path, "a\\udcff\\x1b[31m b.png")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -299,6 +299,15 @@ def link(kind: bytes, name: str, target: str) -> tarfile.TarInfo:
     return info
 
 
+def holes(name: str) -> tarfile.TarInfo:
+    """A file of a terabyte, all of it a hole, in a tar file of two blocks (GNU's way of 1.0, in its headers)."""
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {
+        "GNU.sparse.map": "0,0", "GNU.sparse.size": str(10**12), "GNU.sparse.name": name, "GNU.sparse.numblocks": "1",
+    }  # fmt: skip
+    return info
+
+
 @pytest.mark.parametrize(
     ("name", "member"),
     [
@@ -310,6 +319,7 @@ def link(kind: bytes, name: str, target: str) -> tarfile.TarInfo:
         ("VOCdevkit/link", link(tarfile.SYMTYPE, "VOCdevkit/link", "../../..")),
         ("VOCdevkit/hard", link(tarfile.LNKTYPE, "VOCdevkit/hard", "VOCdevkit/VOC2012/JPEGImages/a.jpg")),
         ("VOCdevkit/pipe", link(tarfile.FIFOTYPE, "VOCdevkit/pipe", "")),
+        ("VOCdevkit/holes", holes("VOCdevkit/holes")),
     ],
 )
 def test_an_archive_that_leads_out_leaves_nothing_behind(server, tmp_path, name, member):

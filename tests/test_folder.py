@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from torchvision import tv_tensors
 
 from recseg.classes import VOC_CLASSES, VOID, palette
-from recseg.data import SegmentationFolder, check_no_leak, open_dataset
+from recseg.data import SegmentationFolder, check_no_leak, images, open_dataset
 from recseg.data.images import read_image, read_labels
 
 needs_voc = pytest.mark.skipif("RECSEG_VOC_ROOT" not in os.environ, reason="RECSEG_VOC_ROOT is not set")
@@ -197,7 +197,7 @@ def test_pictures_refused(tmp_path, monkeypatch):
     Image.new("F", (2, 2)).save(tmp_path / "a.tiff")
     refusal(lambda: read_image(tmp_path / "a.tiff"), "a.tiff", "floating-point")
     Image.new("RGB", (40, 40)).save(tmp_path / "big.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(images, "MOST_PIXELS", 1599)
     refusal(lambda: read_image(tmp_path / "big.png"), "big.png", "too many pixels")
 
 
@@ -236,8 +236,8 @@ def test_colour_of_no_class(tmp_path):
 def test_masks_must_be_lossless(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "m.png", format="JPEG")
     refusal(lambda: read_labels(tmp_path / "m.png", 21), tmp_path / "m.png", "JPEG")
-    Image.new("LAB", (2, 2)).save(tmp_path / "m.tiff")
-    refusal(lambda: read_labels(tmp_path / "m.tiff", 21), "m.tiff", "LAB")
+    Image.new("L", (2, 2)).save(tmp_path / "m.tiff")
+    refusal(lambda: read_labels(tmp_path / "m.tiff", 21), "m.tiff", "TIFF", "must be PNG")
 
 
 def test_mask_of_another_size(tmp_path):

@@ -1,5 +1,7 @@
 """Packs: the same pictures from one file, or a refusal; made anew where what they were made of has changed."""
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +14,8 @@ import torch
 from conftest import Refuses, refusal, save_indexed
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_pictures import exif
+from PIL import Image
 
 import recseg.data.pack as pack
 from recseg.cli import main
@@ -149,6 +153,53 @@ def test_training_on_a_pack_and_no_score_on_it(packed: Callable[[int], Path], tm
     for mine, theirs in zip(*(model.parameters() for model in models), strict=True):
         assert torch.equal(mine, theirs)
     refusal(lambda: evaluate(models[0], open_pack(path)), path, "pack")
+
+
+def test_a_turned_mask_is_packed_upright(tiny_voc: Path, packed: Callable[[int], Path]) -> None:
+    path = tiny_voc / "SegmentationClass" / "tiny_0.png"
+    whole = open_pack(packed(1000))[0].labels
+    with Image.open(path) as mask:
+        lying = mask.transpose(Image.Transpose.ROTATE_90)
+    lying.save(path, exif=exif(6))
+    assert torch.equal(SegmentationFolder(tiny_voc, "train")[0].labels, whole)
+    assert torch.equal(open_pack(packed(1000))[0].labels, whole)
+
+
+def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """The pack with another header, and the digest of that."""
+    content = path.read_bytes()[: -pack.DIGEST]
+    length = int.from_bytes(content[-pack.LENGTH :], "little")
+    header = json.loads(content[-pack.LENGTH - length : -pack.LENGTH])
+    change(header)
+    text = json.dumps(header).encode()
+    content = content[: -pack.LENGTH - length] + text + len(text).to_bytes(pack.LENGTH, "little")
+    path.write_bytes(content + hashlib.sha256(content).digest())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header.clear(),
+        lambda header: header.pop("ids"),
+        lambda header: header.update(shapes="many"),
+        lambda header: header["shapes"].__setitem__(0, [-32, 48]),
+        lambda header: header["shapes"].__setitem__(0, [1 << 40, 1 << 40]),
+        lambda header: header["shapes"].pop(),
+        lambda header: header.update(ids=[1, 2]),
+        lambda header: header.update(classes=[]),
+    ],
+)
+def test_forged_headers_are_refused(packed: Callable[[int], Path], change: Callable[[dict[str, Any]], object]) -> None:
+    path = packed(16)
+    rewritten(path, change)
+    refusal(lambda: open_pack(path), path, "pack")
+
+
+def test_forged_labels_are_refused(packed: Callable[[int], Path]) -> None:
+    path = packed(16)
+    rewritten(path, lambda header: header.update(source="/nowhere", classes=["background", "cat"]))
+    found = open_pack(path)
+    refusal(lambda: found[1], path, "tiny_1", "2 or more")
 
 
 def test_command(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

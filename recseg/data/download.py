@@ -7,21 +7,24 @@ import hashlib
 import os
 import re
 import shutil
-import sys
-import tarfile
+import ssl
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from recseg.data.archive import extract_tar as extract_tar
+from recseg.data.lock import locked
 from recseg.errors import RecsegError
 
 # The first is the official server (host.robots.ox.ac.uk of older texts leads there); all serve the same file.
@@ -36,6 +39,7 @@ VOC_BYTES = 1_999_639_040
 
 ATTEMPTS = 5  # on one mirror; each goes on where the one before broke off
 CHUNK = 1 << 18
+SLOWEST = 1000  # bytes a second, over the time of silence that is granted: drop by drop, two gigabytes take years
 
 
 class _MirrorError(Exception):
@@ -47,6 +51,8 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> urllib.request.Request | None:
         _check_address(newurl)
+        if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
+            raise RecsegError(f"{newurl}: expected an https address, as the one that leads there")
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
 
@@ -63,7 +69,7 @@ def download(
         checksum: SHA-256 (64 hexadecimal digits) or MD5 (32).
         dest: file to write; its folder is made.
         expected_size: bytes, if known: a mirror that offers another size is passed over at once.
-        timeout: seconds of silence after which a mirror counts as dead.
+        timeout: seconds after which a mirror that says nothing, or next to nothing, counts as dead.
 
     Returns:
         `dest`.
@@ -81,7 +87,7 @@ def download(
     part = dest.with_name(dest.name + ".part")
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(dest.with_name(dest.name + ".lock")):
+        with locked(dest.with_name(dest.name + ".lock")):
             if dest.exists():
                 if not _matches(dest, checksum):
                     raise RecsegError(f"{dest}: exists and has another checksum; delete it to download it again")
@@ -111,12 +117,13 @@ def fetch_voc(root: Path | str, *, urls: Sequence[str] = VOC_URLS, checksum: str
         `root/VOCdevkit/VOC2012`.
 
     Raises:
-        RecsegError: see `download` and `extract_tar`; or too little space (it needs twice the archive).
+        RecsegError: see `download` and `recseg.data.archive.extract_tar`; or too little space (it needs twice the
+            archive).
     """
     root = Path(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / "VOC2012.lock"):
+        with locked(root / "VOC2012.lock"):
             return _fetch_voc(root, urls, checksum)
     except OSError as error:
         raise RecsegError(f"{error.filename or root}: cannot be written ({error.strerror or error})") from error
@@ -143,31 +150,6 @@ def _fetch_voc(root: Path, urls: Sequence[str], checksum: str) -> Path:
         voc.parent.mkdir(exist_ok=True)
         os.replace(unpacked, voc)  # all at once: whoever sees the folder sees every picture in it
     return voc
-
-
-def extract_tar(archive: Path, folder: Path) -> None:
-    """Unpack plain files and folders into `folder`; every name is judged before the first file is written.
-
-    Raises:
-        RecsegError: a member is a link or a device, or its path leads out of `folder`; or it is no whole tar file.
-    """
-    try:
-        with tarfile.open(archive, "r:") as tar:
-            members = tar.getmembers()
-            for member in members:
-                path = PurePosixPath(member.name)
-                # Windows' separators and drives too: a plain name on one system leads out on another.
-                if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name.split("/")[0]:
-                    raise RecsegError(f"{archive}: holds {member.name!r}, which leads out of the folder; not unpacked")
-                if not (member.isreg() or member.isdir()):
-                    raise RecsegError(f"{archive}: holds {member.name!r}, a link or device; not unpacked")
-            for member in tqdm(members, desc="unpack", unit="file", disable=None):
-                if hasattr(tarfile, "data_filter"):  # absent before Python 3.11.4; the checks above do without it
-                    tar.extract(member, folder, filter="data")
-                else:
-                    tar.extract(member, folder)
-    except tarfile.TarError as error:
-        raise RecsegError(f"{archive}: is not a tar file that can be read ({error})") from error
 
 
 def _check_address(url: str) -> None:
@@ -210,9 +192,8 @@ def _receive(url: str, part: Path, start: int, expected_size: int | None, timeou
     headers = {"User-Agent": "recseg", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    opener = urllib.request.build_opener(_HttpsOnly)
     try:
-        response: HTTPResponse = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout)
+        response = _ask(urllib.request.Request(url, headers=headers), timeout)
     except RecsegError as error:  # redirected to an unsafe address
         raise _MirrorError(f"leads to {error}") from error
     except urllib.error.HTTPError as error:
@@ -236,62 +217,46 @@ def _receive(url: str, part: Path, start: int, expected_size: int | None, timeou
             open(part, "ab" if resumed else "wb") as stream,
             tqdm(total=limit, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
         ):
-            received = start
+            received, then, before = start, time.monotonic(), start
             while True:
                 try:
-                    chunk = response.read(CHUNK)
-                except (OSError, HTTPException) as error:
+                    chunk = response.read1(CHUNK)  # what has come; read() would wait for all of it
+                except (OSError, HTTPException, ValueError) as error:  # ValueError: nonsense between chunks
                     raise _MirrorError(f"broke off ({error or type(error).__name__})") from error
                 if not chunk:
                     break
                 stream.write(chunk)
                 received += len(chunk)
                 bar.update(len(chunk))
+                if time.monotonic() - then > timeout:
+                    if received - before < SLOWEST * timeout:
+                        raise _MirrorError(f"sends fewer than {SLOWEST} bytes a second")
+                    then, before = time.monotonic(), received
                 if expected_size is not None and received > expected_size:
                     break  # another file: the checksum will say so, no need to fetch all of it
     if limit is not None and received < limit:
         raise _MirrorError(f"broke off after {received} of {limit} bytes")
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends; a second process waits."""
-    while True:
-        with open(path, "ab") as stream:
-            if not _lock(stream, wait=False):
-                print(f"waiting for another process that downloads {path.stem}", file=sys.stderr)
-                _lock(stream, wait=True)
-            # The one before may have deleted the file while we waited: ours is then a lock on nothing, so once more.
-            try:
-                ours = os.path.samestat(os.fstat(stream.fileno()), path.stat())
-            except FileNotFoundError:
-                ours = False
-            if not ours:
-                continue
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # Windows keeps open files; a lock file left over does no harm
-                    path.unlink()
-            return
+def _ask(request: urllib.request.Request, timeout: float) -> HTTPResponse:
+    """Send a request and wait for the head of the answer, no longer than twice the timeout, however it trickles in."""
+    # Said here, whatever other code of this process has made the default.
+    secure = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    opener = urllib.request.build_opener(_HttpsOnly, secure)
+    answers: SimpleQueue[HTTPResponse | Exception] = SimpleQueue()
 
+    def ask() -> None:
+        try:
+            answers.put(opener.open(request, timeout=timeout))
+        except Exception as error:
+            answers.put(error)
 
-def _lock(stream: IO[bytes], *, wait: bool) -> bool:
-    """Lock an open file; False if another process has it and `wait` is not set."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        while True:
-            try:
-                msvcrt.locking(stream.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-                return True
-            except OSError:
-                if not wait:
-                    return False
-    import fcntl
-
+    # In a thread, for a socket's own timeout begins anew with every byte. It ends with the process.
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    return True
+        answer = answers.get(timeout=2 * timeout)
+    except Empty as error:
+        raise TimeoutError("timed out") from error
+    if isinstance(answer, Exception):
+        raise answer
+    return answer

@@ -142,9 +142,9 @@ def read_split(root: Path, split: str) -> list[str]:
     for name in ids:
         if "/" in name or "\\" in name or "\0" in name or name in {".", ".."}:
             raise RecsegError(f"{path}: has the id {name!r}, expected a plain name without folders")
-        if name in seen:
+        if _same(name) in seen:
             raise RecsegError(f"{path}: lists {name!r} twice")
-        seen.add(name)
+        seen.add(_same(name))
     return ids
 
 

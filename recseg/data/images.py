@@ -1,9 +1,7 @@
 """Reads pictures and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
 
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,84 +14,125 @@ from recseg.errors import RecsegError
 MEAN_COLOUR = (124, 116, 104)  # of ImageNet: padding that no filter takes for an edge of an object's colour
 LONGEST = 8  # aspect ratios are kept up to this; a line of pixels would fill the memory
 VOID_16BIT = 65535  # what tools that write 16-bit masks use for "no label"
+ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
+# Pillow knows many more, some of which start other programs (EPS) or have no pixels of their own.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The decoded file; everything a bad file can cause becomes one `RecsegError` that names it."""
-    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
-    # Some libraries switch this on for the whole process, and half a picture would load as if it were whole.
+def _decoded(path: Path) -> tuple[Image.Image, str]:
+    """The first frame of a file, in memory, and how its pixels were stored (Pillow's "raw mode", as `"L;4"`).
+
+    Everything a bad file can cause becomes one `RecsegError` that names it.
+    """
+    if path.is_dir():
+        raise RecsegError(f"{path}: is a folder, expected an image")
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise RecsegError(f"{path}: is no regular file, expected an image")
+    tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    # Some libraries switch these for the whole process, and half a picture would load as if it were whole.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     try:
-        with Image.open(path) as image:
-            image.load()
-            yield image
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd metadata is no matter of pixels
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+            if image.format == "PNG":
+                with image:
+                    image.verify()  # its checksums, which decoding passes over
+                image = Image.open(path, formats=FORMATS)
+            with image:
+                how = image.tile[0].args if image.tile else ""
+                image.load()
+                return image, str(how[0] if isinstance(how, tuple) else how)
     except FileNotFoundError as error:
         raise RecsegError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise RecsegError(f"{path}: is a folder, expected an image") from error
     except UnidentifiedImageError as error:
         raise RecsegError(f"{path}: not an image that can be read (JPEG and PNG can)") from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise RecsegError(f"{path}: has too many pixels to be loaded safely; make it smaller first") from error
-    except RecsegError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except Exception as error:  # decoders of damaged files raise whatever their code stumbles over
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RecsegError(f"{path}: cannot be read as an image ({' '.join(str(reason).split())})") from error
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = tolerant, limit
+
+
+def _upright(image: Image.Image) -> None:
+    """Turn it, in place, as its EXIF orientation says."""
+    # Broken EXIF: a picture all the same.
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def read_image(path: Path | str) -> Image.Image:
-    """Read a picture as 8-bit RGB, upright as its EXIF orientation says.
+    """Read a picture as 8-bit RGB, upright as its EXIF orientation says; of an animation, the first frame.
 
     Grey becomes three equal channels, 16 bits become 8, transparency is laid over white as a viewer shows it.
 
     Raises:
         RecsegError: missing, not an image, truncated, too large, or of a kind with no agreed range (float).
     """
-    path = Path(path)
-    with _opened(path) as image:
-        with suppress(
-            SyntaxError, ValueError, TypeError, KeyError, struct.error
-        ):  # broken EXIF: a picture all the same
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode == "RGB" and "transparency" not in image.info:
-            return image.copy() if image.readonly else image
-        if image.mode.startswith("I"):  # 16 bits (mode "I" too: Pillow has no other home for some 16-bit files)
-            values = np.asarray(image).astype(np.int64)
-            if values.min() < 0 or values.max() > 65535:
-                raise RecsegError(f"{path}: has grey values outside 0 to 65535; save it with 8 or 16 bits")
-            return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")  # 65535 = 255 · 257
-        if image.mode == "F":
-            raise RecsegError(f"{path}: has floating-point values, whose range is unknown; save it with 8 or 16 bits")
+    image, _ = _decoded(Path(path))
+    _upright(image)
+    return as_rgb(image, str(path))
+
+
+def as_rgb(image: Image.Image, name: str) -> Image.Image:
+    """A decoded picture as 8-bit RGB, as `read_image` says; `name` is for the complaint."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy() if image.readonly else image
+    if image.mode.startswith("I"):  # 16 bits (mode "I" too: Pillow has no other home for some 16-bit files)
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise RecsegError(f"{name}: has grey values outside 0 to 65535; save it with 8 or 16 bits")
+        return Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")  # 65535 = 255 · 257
+    if image.mode == "F":
+        raise RecsegError(f"{name}: has floating-point values, whose range is unknown; save it with 8 or 16 bits")
+    try:
         if image.mode in {"RGBA", "LA", "PA", "RGBa", "La"} or "transparency" in image.info:
             seen = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
         return image.convert("RGB")
+    except ValueError as error:
+        raise RecsegError(f"{name}: has colours of mode {image.mode}; save it as RGB") from error
 
 
 def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
     """Read a mask as a label map `(H, W)`: class ids below `num_classes`, and 255 (`VOID`) where nothing is labelled.
 
     The value of a pixel is its class id: the index in a palette PNG, the grey value in an 8- or 16-bit one (there 65535
-    is void as well). A mask stored as RGB colours is converted where every colour is one of VOC's palette.
+    is void as well). A mask stored as RGB colours is converted where every colour is one of VOC's palette. Like a
+    picture, it is turned as its EXIF orientation says.
 
     Raises:
-        RecsegError: unreadable; a value out of range (names it and the range); a colour of no class (names it).
+        RecsegError: unreadable; no PNG; a value out of range (names it and the range); a colour of no class (names it);
+            values that programs read in more than one way: transparency, grey of 2 or 4 bits, VOC's colours under other
+            indices, several frames.
     """
     path = Path(path)
-    with _opened(path) as image:
-        if image.format == "JPEG":
-            raise RecsegError(f"{path}: is a JPEG, which changes labels; masks must be PNG")
-        if image.mode in {"RGB", "RGBA"}:
-            return _labels_of_colours(np.asarray(image.convert("RGB")), num_classes, path)
-        if image.mode == "LA":
-            image = image.getchannel("L")
-        if image.mode not in {"P", "L", "1"} and not image.mode.startswith("I"):
-            raise RecsegError(f"{path}: is a mask of mode {image.mode}; expected a palette, grey or RGB PNG")
-        values = np.asarray(image)  # (H, W)
+    image, how = _decoded(path)
+    if image.format != "PNG":
+        harm = ", which changes labels" if image.format in {"JPEG", "MPO", "WEBP"} else ""
+        raise RecsegError(f"{path}: is a {image.format}{harm}; masks must be PNG")
+    if getattr(image, "n_frames", 1) > 1:
+        raise RecsegError(f"{path}: is animated; a mask has one frame")
+    if how in {"L;2", "L;4"}:
+        raise RecsegError(f"{path}: is grey of {how[-1]} bits, which some read as class ids, others as shades; use 8")
+    if how in {"RGB;16B", "RGBA;16B", "LA;16B"}:  # of which Pillow would drop the lower half
+        raise RecsegError(f"{path}: has 16 bits a colour, expected 8 (16 bits only of grey)")
+    _upright(image)
+    if image.mode in {"RGBA", "LA"}:
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise RecsegError(f"{path}: is transparent in parts, which is no label; save it without transparency")
+        image = image.convert("RGB") if image.mode == "RGBA" else image.getchannel("L")
+    if image.mode == "RGB":
+        return _labels_of_colours(np.asarray(image), num_classes, path)
+    if image.mode not in {"P", "L", "1"} and not image.mode.startswith("I"):
+        raise RecsegError(f"{path}: is a mask of mode {image.mode}; expected a palette, grey or RGB PNG")
+    values = np.asarray(image)  # (H, W)
     if values.dtype not in (np.uint8, np.bool_):
         values = np.where(values == VOID_16BIT, VOID, values)
     if values.dtype != np.uint8 or num_classes < VOID:
@@ -105,7 +144,28 @@ def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
                 f"{path}: has class index {int(values[wrong][0])}, "
                 f"expected 0 to {num_classes - 1}, or {VOID} for unlabelled pixels"
             )
-    return values.astype(np.uint8)
+    labels = values.astype(np.uint8)
+    if image.mode == "P":
+        _check_palette(image, labels, num_classes, path)
+    return labels
+
+
+def _check_palette(image: Image.Image, labels: NDArray[np.uint8], num_classes: int, path: Path) -> None:
+    """Refuse a mask whose colours all are VOC's, but under other indices: which of the two is meant, nobody can say."""
+    known = [*range(num_classes), VOID]
+    given = np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)  # (N, 3)
+    expected = palette()
+    if np.array_equal(given[:num_classes], expected[:num_classes]):  # nearly always
+        return
+    used = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    named = {tuple(expected[label].tolist()): label for label in known}
+    meant = [named.get(tuple(given[index].tolist())) if index < len(given) else None for index in used.tolist()]
+    if None not in meant and meant != used.tolist():
+        index, label = next((i, m) for i, m in zip(used.tolist(), meant, strict=True) if i != m)
+        raise RecsegError(
+            f"{path}: has class index {index} in VOC's colour of class {label}; "
+            "save it with class ids as indices, or as RGB"
+        )
 
 
 def _labels_of_colours(pixels: NDArray[np.uint8], num_classes: int, path: Path) -> NDArray[np.uint8]:

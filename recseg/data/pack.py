@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from recseg.classes import VOID
 from recseg.data.folder import Sample, SegmentationFolder
-from recseg.data.images import resized_shape
+from recseg.data.images import ORIENTATION, QUARTER_TURNS, resized_shape
 from recseg.data.transforms import nearest, resize_short_side
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
@@ -76,7 +77,10 @@ class PackedFolder(SegmentationFolder):
     def labels(self, index: int) -> NDArray[np.uint8]:
         """The label map `(h, w)`, a view of the file."""
         height, width = self.shapes[index]
-        return self._view(int(self._starts[index]) + 3 * height * width, (height, width))
+        labels = self._view(int(self._starts[index]) + 3 * height * width, (height, width))
+        if labels[labels != VOID].max(initial=0) >= self.num_classes:
+            raise RecsegError(f"{self.root}: {self.ids[index]!r} has a class index of {self.num_classes} or more")
+        return labels
 
     def _view(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         if self._bytes is None:
@@ -159,13 +163,35 @@ def read_header(path: Path) -> dict[str, Any]:
                 if end < len(MAGIC) + LENGTH or hashlib.sha256(view[:end]).digest() != view[end:]:
                     raise RecsegError(f"{path}: is cut short or damaged; delete it and run recseg data pack again")
                 length = int.from_bytes(view[end - LENGTH : end], "little")
-                header: dict[str, Any] = json.loads(bytes(view[end - LENGTH - length : end - LENGTH]))
+                samples = end - LENGTH - length  # where the header begins
+                header: dict[str, Any] = json.loads(bytes(view[max(0, samples) : end - LENGTH]))
+                if not _fits(header, samples - len(MAGIC)):
+                    raise RecsegError(
+                        f"{path}: says of itself what no pack is; delete it and run recseg data pack again"
+                    )
     except RecsegError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: an empty file cannot be mapped
         reason = getattr(error, "strerror", None) or "not a pack (recseg data pack makes them)"
         raise RecsegError(f"{path}: {reason}") from error
     return header
+
+
+def _fits(header: Any, room: int) -> bool:
+    """Whether a header has all its fields, and describes as many bytes as there are: a digest is no promise of that."""
+    kinds = {"size": int, "split": str, "classes": list, "ids": list, "shapes": list, "source": str, "fingerprint": str}
+    if not isinstance(header, dict) or not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
+        return False
+    shapes = header["shapes"]
+    sides = [side for shape in shapes if isinstance(shape, list) and len(shape) == 2 for side in shape]
+    return (
+        len(header["ids"]) == len(shapes) > 0
+        and len(sides) == 2 * len(shapes)
+        and all(type(side) is int and side > 0 for side in sides)
+        and pack_bytes(shapes) == room
+        and all(isinstance(name, str) for name in (*header["ids"], *header["classes"]))
+        and 2 <= len(header["classes"]) <= VOID
+    )
 
 
 def packed_shapes(source: SegmentationFolder, size: int) -> list[tuple[int, int]]:
@@ -191,10 +217,11 @@ def fingerprint(source: SegmentationFolder) -> str:
 
 
 def _header_size(mask: Path) -> tuple[int, int]:
-    """(H, W) of a mask, without decoding it; its picture has the same, or packing will say so."""
+    """(H, W) of a mask, upright, without decoding it; its picture has the same, or packing will say so."""
     try:
         with Image.open(mask) as image:
-            return image.height, image.width
+            turned = image.getexif().get(ORIENTATION) in QUARTER_TURNS
+            return (image.width, image.height) if turned else (image.height, image.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RecsegError(f"{mask}: cannot be read as an image") from error
 

@@ -1,0 +1,93 @@
+"""Reads tensors from a safetensors file, none of them before the file's table of contents fits what is expected.
+
+safetensors itself sees to it that the table lies within the file and that no two tensors overlap. Here stands the rest:
+names, shapes and kinds of number are compared before memory is asked for, and every value that comes is finite.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from recseg.errors import RecsegError, one_line
+
+# Kinds of number by safetensors' names: what holds weights, and what holds counts.
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+INTEGERS = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
+
+
+class TensorFile:
+    """An open file: its text and its table of contents.
+
+    Attributes:
+        path: the file.
+        text: the strings of its header.
+        shapes: of each tensor.
+        kinds: of each tensor, in safetensors' words: "F32", "I64" …
+    """
+
+    def __init__(self, path: Path, stream: Any) -> None:
+        self.path, self._stream = path, stream
+        self.text: dict[str, str] = stream.metadata() or {}
+        slices = {name: stream.get_slice(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
+        self.shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        self.kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
+
+    def check(self, expected: Mapping[str, Tensor], *, beside: tuple[str, ...] = ()) -> None:
+        """Compare the table of contents with tensors, which may be without memory (device "meta").
+
+        Any kind of float will do for a float; whole numbers are to be of the kind that is expected.
+
+        Args:
+            expected: name → tensor.
+            beside: how names begin that are no matter of this comparison.
+
+        Raises:
+            RecsegError: a tensor is missing, unknown, or of another shape or kind; names file and tensor.
+        """
+        found = {name for name in self.shapes if not name.startswith(beside)}
+        for problem, names in (("lacks", expected.keys() - found), ("has unknown", found - expected.keys())):
+            if names:
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                raise RecsegError(f"{self.path}: {problem} tensor {min(names)}{more}")
+        for name, tensor in expected.items():
+            if self.shapes[name] != tuple(tensor.shape):
+                shapes = f"shape {self.shapes[name]}, expected {tuple(tensor.shape)}"
+                raise RecsegError(f"{self.path}: tensor {name} has {shapes}")
+            kind = (FLOATS | INTEGERS).get(self.kinds[name])
+            if kind != tensor.dtype and not (self.kinds[name] in FLOATS and tensor.is_floating_point()):
+                found_kind = kind or self.kinds[name]
+                raise RecsegError(f"{self.path}: tensor {name} has type {found_kind}, expected {tensor.dtype}")
+
+    def read(self, name: str) -> Tensor:
+        """One tensor.
+
+        Raises:
+            RecsegError: it holds values that are not finite.
+        """
+        tensor: Tensor = self._stream.get_tensor(name)
+        if not (tensor.float() if tensor.dtype == torch.float64 else tensor).isfinite().all():  # in 32 bits, as used
+            raise RecsegError(f"{self.path}: tensor {name} holds values that are not finite")
+        return tensor
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[TensorFile]:
+    """Open a safetensors file.
+
+    Raises:
+        RecsegError: no such file, another kind of file (a pickle, an archive), cut short, or a forged header.
+    """
+    if path.exists() and not path.is_file():
+        raise RecsegError(f"{path}: is no regular file, expected a safetensors file")
+    try:
+        with safe_open(path, framework="pt") as stream:
+            yield TensorFile(path, stream)
+    except RecsegError:
+        raise
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
+        raise RecsegError(f"{path}: not a safetensors file, or a damaged one ({one_line(str(error))})") from error
