@@ -93,7 +93,7 @@ class OnnxModel:
             and 2 <= len(self.classes) <= VOID
             and all(isinstance(name, str) for name in self.classes)
             and 1 <= self.image_size <= LARGEST
-            and 1 <= self.max_steps <= VOID
+            and (self.kind == "recurrent") <= self.max_steps <= VOID  # a dense network has no steps
             and 1 <= self.stride <= LARGEST
         ):
             raise RecsegError(f"{self.path}: says of itself what no network is; not written by recseg export")

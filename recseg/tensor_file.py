@@ -85,7 +85,11 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
     if path.exists() and not path.is_file():
         raise RecsegError(f"{path}: is no regular file, expected a safetensors file")
     try:
-        with safe_open(path, framework="pt") as stream:
+        try:
+            opened = safe_open(path, framework="pt")
+        except RuntimeError as error:  # PyTorch's way to say that a file is too large to be mapped into memory
+            raise MemoryError(str(error)) from error
+        with opened as stream:
             yield TensorFile(path, stream)
     except RecsegError:
         raise
