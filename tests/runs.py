@@ -41,7 +41,7 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 
 def same_file(one: Path, two: Path) -> int:
-    """Assert equal tensors, bit for bit, and equal text but for seconds; returns how many tensors."""
+    """Assert equal tensors, bit for bit, and equal text but for how it was run; returns how many tensors."""
     (first, about), (second, also) = content(one), content(two)
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -49,7 +49,7 @@ def same_file(one: Path, two: Path) -> int:
         assert torch.equal(value, second[name]), f"{one.name}: {name}"
     for text in (about, also):
         for key in {"progress", "metadata"} & text.keys():
-            text[key] = {**json.loads(text[key]), "seconds": 0, "checkpoint_seconds": 0}
+            text[key] = {**json.loads(text[key]), "seconds": 0, "checkpoint_seconds": 0, "workers": 0}
     assert about == also
     return len(first)
 
