@@ -221,8 +221,8 @@ class Trainer:
         except RecsegError as error:
             self.check_gradient()  # which may be what is to blame
 
-            def alone(*one: Tensor) -> Tensor:
-                return loss_of(self.average.model, *one, config, self.done())["loss"]
+            def alone(image: Tensor, label: Tensor) -> Tensor:
+                return loss_of(self.average.model, image, label, config, self.done())["loss"]
 
             who = suspects(alone, images, labels, batch.ids)
             raise RecsegError(f"step {self.step}: {error} ({who})") from error
