@@ -25,7 +25,7 @@ from recseg.published import PublishedConfig, PublishedNetwork
 from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
 from recseg.training import TrainConfig, Trainer, resume, train
 
-PLACES = ("moment", "moment", "update", "half", "half", "fsync", "replace", "replaced", "log")
+PLACES = ("moment", "update", "half", "fsync", "replace", "replaced", "log")
 
 
 def recurrent(classes: int, steps: int) -> Any:
@@ -62,9 +62,12 @@ def main(data: str, folder: str, model: str, kills: int, seed: int, workers: int
     started = time.monotonic()
     assert ended(fork(lambda: train(settings, whole, progress=False), whole)) == 0
     pace = (time.monotonic() - started) / (2 * kills + 4)
-    draw, done, reached = random.Random(seed), Counter[str](), 0
+    draw, done, reached, left = random.Random(seed), Counter[str](), 0, list[str]()
+    seen: set[str] = set()
     while done.total() < kills:
-        place, number = draw.choice(PLACES), draw.randint(1, 4)
+        if not left:
+            left = draw.sample(PLACES, len(PLACES))  # each once, in another order every time
+        place, number = left.pop(), draw.randint(1, 4)
         begun = (cut / "config.json").exists()
         if not begun and cut.exists():
             for rest in cut.iterdir():  # killed before there was a run
@@ -76,6 +79,9 @@ def main(data: str, folder: str, model: str, kills: int, seed: int, workers: int
         if ended(child) == -signal.SIGKILL:
             done[place] += 1
         reached = check(cut, reached)
+        there = {path.name for path in cut.iterdir() if path.name[0] != "."}
+        assert there >= seen, f"{seen - there} is gone"
+        seen = there
     assert ended(fork(lambda: resume(cut, progress=False), cut)) == 0
     hidden = [path.name for path in cut.iterdir() if path.name.startswith(".")]
     return {"kills": done.total(), "places": done, "steps": settings.steps, "leftovers": hidden}
@@ -169,13 +175,12 @@ def check(run: Path, reached: int) -> int:
                 if name == "checkpoint":
                     step = json.loads(stream.metadata()["progress"])["step"]
     assert step >= reached, f"went back from step {reached} to {step}"
-    if (run / "log.jsonl").exists():
-        lines = (run / "log.jsonl").read_text().splitlines()
-        if lines and not lines[-1].endswith("}"):
-            lines.pop()  # cut off; to be dropped
-        steps = [json.loads(line)["step"] for line in lines]
-        assert steps == list(range(1, len(steps) + 1)), steps
-        assert len(steps) >= step, "the log lacks steps that the checkpoint has"
+    lines = (run / "log.jsonl").read_text().splitlines() if (run / "log.jsonl").exists() else []
+    if lines and not lines[-1].endswith("}"):
+        lines.pop()  # cut off; to be dropped
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == list(range(1, len(steps) + 1)), steps
+    assert len(steps) >= step, "the log lacks steps that the checkpoint has"
     return step
 
 
