@@ -39,7 +39,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tiny_voc: Path, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "kills", "workers"), [("recurrent", 60, 0), ("published", 30, 0), ("recurrent", 10, 2)]
+    ("model", "kills", "workers"), [("recurrent", 60, 0), ("recurrent", 20, 2), ("published", 20, 0)]
 )
 def test_a_hundred_kills(tiny_voc: Path, tmp_path: Path, model: str, kills: int, workers: int) -> None:
     found = killed(tiny_voc, tmp_path, model=model, kills=kills, seed=1, workers=workers)
