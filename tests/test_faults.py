@@ -35,7 +35,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def whole(tiny_voc: Path, tmp_path: Path) -> Path:
     """The run as it is without a fault."""
-    run = begin(tmp_path / "whole", tiny_voc, steps=STEPS)
+    run = begin(tmp_path / "whole", tiny_voc, steps=STEPS, checkpoint_seconds=3600.0)
     assert main(["train", "--resume", str(run)]) == 0
     return run
 
