@@ -184,6 +184,7 @@ def _add_train(commands: Any) -> None:
     loop.add_argument("--optimiser", choices=("muon", "adamw"), help="rule of the updates (default muon)")
     loop.add_argument("--lr", type=real, metavar="RATE", help="peak learning rate")
     loop.add_argument("--workers", type=natural, metavar="N", help="processes that read pictures")
+    loop.add_argument("--on-bad-image", choices=("stop", "skip"), help="where one cannot be read (default stop)")
     loop.add_argument("--amp", choices=("auto", "off", "bf16", "fp16"), help="16-bit arithmetic (default auto)")
     _add_device(loop)
 
@@ -200,6 +201,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", default="val", help="(default val)")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures")
+    parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="(default stop)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores, with how they were measured")
     _add_device(parser)
 

@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 
 def train(arguments: argparse.Namespace) -> None:
     """`recseg train`."""
-    given = {
-        key: value
-        for key, value in vars(arguments).items()
-        if value is not None and key not in ("run", "module", "argv")
-    }
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    for name in ("run", "module", "argv"):
+        del given[name]
     if arguments.resume is not None:
-        extra = sorted(given.keys() - {"resume"})
+        extra = sorted(given.keys() - {"resume", "on_bad_image"})
         if extra:
             raise RecsegError(
                 f"--resume: goes on exactly as the run began, so --{extra[0].replace('_', '-')} has no place"
@@ -39,7 +37,7 @@ def train(arguments: argparse.Namespace) -> None:
         from recseg.training import resume
         from recseg.training_config import load_config
 
-        file = resume(arguments.resume)
+        file = resume(arguments.resume, on_bad_image=arguments.on_bad_image)
         data = load_config(arguments.resume / "config.json").data
     else:
         if arguments.out is None:
@@ -53,7 +51,13 @@ def train(arguments: argparse.Namespace) -> None:
         data = arguments.data
     folder, data = file.parent, shlex.quote(data)
     print(f"weights: {file}")
+    if (skipped := folder / "skipped.json").exists():
+        print(_skipped(json.loads(skipped.read_text(encoding="utf-8"))) + f" ({skipped} says why)")
     print(f"next: recseg evaluate --weights {shlex.quote(str(folder))} --data {data} --split val")
+
+
+def _skipped(why: dict[str, str]) -> str:
+    return f"skipped: {len(why)} picture{'s' * (len(why) != 1)} that cannot be read: {', '.join(sorted(why))}"
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -68,10 +72,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
         dataset = open_dataset(arguments.data, arguments.split)
         model = _network(arguments.weights, device)
         main = rank() == 0
-        scores = score(model, dataset, limit=arguments.limit, progress=main and sys.stderr.isatty())
+        shown = main and sys.stderr.isatty()
+        scores = score(model, dataset, limit=arguments.limit, progress=shown, on_bad_image=arguments.on_bad_image)
     if not main:
         return
     print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"))
+    if scores.get("skipped"):
+        print(_skipped(scores["skipped"]))
     if arguments.json is not None:
         from recseg.results import write_result
 
@@ -285,15 +292,9 @@ def weights(arguments: argparse.Namespace) -> None:
     for entry in entries:
         score = entry.get("miou")
         where = " ".join(str(entry[key]) for key in ("data", "split") if key in entry)
-        rows.append(
-            (
-                entry["name"],
-                where,
-                "–" if score is None else f"{100 * score:.1f} %",
-                f"{entry.get('bytes', 0) / 1e6:.1f} MB",
-                entry["sha256"][:12],
-            )
-        )
+        share = "–" if score is None else f"{100 * score:.1f} %"
+        size = f"{entry.get('bytes', 0) / 1e6:.1f} MB"
+        rows.append((entry["name"], where, share, size, entry["sha256"][:12]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -4,6 +4,7 @@ The network sees each image at the size it was trained for; its logits, never it
 what is compared is the answer at the image's own resolution (VOC, set) and at 256×256 (slots, as the baseline does).
 """
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -57,6 +58,7 @@ def evaluate(
     image_size: int | None = None,
     limit: int | None = None,
     progress: bool = True,
+    on_bad_image: str = "stop",
 ) -> dict[str, Any]:
     """Score a network on a data set, by the protocols VOC, slot and set.
 
@@ -74,6 +76,7 @@ def evaluate(
         image_size: short side of the network's input; by default the model's own `image_size`.
         limit: only that many images, the first ones; by default all.
         progress: show a bar on stderr.
+        on_bad_image: "stop": a picture that cannot be read is an error; "skip": it is left out, and listed.
 
     Returns:
         JSON-able: `miou`, `iou_per_class` (name → value, None where a class occurs nowhere), `pixel_accuracy`,
@@ -81,10 +84,10 @@ def evaluate(
         `slot_iou_per_class`, `slot_classes_without_hits`, `best_slot_accuracy` and `best_slot_iou` (class and value);
         `label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`;
         `stop_calibration_error`, `stop_calibration`, `class_calibration_error`, `class_calibration`; `images`,
-        `seconds`.
+        `seconds`; with "skip", `skipped` (id → why).
 
     Raises:
-        RecsegError: an empty data set, or classes that are not those of the model.
+        RecsegError: an empty data set, a picture that cannot be read, or classes that are not those of the model.
     """
     _check(model, dataset)
     if limit is not None and limit < 1:
@@ -97,6 +100,9 @@ def evaluate(
         model.to(device)
     target = next(model.parameters()).device
     size = image_size or getattr(model, "image_size", None)
+    if on_bad_image not in ("stop", "skip"):
+        raise RecsegError(f"on_bad_image {on_bad_image!r}: expected stop or skip")
+    skipped: dict[str, str] = {}
     source = _Prepared(dataset, size, getattr(model, "input_size", None), limit)
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -104,7 +110,7 @@ def evaluate(
     try:
         with torch.inference_mode(), tqdm(total=len(source), disable=not progress, unit="image") as bar:
             loader = DataLoader(source, batch_size=None, num_workers=workers)
-            for images, labels in _batches(loader, batch_size):
+            for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
                 output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
                 for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
                     present = sorted(set(torch.unique(truth).tolist()) - {BACKGROUND, VOID})
@@ -123,8 +129,15 @@ def evaluate(
         for process, other in enumerate(collect(metric)):
             if process != rank():
                 metric.merge(other)
+    for others in collect(skipped):
+        skipped |= others
+    if not label_set.images:
+        raise RecsegError(f"none of {len(skipped)} pictures can be read; the first: {next(iter(skipped.values()))}")
     result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute(), **named.compute()}
     result["seconds"] = round(time.perf_counter() - start, 3)
+    if on_bad_image == "skip":
+        where = f"{dataset.root}{os.sep}"  # a result tells of pictures, not of the place of a folder on some machine
+        result["skipped"] = {name: why.replace(where, "") for name, why in skipped.items()}
     return _by_name(result, names)
 
 
@@ -143,7 +156,14 @@ def _check(model: nn.Module, dataset: SegmentationFolder) -> None:
             raise RecsegError(f"class {index} is {mine!r} to the model and {theirs!r} in the data set")
 
 
-class _Prepared(Dataset[tuple[Tensor, Tensor] | RecsegError]):
+class _Bad(NamedTuple):
+    """A picture that cannot be read, and why. Handed on: an error would cross processes as a page of traceback."""
+
+    id: str
+    error: RecsegError
+
+
+class _Prepared(Dataset[tuple[Tensor, Tensor] | _Bad]):
     """Images at the network's size and labels at their own, both uint8."""
 
     def __init__(self, dataset: SegmentationFolder, size: int | None, square: int | None, limit: int | None) -> None:
@@ -155,11 +175,11 @@ class _Prepared(Dataset[tuple[Tensor, Tensor] | RecsegError]):
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | RecsegError:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | _Bad:
         try:
             sample = self.dataset[self.part[index]]
         except RecsegError as error:
-            return error  # raised by whoever asked: crossing processes, it would become a page of traceback
+            return _Bad(self.dataset.ids[self.part[index]], error)
         if self.square:  # a network with fully connected layers takes one size
             image = TF.resize(sample.image, [self.square, self.square], antialias=True)
         else:
@@ -167,15 +187,24 @@ class _Prepared(Dataset[tuple[Tensor, Tensor] | RecsegError]):
         return image.as_subclass(Tensor), sample.labels.as_subclass(Tensor).to(torch.uint8)
 
 
-def _batches(
-    samples: Iterable[tuple[Tensor, Tensor] | RecsegError], batch_size: int
+def _good(
+    samples: Iterable[tuple[Tensor, Tensor] | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """The samples that could be read; the others go into `skipped`, or, where that is None, are an error."""
+    for sample in samples:
+        if not isinstance(sample, _Bad):
+            yield sample
+        elif skipped is None:
+            raise sample.error
+        else:
+            skipped[sample.id] = str(sample.error)
+            bar.update()
+
+
+def _batches(samples: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Group images of one shape: (3, h, w) and (H, W) → (B, 3, h, w) and (B, H, W), in whatever order they fill."""
     waiting: dict[tuple[torch.Size, torch.Size], list[tuple[Tensor, Tensor]]] = {}
-    for sample in samples:
-        if isinstance(sample, RecsegError):
-            raise sample
-        image, labels = sample
+    for image, labels in samples:
         shape = (image.shape, labels.shape)
         waiting.setdefault(shape, []).append((image, labels))
         full = len(waiting[shape]) >= min(batch_size, max(1, _BATCH_PIXELS // labels.numel()))

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recseg.errors import RecsegError
@@ -36,10 +36,30 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # On a disk that has become read-only it stays, and the error above says why.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the new name to the disk as well, where folders can be opened (not on Windows)."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sweep(path: Path) -> None:
+    """Remove the temporary files that killed processes left beside `path`; only for who knows that no other writes."""
+    for temporary in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 # What is checked before the work, so that hours of it are not lost to a misspelt path

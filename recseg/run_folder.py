@@ -2,14 +2,18 @@
 
 import contextlib
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
-from recseg.files import atomic_write
+from recseg.errors import RecsegError
+from recseg.files import atomic_write, sweep
+
+FILES = ("config.json", "log.jsonl", "checkpoint.safetensors", "weights.safetensors", "skipped.json")
 
 
 class Interrupts:
@@ -33,15 +37,65 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def open_log(path: Path, step: int) -> Iterator[Any]:
+def claimed(run: Path) -> Iterator[None]:
+    """A run for this process alone, tidied of what a killed one had begun to write.
+
+    The claim is a lock on `config.json` that ends with the process, however that ends. Where there are no such locks
+    (Windows, some network disks) nobody is turned away.
+
+    Raises:
+        RecsegError: another process is at work on this run.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # a folder that cannot be written will be named by the log
+            import fcntl
+
+            config = stack.enter_context(open(run / "config.json", "rb+"))
+            # Of the process, not of the open file: reader processes that outlive a killed run do not keep it.
+            try:
+                fcntl.lockf(config, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RecsegError(f"{run}: another process is at work on this run; wait for it, or end it") from error
+        for name in FILES:
+            sweep(run / name)
+        yield
+
+
+class Log:
+    """Lines of JSON, each written at once and whole: nothing waits in memory that a kill could take."""
+
+    def __init__(self, path: Path, stream: IO[bytes]) -> None:
+        self.path, self.stream = path, stream
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Add a line.
+
+        Raises:
+            RecsegError: the disk is full.
+        """
+        line = json.dumps(entry).encode() + b"\n"
+        try:
+            written = self.stream.write(line)
+            if written < len(line):  # the disk took a part, and will say at the next byte what is wrong
+                self.stream.write(line[written:])
+        except OSError as error:
+            raise RecsegError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+
+    def sync(self) -> None:
+        """Bring the lines to the disk: a checkpoint after a power cut is of no step that the log does not know."""
+        os.fsync(self.stream.fileno())
+
+
+@contextlib.contextmanager
+def open_log(path: Path, step: int) -> Iterator[Log]:
     """The log, open to append, without the lines after `step`: those steps are about to be done again."""
     kept = []
     if path.exists():
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that was cut off while being written
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
     with atomic_write(path) as temporary:
-        temporary.write_text("".join(kept))
-    with open(path, "a") as stream:
-        yield stream
+        temporary.write_text("".join(kept), encoding="utf-8")
+    with open(path, "ab", buffering=0) as stream:
+        yield Log(path, stream)

@@ -2,13 +2,12 @@
 
 Chapter 7 of the book explains this file. A run is a folder: `config.json` (what was asked for), `log.jsonl` (a line
 every few steps), `checkpoint.safetensors` (to go on from), `weights.safetensors` (the averaged model, to predict
-with).
+with), and `skipped.json` where pictures could not be read and the run was told to go on without them.
 """
 
 import contextlib
 import json
 import math
-import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,10 +22,15 @@ from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES
 from recseg.data import open_train
 from recseg.data.folder import SegmentationFolder
+from recseg.data.readers import Readers, default_workers
 from recseg.data.stream import Batch, batches
 from recseg.data.transforms import train_transform
+from recseg.devices import choose_device as choose_device
+from recseg.devices import choose_precision as choose_precision
+from recseg.devices import precision_name as precision_name
 from recseg.distributed import (
     average_gradients,
+    collect,
     largest,
     main_first,
     mean,
@@ -37,10 +41,11 @@ from recseg.distributed import (
     world_size,
 )
 from recseg.errors import RecsegError
-from recseg.losses import dense_loss, recurrent_loss
+from recseg.files import atomic_write
+from recseg.objective import loss_of as loss_of
 from recseg.optimisation import ExponentialMovingAverage, make_optimisers, parameter_groups, schedule, set_learning_rate
-from recseg.run_folder import Interrupts, open_log
-from recseg.targets import class_areas, to_sequence
+from recseg.run_folder import Interrupts, Log, claimed, open_log
+from recseg.suspects import suspects
 from recseg.training_config import TrainConfig as TrainConfig
 from recseg.training_config import build_model, load_config, resolve, save_config
 from recseg.training_state import load_state, save_state
@@ -70,16 +75,27 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Pat
         with main_first():
             dataset = training_data(config)  # before the folder is made: bad data leaves no trace
         trainer = Trainer(config, dataset, out)
+        trainer.check_batch()
         if rank() == 0:
             save_config(out / "config.json", trainer.config)
         return trainer.run(progress)
 
 
-def resume(run: Path | str, *, progress: bool = True) -> Path:
-    """Go on with a run that was interrupted, exactly as if it had not been (with as many processes as before)."""
+def resume(run: Path | str, *, progress: bool = True, on_bad_image: str | None = None) -> Path:
+    """Go on with a run that was interrupted, exactly as if it had not been (with as many processes as before).
+
+    Args:
+        run: its folder.
+        progress: show a bar.
+        on_bad_image: "skip" or "stop" from now on; None: as the run began.
+    """
     run = Path(run)
     config = load_config(run / "config.json")
     with process_group(config.device) as device:
+        if on_bad_image not in (None, config.on_bad_image):
+            config = replace(config, on_bad_image=on_bad_image)
+            if rank() == 0:
+                save_config(run / "config.json", config)
         config = replace(config, device=device)
         with main_first():
             dataset = training_data(config)
@@ -95,72 +111,18 @@ def training_data(config: TrainConfig) -> SegmentationFolder:
     return open_train(config.data, config.split, transform=train_transform(config.size, scale=config.scale))
 
 
-def choose_device(name: str | None) -> torch.device:
-    """A device by name, or the fastest there is."""
-    if name is not None:
-        try:
-            device = torch.device(name)
-            torch.empty(1, device=device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise RecsegError(f"device {name!r}: not available here") from error
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def choose_precision(amp: str, device: torch.device, size: int = 256) -> torch.dtype | None:
-    """The 16-bit type to compute in, or None for 32 bits: 16 bits only pay where the hardware has them.
-
-    "auto" leaves crops below 64 pixels at 32 bits on a CPU: there PyTorch 2.11's gradients in 16 bits were seen to hold
-    memory that nobody had set, for maps of a single cell.
-    """
-    if amp == "off":
-        return None
-    if amp == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        capable = device.type == "cpu" and size >= 64 and torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if capable else None
-    return torch.bfloat16 if amp == "bf16" else torch.float16
-
-
-def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig, done: float = 1.0) -> dict[str, Tensor]:
-    """Loss terms of a batch: images (B, 3, S, S) in [0, 1], labels (B, S, S); `done`: share of the budget used."""
-    assert config.pixels_first is not None  # resolved
-    pixels_only = model.kind == "recurrent" and config.head == "embedding" and done < config.pixels_first
-    if model.kind == "dense" or pixels_only:
-        return dense_loss(model.pixel_logits(images), labels)
-    if model.kind == "published":
-        from recseg.published import published_loss
-
-        masks, classes = model.forward_all(images)
-        sequence = to_sequence(labels, model.max_steps, num_classes=model.num_classes, order="class")
-        return published_loss(masks, classes, sequence.masks, sequence.classes, sequence.lengths)
-    present = (class_areas(labels, model.num_classes)[:, 1:] > 0).sum(dim=1)  # (B,)
-    lengths = present.clamp(max=model.max_steps)
-    output = model(images, lengths)
-    if config.auxiliary == "none":
-        output = output._replace(pixels=None)
-    return recurrent_loss(output, labels, num_classes=model.num_classes, max_steps=model.max_steps, order=config.order)
-
-
-def precision_name(precision: torch.dtype | None) -> str:
-    """What `choose_precision` chose, in words: "float32", "bfloat16" or "float16"."""
-    return str(precision or torch.float32).removeprefix("torch.")
-
-
 class Trainer:
     """State of a run between two steps: the models, the optimisers, and how far it got."""
 
     def __init__(self, config: TrainConfig, dataset: SegmentationFolder, out: Path) -> None:
         self.config, self.dataset, self.out = config, dataset, out
+        self.skip = config.on_bad_image == "skip"
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.amp, self.device, config.size or 0)
         torch.manual_seed(config.seed)
         limit = config.max_steps
         if limit is None:
-            limit = 5 if dataset.classes == VOC_CLASSES else max(1, dataset.max_classes_per_image)
+            limit = 5 if dataset.classes == VOC_CLASSES else max(1, dataset.most_classes(skip=self.skip))
         self.model: Any = build_model(config, dataset.classes, limit)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
@@ -173,6 +135,8 @@ class Trainer:
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = ExponentialMovingAverage(self.model, config.ema)
         self.step, self.seconds = 0, 0.0
+        self.skipped: dict[str, str] = {}  # id → why
+        self.norm, self.ids = torch.zeros((), device=self.device), [""]  # of the last update's gradient; its pictures
 
     def done(self) -> float:
         """Share of the budget that is used up."""
@@ -185,41 +149,56 @@ class Trainer:
         """Train until the budget is used up, or pause after step `until`; returns the path of the weights."""
         config = self.config
         assert config.batch_size is not None
-        self._check_batch(config.batch_size)
+        self.check_batch()
         main = rank() == 0
-        workers = config.workers if config.workers is not None else _default_workers()
+        workers = config.workers if config.workers is not None else default_workers()
+        readers = Readers(workers, self.dataset.ids)
         stream = batches(
             self.dataset, config.batch_size, seed=config.seed, start=self.step, workers=workers,
-            pin=self.device.type == "cuda", part=share(config.batch_size),
+            pin=self.device.type == "cuda", part=share(config.batch_size), skip=self.skip, readers=readers,
         )  # fmt: skip
-        total = config.steps
         desc, shown = f"train {config.model}", progress and main
-        bar = tqdm(total=total, initial=self.step, unit="step", disable=not shown, desc=desc)
+        bar = tqdm(total=config.steps, initial=self.step, unit="step", disable=not shown, desc=desc)
         saved = time.monotonic()
+        claim = claimed(self.out) if main else contextlib.nullcontext()
         log_file = open_log(self.out / "log.jsonl", self.step) if main else contextlib.nullcontext()
-        with Interrupts() as interrupts, bar, log_file as log:
+        with Interrupts() as interrupts, bar, readers.named(), claim, log_file as log:
             self.model.train()
             while self.done() < 1 and (until is None or self.step < until):
                 started = time.monotonic()
-                terms = self.update(next(stream))
+                try:
+                    batch = next(stream)
+                except (
+                    RecsegError,
+                    RuntimeError,
+                ):  # of a picture or its reader: the state is whole
+                    if self.step:
+                        self.save(log)
+                    raise
+                terms = self.update(batch)
                 # All processes end together, whoever's clock or terminal says so.
-                self.seconds, asked = largest(self.seconds + time.monotonic() - started, float(interrupts.asked))
+                self.seconds, asked, passed = largest(
+                    self.seconds + time.monotonic() - started, float(interrupts.asked), float(len(batch.skipped))
+                )
+                for others in collect(batch.skipped) if passed else ():
+                    self.skipped |= others
                 self.step += 1
                 bar.update()
                 if self.step % LOG_EVERY == 0 or self.done() >= 1:
                     self._write(log, terms, bar)
                 if asked or time.monotonic() - saved > config.checkpoint_seconds:
-                    self.save()
+                    self.save(log)
                     saved = time.monotonic()
                 if asked:
                     raise KeyboardInterrupt(f"stopped after step {self.step}; go on with --resume {self.out}")
-            self.save()
+            self.save(log)
         return self.out / "weights.safetensors"
 
-    def _check_batch(self, batch_size: int) -> None:
+    def check_batch(self) -> None:
+        """Refuse a batch that has fewer pictures than processes, or too few numbers for a norm."""
+        batch_size, size = self.config.batch_size or 0, self.config.size or 0
         if batch_size < world_size():
             raise RecsegError(f"batch_size {batch_size}: expected one for each of {world_size()} processes")
-        size = self.config.size or 0
         cells = math.ceil(size / self.model.encoder.strides[-1]) if hasattr(self.model, "encoder") else 2
         if len(share(batch_size)) * cells**2 < 2:  # a norm over one number has no variance
             raise RecsegError(
@@ -234,39 +213,63 @@ class Trainer:
         labels = batch.labels.to(self.device, non_blocking=True)  # (B, S, S)
         factor = schedule(self.step, self.done(), warmup=config.warmup)
         set_learning_rate(self.optimisers, factor)
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            terms = loss_of(self.model, images, labels, config, self.done())
-        if not bool(terms["loss"].isfinite()):
-            raise RecsegError(
-                f"step {self.step}: the loss is not finite; expected a lower --lr than {config.lr} "
-                f"(images {', '.join(batch.ids[:4])}, …)"
-            )
+        try:
+            with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
+                terms = loss_of(self.model, images, labels, config, self.done())
+            if not bool(terms["loss"].isfinite() & self.norm.isfinite()):  # one wait for a GPU, not two
+                raise RecsegError(f"the loss is not finite; expected a lower --lr than {config.lr}")
+        except RecsegError as error:
+            self.check_gradient()  # which may be what is to blame
+
+            def alone(image: Tensor, label: Tensor) -> Tensor:
+                return loss_of(self.average.model, image, label, config, self.done())["loss"]
+
+            who = suspects(alone, images, labels, batch.ids)
+            raise RecsegError(f"step {self.step}: {error} ({who})") from error
         self.model.zero_grad(set_to_none=True)
         self.scaler.scale(terms["loss"]).backward()  # type: ignore[no-untyped-call]
         average_gradients(self.model.parameters())
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip)
+        if not self.scaler.is_enabled():  # it looks by itself, and leaves such a step out
+            self.norm, self.ids = norm, batch.ids
         for optimiser in self.optimisers:
             self.scaler.step(optimiser)
         self.scaler.update()
         self.average.update(self.model, self.step)
         return {name: value.detach() for name, value in terms.items()}
 
-    def save(self) -> None:
+    def check_gradient(self) -> None:
+        """Refuse weights whose last gradient was not finite: they are to replace no checkpoint."""
+        if not bool(self.norm.isfinite()):
+            raise RecsegError(
+                f"step {self.step - 1}: the gradient is not finite; expected a lower --lr than {self.config.lr} "
+                f"(one of the pictures {', '.join(self.ids)})"
+            )
+
+    def save(self, log: Log | None = None) -> None:
         """Write the checkpoint and the averaged weights; the first process does."""
         if rank() > 0:
             return
-        progress = {"step": self.step, "seconds": self.seconds}
-        save_state(
-            self.out / "checkpoint.safetensors", self.model, self.average.model, self.optimisers, self.scaler, progress
-        )
+        self.check_gradient()
+        if log is not None:
+            log.sync()
+        progress: dict[str, Any] = {"step": self.step, "seconds": self.seconds}
+        if self.skipped:
+            with atomic_write(self.out / "skipped.json") as temporary:
+                temporary.write_text(json.dumps(self.skipped, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path = self.out / "checkpoint.safetensors"
+        state = progress | {"skipped": self.skipped}
+        save_state(path, self.model, self.average.model, self.optimisers, self.scaler, state)
         assert self.config.image_size is not None
         config = {name: value for name, value in asdict(self.config).items() if value is not None}
         if self.config.encoder_weights is not None:  # its name is a fact, its place is nobody's business
             config["encoder_weights"] = Path(self.config.encoder_weights).name
         bits = precision_name(self.precision)
         about = config | {"split": self.dataset.split, "threads": torch.get_num_threads(), "precision": bits} | progress
+        if self.skipped:
+            about["skipped"] = list(self.skipped)
         save_weights(
             self.out / "weights.safetensors",
             self.average.model,
@@ -280,20 +283,14 @@ class Trainer:
         path = self.out / "checkpoint.safetensors"
         progress = load_state(path, self.model, self.average.model, self.optimisers, self.scaler)
         self.step, self.seconds = progress["step"], progress["seconds"]
+        self.skipped = progress.get("skipped", {})
 
-    def _write(self, log: Any, terms: dict[str, Tensor], bar: "tqdm[Any]") -> None:
+    def _write(self, log: Log | None, terms: dict[str, Tensor], bar: "tqdm[Any]") -> None:
         means = mean(*(value.item() for value in terms.values()))
         if log is None:
             return
         values = {name: round(value, 5) for name, value in zip(terms, means, strict=True)}
         entry = {"step": self.step, "seconds": round(self.seconds, 2), "lr": self.optimisers[0].param_groups[0]["lr"]}
-        log.write(json.dumps(entry | values) + "\n")
-        log.flush()
+        log.write(entry | values)
         left = f"{100 * min(1.0, self.done()):.0f} %" if self.config.steps is None else None
         bar.set_postfix({"loss": f"{values['loss']:.3f}"} | ({"done": left} if left else {}))
-
-
-def _default_workers() -> int:
-    """Readers beside the training: few, since on a CPU they take what the training needs."""
-    cores = os.cpu_count() or 1
-    return min(8, cores // 2) if torch.cuda.is_available() else min(2, cores // 2)

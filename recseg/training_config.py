@@ -40,6 +40,8 @@ class TrainConfig:
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
         max_steps: None takes 5, or the most classes that an image of the folder has.
+        on_bad_image: "stop" ends the training at a picture that cannot be read; "skip" takes another one in its place,
+            and lists it.
     """
 
     data: str
@@ -72,6 +74,7 @@ class TrainConfig:
     device: str | None = None
     amp: str = "auto"
     checkpoint_seconds: float = 120.0
+    on_bad_image: str = "stop"
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -84,6 +87,8 @@ class TrainConfig:
                 raise RecsegError(f"{name} {value}: expected a positive number")
         if self.amp not in ("auto", "off", "bf16", "fp16"):
             raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
+        if self.on_bad_image not in ("stop", "skip"):
+            raise RecsegError(f"on_bad_image {self.on_bad_image!r}: expected stop or skip")
         if self.optimiser not in (None, "muon", "adamw"):
             raise RecsegError(f"optimiser {self.optimiser!r}: expected muon or adamw")
         if self.auxiliary not in ("pixels", "none"):

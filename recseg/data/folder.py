@@ -106,9 +106,19 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
 
         Reads every mask once, then remembers.
         """
+        return self.most_classes()
+
+    def most_classes(self, *, skip: bool = False) -> int:
+        """`max_classes_per_image`, counted anew; with `skip`, over those masks that can be read."""
         most = 0
         for index in tqdm(range(len(self)), desc="classes an image", disable=None if len(self) > 500 else True):
-            present = np.bincount(self.labels(index).ravel(), minlength=256) > 0
+            try:
+                labels = self.labels(index)  # (H, W)
+            except RecsegError:
+                if not skip:
+                    raise
+                continue
+            present = np.bincount(labels.ravel(), minlength=256) > 0
             most = max(most, int(present[voc.BACKGROUND + 1 : voc.VOID].sum()))
         return most
 

@@ -5,8 +5,8 @@ epoch, index). So neither the number of workers nor an interruption changes what
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,15 +14,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recseg.data.folder import Sample, SegmentationFolder
+from recseg.data.readers import Readers, leave_signals_to_parent
+from recseg.errors import RecsegError
 
 
 @dataclass
 class Batch:
-    """Images (B, 3, S, S) uint8, labels (B, S, S) int64, and the ids they came from."""
+    """Images (B, 3, S, S) uint8, labels (B, S, S) int64, the ids they came from, and why others were skipped, by id."""
 
     images: Tensor
     labels: Tensor
     ids: list[str]
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
@@ -46,25 +49,52 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
             position += self.batch_size
 
 
-class _Seeded(Dataset[Sample]):
+class _Read(NamedTuple):
+    """A sample, or why there is none, and the pictures that were passed over to find it: id → why."""
+
+    sample: Sample | RecsegError
+    skipped: dict[str, str]
+
+
+class _Seeded(Dataset[_Read]):
     """A dataset whose random transforms depend on (seed, epoch, index) alone."""
 
-    def __init__(self, dataset: SegmentationFolder, seed: int) -> None:
-        self.dataset, self.seed = dataset, seed
+    def __init__(self, dataset: SegmentationFolder, seed: int, skip: bool, readers: Readers) -> None:
+        self.dataset, self.seed, self.skip, self.readers = dataset, seed, skip, readers
 
-    def __getitem__(self, key: Any) -> Sample:
+    def __getitem__(self, key: Any) -> _Read:
         epoch, index = key
         state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)
-        with torch.random.fork_rng(devices=[]):  # in the main process too, the model's own randomness is left alone
-            torch.manual_seed(int(state[0]))
-            return self.dataset[index]
+        skipped: dict[str, str] = {}
+        for place in range(index, index + len(self.dataset)):
+            taken = place % len(self.dataset)
+            self.readers.note(taken)
+            try:
+                with torch.random.fork_rng(devices=[]):  # the model's own randomness is left alone, here too
+                    torch.manual_seed(int(state[0]))
+                    return _Read(self.dataset[taken], skipped)
+            except RecsegError as error:
+                # Handed on, not raised: crossing processes, it would become a page of traceback.
+                if not self.skip:
+                    return _Read(error, skipped)
+                skipped[self.dataset.ids[taken]] = str(error)
+        first = next(iter(skipped.values()))
+        return _Read(RecsegError(f"none of {len(skipped)} pictures can be read; the first: {first}"), skipped)
 
 
-def _collate(samples: list[Sample]) -> Batch:
+def _collate(read: list[_Read]) -> Batch | RecsegError:
+    samples: list[Sample] = []
+    skipped: dict[str, str] = {}
+    for sample, passed in read:
+        if isinstance(sample, RecsegError):
+            return sample
+        samples.append(sample)
+        skipped |= passed
     return Batch(
         torch.stack([sample.image.as_subclass(Tensor) for sample in samples]),  # (B, 3, S, S)
         torch.stack([sample.labels.as_subclass(Tensor) for sample in samples]),  # (B, S, S)
         [sample.id for sample in samples],
+        skipped,
     )
 
 
@@ -77,6 +107,8 @@ def batches(
     workers: int = 0,
     pin: bool = False,
     part: range | None = None,
+    skip: bool = False,
+    readers: Readers | None = None,
 ) -> Iterator[Batch]:
     """Batches from step `start` on, without end.
 
@@ -85,13 +117,25 @@ def batches(
         workers: processes that read ahead; 0 reads in this one.
         pin: page-locked memory, for a faster copy to a GPU.
         part: places of each batch that are wanted here; None: all.
+        skip: a picture that cannot be read gives its place to the next in the list that can, which is the same one
+            however often a training is resumed; `Batch.skipped` names it. Otherwise it is an error.
+        readers: of `workers` processes, where the caller wants to know which picture a dead one was at.
+
+    Raises:
+        RecsegError: a picture that cannot be read, or, with `skip`, not one that can.
     """
-    loader: DataLoader[Sample] = DataLoader(
-        _Seeded(dataset, seed),
+    loader: DataLoader[_Read] = DataLoader(
+        _Seeded(dataset, seed, skip, readers or Readers(workers, dataset.ids)),
         batch_sampler=StreamSampler(len(dataset), batch_size, seed, start, part),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
         persistent_workers=False,
+        worker_init_fn=leave_signals_to_parent,
+        # One of its own: it draws a number whenever it starts, and a resumed training must not be a number ahead.
+        generator=torch.Generator().manual_seed(seed),
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, RecsegError):
+            raise batch
+        yield batch

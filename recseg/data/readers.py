@@ -1,0 +1,65 @@
+"""The processes that read pictures for a training: what each is at, and which picture it was when one dies."""
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import get_worker_info
+
+from recseg.errors import RecsegError
+
+
+def default_workers() -> int:
+    """Readers beside the training: few, since on a CPU they take what the training needs."""
+    cores = os.cpu_count() or 1
+    return min(8, cores // 2) if torch.cuda.is_available() else min(2, cores // 2)
+
+
+class Readers:
+    """A note for each reader process, in memory that all share: one that dies does not take the picture's name along.
+
+    Args:
+        workers: number of reader processes; 0: pictures are read in the process of the training.
+        ids: of the pictures, by index.
+    """
+
+    def __init__(self, workers: int, ids: Sequence[str]) -> None:
+        self.ids = ids
+        self.notes = torch.full((workers, 2), -1, dtype=torch.long)  # process id, index of the picture
+        if workers:
+            self.notes.share_memory_()  # type: ignore[no-untyped-call]
+
+    def note(self, index: int) -> None:
+        """Called by a reader before it reads picture `index`."""
+        if (info := get_worker_info()) is not None:
+            self.notes[info.id, 0], self.notes[info.id, 1] = os.getpid(), index
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Turn what PyTorch raises when a reader dies, wherever this process is then, into a line with the picture.
+
+        Raises:
+            RecsegError: names the picture that the reader was at, and how it died.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
+            if found is None:
+                raise
+            dead = {int(number) for number in found[1].split(",")}
+            at = [self.ids[index] for number, index in self.notes.tolist() if number in dead and index >= 0]
+            raise RecsegError(
+                f"a process that reads pictures {found[2].split('. ')[0].rstrip('. ')} at picture "
+                f"{', '.join(at) or '(none yet)'}: out of memory, or a file that a library cannot bear; "
+                "--workers 0 reads without such processes"
+            ) from error
+
+
+def leave_signals_to_parent(_: int) -> None:
+    """Ctrl-C reaches all processes of a terminal: the training ends between two steps, and its readers with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

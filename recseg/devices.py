@@ -1,0 +1,43 @@
+"""Where a network runs, and in how many bits it computes there.
+
+Chapter 8 of the book explains this file.
+"""
+
+import torch
+
+from recseg.errors import RecsegError
+
+
+def choose_device(name: str | None) -> torch.device:
+    """A device by name, or the fastest there is."""
+    if name is not None:
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise RecsegError(f"device {name!r}: not available here") from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_precision(amp: str, device: torch.device, size: int = 256) -> torch.dtype | None:
+    """The 16-bit type to compute in, or None for 32 bits: 16 bits only pay where the hardware has them.
+
+    "auto" leaves crops below 64 pixels at 32 bits on a CPU: there PyTorch 2.11's gradients in 16 bits were seen to hold
+    memory that nobody had set, for maps of a single cell.
+    """
+    if amp == "off":
+        return None
+    if amp == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        capable = device.type == "cpu" and size >= 64 and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if capable else None
+    return torch.bfloat16 if amp == "bf16" else torch.float16
+
+
+def precision_name(precision: torch.dtype | None) -> str:
+    """What `choose_precision` chose, in words: "float32", "bfloat16" or "float16"."""
+    return str(precision or torch.float32).removeprefix("torch.")

@@ -1,0 +1,37 @@
+"""Which picture of a batch is behind a loss that is not a number."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from recseg.distributed import world_size
+from recseg.errors import RecsegError
+
+
+def suspects(loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]) -> str:
+    """The pictures whose loss is not finite when each is alone; all of the batch where that tells nothing.
+
+    Args:
+        loss: of a network in `eval()` mode, where no picture shares statistics with another: (1, 3, S, S) and
+            (1, S, S) to a scalar. The averaged network, say, which has not learned from this batch.
+        images: (B, 3, S, S).
+        labels: (B, S, S).
+        ids: B names.
+
+    Returns:
+        Words for an error message: "picture a" or "one of the pictures a, b, c".
+    """
+    found = []
+    # Not where several processes add up their losses: they would wait for one that has an error to report.
+    for number in range(len(ids)) if world_size() == 1 else ():
+        alone = slice(number, number + 1)
+        try:
+            with torch.no_grad():
+                if not bool(loss(images[alone], labels[alone]).isfinite()):
+                    found.append(ids[number])
+        except RecsegError:
+            found.append(ids[number])
+    if len(found) in (0, len(ids)) and len(ids) > 1:
+        return f"one of the pictures {', '.join(ids)}"
+    return f"picture{'s' if len(found) > 1 else ''} {', '.join(found or ids)}"
