@@ -7,7 +7,7 @@ import contextlib
 import io
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -280,7 +280,14 @@ def test_train(tmp_path: Path, tiny_trainings: None) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
-def test_thousands_of_cases(part: int, weights: Path, exported: Path, tmp_path: Path, tiny_trainings: None) -> None:
+def test_thousands_of_cases(
+    part: int,
+    weights: Path,
+    exported: Path,
+    tmp_path: Path,
+    tiny_trainings: None,
+    record_property: Callable[[str, object], None],
+) -> None:
     """2,400 runs of commands (1,400 predictions, 200 by an exported network, 600 evaluations, 200 trainings), and 40
     files of each kind read.
     """
@@ -291,3 +298,5 @@ def test_thousands_of_cases(part: int, weights: Path, exported: Path, tmp_path: 
     predict_all_exported(range(20_000 + part * 50, 20_050 + part * 50), exported, tmp_path / "exported")
     many(evaluate_case, range(30_000 + part * 150, 30_150 + part * 150), tmp_path / "evaluate", weights)
     many(train_case, range(40_000 + part * 50, 40_050 + part * 50), tmp_path / "train")
+    for name, runs in (("predict", 350), ("predict --onnx", 50), ("evaluate", 150), ("train", 50)):
+        record_property(f"runs of {name}", runs)

@@ -12,7 +12,6 @@ import torch
 from conftest import HEIGHT, WIDTH, Refuses, refusal, save_indexed
 from kill_work import recurrent
 from PIL import Image
-from runs import begin, content, log_of, same_run, step_of
 from torch.utils.data import get_worker_info
 
 from recseg import evaluate, load, training
@@ -24,6 +23,7 @@ from recseg.recurrent_unet import RecurrentUNet
 from recseg.suspects import suspects
 from recseg.training import Trainer, resume, train
 from recseg.training_config import TrainConfig
+from runs import begin, content, log_of, same_run, step_of
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from conftest import refusal
 from kill_work import recurrent
-from runs import begin, same_run, step_of
 
 from recseg import training
 from recseg.cli import main
 from recseg.run_folder import Log, claimed, open_log
 from recseg.training import Trainer
+from runs import begin, same_run, step_of
 
 STEPS, FAULT = 6, 3  # length of a run, and the step in which the fault happens
 Fails = Callable[[Path], str]

@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from runs import same_run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no fork and no SIGKILL on Windows")
@@ -41,9 +43,12 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tiny_voc: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("model", "kills", "workers"), [("recurrent", 60, 0), ("recurrent", 20, 2), ("published", 20, 0)]
 )
-def test_a_hundred_kills(tiny_voc: Path, tmp_path: Path, model: str, kills: int, workers: int) -> None:
+def test_a_hundred_kills(
+    tiny_voc: Path, tmp_path: Path, model: str, kills: int, workers: int, record_property: Callable[[str, object], None]
+) -> None:
     found = killed(tiny_voc, tmp_path, model=model, kills=kills, seed=1, workers=workers)
-    print(json.dumps(found))
+    record_property("kills", found["kills"])
+    record_property("of them inside a checkpoint's write", found["places"]["half"])
     assert found["kills"] == kills and found["leftovers"] == []
     assert found["places"]["half"] > 0 and found["places"]["moment"] > 0
     same(tmp_path, found["steps"])

@@ -1,17 +1,18 @@
 """What only a long run shows: memory that grows, and a training that is taken up again and again."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from kill_work import recurrent
 from PIL import Image
-from runs import begin, same_run, step_of
 
 import recseg
 from recseg import training
 from recseg.training_config import load_config
+from runs import begin, same_run, step_of
 
 pytestmark = pytest.mark.slow
 RESTARTS = 24
@@ -24,7 +25,9 @@ def resident() -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory a process holds, on Linux")
 @pytest.mark.parametrize("sizes", ["one", "many"])
-def test_a_thousand_predictions_in_flat_memory(sizes: str, tiny_recurrent: Path, tiny_dense: Path) -> None:
+def test_a_thousand_predictions_in_flat_memory(
+    sizes: str, tiny_recurrent: Path, tiny_dense: Path, record_property: Callable[[str, object], None]
+) -> None:
     generator = np.random.default_rng(0)
     models = [recseg.load(tiny_recurrent), recseg.load(tiny_dense)]
     # With many sizes the largest comes first: what it needs is not growth.
@@ -36,11 +39,16 @@ def test_a_thousand_predictions_in_flat_memory(sizes: str, tiny_recurrent: Path,
         if call >= 199 and (call - 199) % 100 == 0:
             found.append(resident())  # the first after warming up
     growth = found[-1] / found[0] - 1
-    print(f"{sizes}: {found[0] / 1e6:.1f} MB, after 1,000 more {found[-1] / 1e6:.1f} MB: {100 * growth:+.2f} %")
+    record_property("growth of memory in 1,000 predictions", f"{100 * growth:+.2f} % of {found[0] / 1e6:.0f} MB")
     assert growth < 0.05
 
 
-def test_24_restarts_end_as_one_training(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_24_restarts_end_as_one_training(
+    tiny_voc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
+) -> None:
     monkeypatch.setattr(training, "LOG_EVERY", 1)
     monkeypatch.setattr(training, "build_model", lambda config, classes, steps: recurrent(len(classes), steps))
     steps = 3 * (RESTARTS + 1)
@@ -55,3 +63,4 @@ def test_24_restarts_end_as_one_training(tiny_voc: Path, tmp_path: Path, monkeyp
         assert step_of(cut) == 3 * restart
     training.resume(cut, progress=False)
     same_run(whole, cut, steps)
+    record_property("restarts", RESTARTS)

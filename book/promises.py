@@ -1,0 +1,82 @@
+"""Run the tests behind the page "What recseg promises": `python book/promises.py`, into data/results/promises.json.
+
+Each promise names the tests that show it; a test fails where the promise is broken. What a test has measured on the way
+(kills, cases, growth of memory) it records as a property. Takes an hour on two cores; `--only WORD` runs the promises
+that have the word in their name, and keeps what was found of the others.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from recseg.results import write_result
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "data" / "results" / "promises.json"
+PROMISES: dict[str, list[str]] = {
+    "A run killed at any moment and resumed ends as if it had been left alone, bit for bit": ["test_kills.py"],
+    "24 interruptions in a row change nothing": ["test_soak.py::test_24_restarts_end_as_one_training"],
+    "Ctrl-C, a full disk, a folder turned read-only, vanished data: one line, and the last checkpoint stays": [
+        "test_faults.py"
+    ],
+    "A dead reader, a bad picture, a number that is none: named with its picture": ["test_bad_pictures.py"],
+    "Bad input gives the right result or one line that names the file, never a traceback": [
+        "test_bad_input.py",
+        "test_cli_process.py",
+    ],
+    "Weights are numbers only: nothing is unpickled, nothing forged is used": ["test_safe_files.py"],
+    "A download is checked before it is used, and never stands half under its name": [
+        "test_download.py",
+        "test_download_tls.py",
+    ],
+    "Memory stays flat over 1,000 predictions": ["test_soak.py::test_a_thousand_predictions_in_flat_memory"],
+}
+
+
+def run(tests: list[str]) -> dict[str, Any]:
+    """Outcomes of the tests, and what they recorded: numbers of one name are added up."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        subprocess.run([*command, *(f"tests/{test}" for test in tests)], cwd=ROOT, check=False, env=os.environ)
+        cases = list(ElementTree.parse(report).iter("testcase"))  # noqa: S314 - pytest's own
+    kinds = ("failure", "error", "skipped")
+    counted = {kind: sum(case.find(kind) is not None for case in cases) for kind in kinds}
+    figures: dict[str, Any] = {}
+    for found in (entry for case in cases for entry in case.iter("property")):
+        name, value = found.get("name", ""), found.get("value", "")
+        if value.isdigit():
+            figures[name] = figures.get(name, 0) + int(value)
+        else:
+            figures[name] = f"{figures[name]}, {value}" if name in figures else value
+    return {
+        "tests": tests,
+        "passed": len(cases) - sum(counted.values()),
+        "failed": counted["failure"] + counted["error"],
+        "skipped": counted["skipped"],
+        "seconds": round(sum(float(case.get("time", 0)) for case in cases)),
+        "figures": figures,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", metavar="WORD", default="")
+    word = parser.parse_args().only
+    before = json.loads(RESULT.read_text(encoding="utf-8"))["promises"] if RESULT.exists() else {}
+    table = {promise: before[promise] for promise in PROMISES if promise in before}
+    for promise, tests in PROMISES.items():
+        if word in promise:
+            table[promise] = run(tests)
+    write_result(RESULT, {"promises": {promise: table[promise] for promise in PROMISES if promise in table}})
+    return int(any(row["failed"] for row in table.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
