@@ -1,4 +1,4 @@
-"""What is done to a page after it is rendered: a policy that names its scripts, no scripts in attributes, definitions."""
+"""What is done to a rendered page: a policy that names its scripts, no scripts in attributes, definitions."""
 
 import base64
 import hashlib

@@ -7,7 +7,22 @@ from pathlib import Path
 import pytest
 from prose import BOOK, CHAPTERS, formulas
 
-GREEK = ["alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "lambda", "mu", "pi", "rho", "sigma", "tau", "phi", "omega"]
+GREEK = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "eta",
+    "theta",
+    "lambda",
+    "mu",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+    "phi",
+]
 
 
 def letters(formula: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""Sphinx extension: how heavy and how fast the pages are, as a table for `about_the_pages`; `make measure-book` measures.
+"""Sphinx extension: how heavy and fast the pages are, a table for `about_the_pages`; `make measure-book` measures.
 
 `{{ pages_table }}` and `{{ pages_origin }}` stand for the table and for how it was measured.
 """

@@ -1,4 +1,4 @@
-"""Check the rendered book in a browser: `make check-book`; `--json FILE` also measures how heavy and fast its pages are.
+"""Check the rendered book in a browser: `make check-book`; `--json FILE` measures their weight and speed instead.
 
 Every page is opened twice, light at the root of a server and dark in a folder of it: no serious finding of axe-core, no
 request to anyone else, nothing against the policy, nothing wider than a telephone. Then the pages are used.

@@ -18,7 +18,7 @@ RUN = """
   for (const folded of document.querySelectorAll('details')) folded.open = true;
   const { violations } = await axe.run(document, { runOnly: %s, preload: false, resultTypes: ['violations'] });
   return violations.map(({ id, impact, nodes }) => ({ id, impact, places: nodes.map(
-    ({ html, any, all, none, impact }) => ({ html, impact, why: [...any, ...all, ...none].map((x) => x.message)[0] })) }));
+    ({ html, any, all, none, impact }) => ({ html, impact, why: [...any, ...all, ...none][0]?.message })) }));
 })()
 """
 

@@ -1,4 +1,4 @@
-"""What a reader does with a page, done under its policy: search, themes, copying, folding, the glossary, the live demo."""
+"""What a reader does with a page, done under its policy: search, themes, copies, folds, the glossary, the live demo."""
 
 from chromium import PATIENCE, Page
 
@@ -81,8 +81,9 @@ LIVE = """
   while (!part('load').checkVisibility()) await new Promise((done) => setTimeout(done, 100));
   part('load').click();
   for (const end = performance.now() + %d; performance.now() < end;) {
-    if (part('status').textContent.startsWith('Looked once')) return part('list').children.length > 0 || 'shows no step';
-    if (/could not|failed/.test(part('status').textContent)) return part('status').textContent;
+    const said = part('status').textContent;
+    if (said.startsWith('Looked once')) return part('list').children.length > 0 || 'shows no step';
+    if (/could not|failed/.test(said)) return said;
     await new Promise((done) => setTimeout(done, 200));
   }
   return `does not answer: ${part('status').textContent}`;
