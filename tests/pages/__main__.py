@@ -23,10 +23,10 @@ THEMES = {"light": "", "dark": FOLDER}
 STORE = "localStorage.setItem('mode', '{0}'); localStorage.setItem('theme', '{0}');"
 
 
-def pages_of(html: Path, only: str) -> list[str]:
+def pages_of(html: Path, only: list[str]) -> list[str]:
     """The pages of a rendered book, as addresses below its root; those of `_static` are parts of the theme."""
     found = sorted(path.relative_to(html) for path in html.rglob("*.html") if "_static" not in path.parts)
-    return [path.as_posix() for path in found if only in path.as_posix()]
+    return [path.as_posix() for path in found if not only or any(part in path.as_posix() for part in only)]
 
 
 def look(
@@ -51,7 +51,7 @@ def look(
 def use(browser: chromium.Browser, address: str, names: list[str]) -> Iterator[tuple[str, str]]:
     """Use the pages as a reader does; page and what does not work, or breaks the policy meanwhile."""
     wanted = {
-        "02_convlstm.html": behaviour.chapter, "glossary.html": behaviour.glossary,
+        "02_convlstm.html": behaviour.chapter, "index.html": behaviour.glossary,
         "search.html": behaviour.search, "live.html": behaviour.live,
     }  # fmt: skip
     for name, check in wanted.items():
@@ -71,7 +71,7 @@ def use(browser: chromium.Browser, address: str, names: list[str]) -> Iterator[t
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests/pages", description=__doc__)
     parser.add_argument("--html", type=Path, default=ROOT / "_build" / "html", help="the rendered book")
-    parser.add_argument("--only", default="", help="pages whose name holds this")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="pages whose name holds one of these")
     parser.add_argument("--json", type=Path, help="measure every page and write the figures there")
     parser.add_argument("--shots", type=Path, help="a folder for pictures of every page")
     given = parser.parse_args()

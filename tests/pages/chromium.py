@@ -145,12 +145,21 @@ class Page:
             raise Failed(details.get("exception", {}).get("description") or details["text"])
         return answer["result"].get("value")
 
+    def settle(self) -> None:
+        """Wait until what slides and fades has come to rest."""
+        self.evaluate(
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => Promise.race(["
+            "Promise.allSettled(document.getAnimations().map(({ finished }) => finished)),"
+            "new Promise((done) => setTimeout(done, 5000))])).then(() => true)"
+        )
+
     def reported(self, method: str) -> list[dict[str, Any]]:
         """The events of one kind."""
         return [event["params"] for event in self.events if event.get("method") == method]
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """A screenshot."""
+        self.settle()
         data = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 
