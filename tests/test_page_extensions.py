@@ -52,6 +52,13 @@ def test_the_theme_has_no_scripts_in_attributes() -> None:
     assert theme_mends.mended(mended) == mended
 
 
+def test_a_list_stands_in_its_item() -> None:
+    proper = "<ul><li>a\n<ul><li>a.b</li></ul></li><li>c</li></ul>"
+    assert theme_mends.mended("<ul><li>a</li>\n<ul><li>a.b</li></ul><li>c</li></ul>") == proper
+    assert theme_mends.mended(proper) == proper
+    assert theme_mends.mended("<ul><li>a</li><ul><li>a.b</li></ul></ul>") == "<ul><li>a<ul><li>a.b</li></ul></li></ul>"
+
+
 def test_thebe_is_left_out_and_nothing_comes_twice() -> None:
     said = SimpleNamespace(filename=None, attributes={"body": "var x = 1;"})
     context: dict[str, Any] = {

@@ -11,6 +11,8 @@ from finishing import each_page
 
 ACTIONS = {"toggleFullScreen()": "fullscreen", "window.print()": "print"}
 _ICONS = re.compile(r'\s*<script src="[^"]*/fontawesome/[^"]*\.js[^"]*"></script>')
+_LIST_BESIDE = re.compile(r"</li>(\s*<ul>)")  # the list of modules sets a list beside an item, not in it
+_LIST_ENDS = re.compile(r"</ul>(?=\s*(?:<li>|</ul>))")
 _VIEWPORT = re.compile(r'<meta name="viewport"[^>]*>')
 
 
@@ -19,6 +21,7 @@ def mended(page: str) -> str:
     page = _ICONS.sub("", page)
     for script, action in ACTIONS.items():
         page = page.replace(f'onclick="{script}"', f'type="button" data-reader-action="{action}"')
+    page = _LIST_ENDS.sub("</ul></li>", _LIST_BESIDE.sub(r"\1", page))
     first = _VIEWPORT.search(page)  # the theme, Sphinx and docutils each write one
     return page[: first.end()] + _VIEWPORT.sub("", page[first.end() :]) if first else page
 
