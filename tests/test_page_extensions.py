@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,14 @@ def test_links_to_the_glossary_carry_definitions() -> None:
     item += nodes.definition("", nodes.paragraph("", 'Label 255:\n"doubt" & outlines.'))
     known = definitions.definitions(nodes.definition_list("", item))  # type: ignore[arg-type]
     assert known == {"term-void": 'Label 255: "doubt" & outlines.'}
+    paragraph = nodes.paragraph("", "The output ", nodes.math("", "h"), nodes.Text(" "))
+    paragraph += [
+        nodes.inline("", "key2000", refdomain="cite"),
+        nodes.Text(": "),
+        nodes.math("", "a_t = 1"),
+        nodes.Text("."),
+    ]
+    assert definitions._plain(nodes.definition("", paragraph)) == "The output h."
     link = '<a class="reference internal" href="glossary.html#term-{}"><span class="xref std std-term">x</span></a>'
     page = definitions.with_definitions(link.format("void") + link.format("other"), known)
     assert page.count("data-definition") == 1
@@ -147,3 +156,16 @@ def test_measured_pages_stand_in_a_table() -> None:
     }  # fmt: skip
     assert measured_pages.table(result).splitlines()[-1] == "| `a` | 1,235 | 1 | 7 | 8 |"
     assert "at no known commit" in measured_pages.origin(result) and "2 cores of a CPU" in measured_pages.origin(result)
+
+
+def test_formulas_are_drawn_as_they_are_meant() -> None:
+    from mathml import to_mathml  # type: ignore[import-not-found]
+
+    drawn = [
+        re.sub(r"\s+", "", to_mathml(formula, block=False)) for formula in (r"\hat m_t", r"\bar p_{t-1}", r"\hat f")
+    ]
+    assert '<msub><moveraccent="true"><mi>m</mi><mostretchy="false">ˆ</mo></mover><mi>t</mi></msub>' in drawn[0]
+    assert '<msub><moveraccent="true"><mi>p</mi><mostretchy="false">ˉ</mo></mover><mrow><mi>t</mi>' in drawn[1]
+    assert "<msub>" not in drawn[2] and "<moveraccent" in drawn[2]
+    half = re.sub(r"\s+", "", to_mathml(r"x > \tfrac12 \in y", block=False))
+    assert "<mn>1</mn><mn>2</mn></mfrac><mo>∈</mo>" in half

@@ -15,10 +15,21 @@ def definitions(doctree: nodes.document) -> dict[str, str]:
     """The definition of each anchor of a glossary, as plain text."""
     found = {}
     for item in doctree.findall(nodes.definition_list_item):
-        text = " ".join(part.astext() for part in item.findall(nodes.definition))
+        text = " ".join(map(_plain, item.findall(nodes.definition)))
         for term in item.findall(nodes.term):
-            found |= {anchor: re.sub(r"\s+", " ", text) for anchor in term["ids"]}
+            found |= dict.fromkeys(term["ids"], text)
     return found
+
+
+def _plain(definition: nodes.Element) -> str:
+    """The words of a definition, without citations, and without formulas that say more than one letter."""
+    copy = definition.deepcopy()
+    for node in list(copy.findall(nodes.Element)):
+        cites = node.get("refdomain") == "cite" or isinstance(node, nodes.citation_reference)
+        if (cites or (isinstance(node, nodes.math) and len(node.astext()) > 1)) and node.parent is not None:
+            node.parent.remove(node)
+    text = re.sub(r"\s+", " ", copy.astext()).strip()
+    return re.sub(r"[:\s]*(?=[.;]$)| (?=[.,;])", "", text)
 
 
 def with_definitions(page: str, known: dict[str, str]) -> str:
