@@ -20,11 +20,13 @@ TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 # Downloads are shown where someone watches.
 INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,onnx,test,video]'
 
-.PHONY: help setup book serve test test-slow lint format constraints repository readme publish clean
+.PHONY: help setup book serve check-book measure-book test test-slow lint format constraints repository readme publish clean
 
 help:
 	@echo 'make book         set up, run every chapter, render the book to _build/html'
 	@echo 'make serve        show the rendered book on http://127.0.0.1:$(PORT)'
+	@echo 'make check-book   open every page of the built book in a browser: accessible, self-contained, working'
+	@echo 'make measure-book measure how heavy and fast the pages are, into data/results/pages.json'
 	@echo 'make test         set up, check style, types and layers, run all tests and all chapters'
 	@echo 'make test-slow    set up, run the tests that take minutes each'
 	@echo 'make lint         style, types and layers only'
@@ -66,6 +68,14 @@ serve:
 	@test -f _build/html/index.html || { echo 'no book yet: type make book first' >&2; exit 1; }
 	@echo 'The book is at http://127.0.0.1:$(PORT) (Ctrl-C ends)'
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+check-book: setup
+	$(say) 'Opening every page in a browser, in two themes and on a narrow screen'
+	@$(BIN)/python tests/pages
+
+measure-book: setup
+	$(say) 'Measuring every page, opened afresh'
+	@$(BIN)/python tests/pages --json data/results/pages.json
 
 lint: setup
 	$(say) 'ruff: style'

@@ -1,5 +1,9 @@
-"""Check the rendered pages: pictures have an alt text, links within the book lead somewhere, tables are drawn."""
+"""Check the rendered pages: pictures have an alt text, links within the book lead somewhere, tables are drawn.
 
+`--external` lists the links that leave the book instead: this check asks nothing of the network.
+"""
+
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -32,8 +36,22 @@ class Page(HTMLParser):
             self.undrawn.append(data.strip()[:60])
 
 
-def problems() -> list[str]:
-    pages = {path: Page(path) for path in sorted(ROOT.rglob("*.html")) if not {"_static", "_modules"} & set(path.parts)}
+def read(root: Path = ROOT) -> dict[Path, Page]:
+    """Every page but listings of source code."""
+    return {path: Page(path) for path in sorted(root.rglob("*.html")) if not {"_static", "_modules"} & set(path.parts)}
+
+
+def external(pages: dict[Path, Page]) -> list[str]:
+    """Each address outside of the book, and the pages that lead there."""
+    found: dict[str, set[str]] = {}
+    for path, page in pages.items():
+        for link in page.links:
+            if urlsplit(link).netloc:
+                found.setdefault(link, set()).add(path.stem)
+    return [f"{link}: {', '.join(sorted(names))}" for link, names in sorted(found.items())]
+
+
+def problems(pages: dict[Path, Page]) -> list[str]:
     found = [f"{path.name}: no alt text: {source}" for path, page in pages.items() for source in page.without_alt]
     found += [
         f"{path.name}: a table that was not drawn: {text}" for path, page in pages.items() for text in page.undrawn
@@ -52,6 +70,9 @@ def problems() -> list[str]:
 
 
 if __name__ == "__main__":
-    wrong = problems()
+    if sys.argv[1:] == ["--external"]:
+        print("\n".join(external(read())))
+        raise SystemExit(0)
+    wrong = problems(read())
     print("\n".join(wrong) or "every picture has an alt text, every link leads somewhere, every table is drawn")
     raise SystemExit(bool(wrong))

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from prose import BOOK, CHAPTERS, prose, without_code
 
 ROOT = Path(__file__).resolve().parent.parent
-BOOK = ROOT / "book"
-CHAPTERS = sorted(BOOK.glob("*.ipynb"))
 LONGEST_CELL = 15
 
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
@@ -25,25 +24,6 @@ def cells(chapter: Path, kind: str | None = None) -> list[dict[str, Any]]:
     for cell in notebook["cells"]:
         cell["source"] = "".join(cell["source"])
     return [cell for cell in notebook["cells"] if kind in (None, cell["cell_type"])]
-
-
-def prose(chapter: Path) -> str:
-    return "\n\n".join(cell["source"] for cell in cells(chapter, "markdown"))
-
-
-def prose_without_code(chapter: Path) -> str:
-    """Prose alone: no code blocks, code spans, roles or formulas; the text of directives stays."""
-    kept: list[str] = []
-    fences: list[tuple[str, bool]] = []  # of the blocks around a line: how each began, and whether it holds text
-    for line in prose(chapter).splitlines():
-        fence = re.match(r"\s*(`{3,}|:{3,})(.*)", line)
-        if fence and fences and fence[1] == fences[-1][0] and not fence[2].strip():
-            fences.pop()
-        elif fence and all(is_text for _, is_text in fences):
-            fences.append((fence[1], fence[2].strip().startswith(("{", "::")) and "{code" not in fence[2]))
-        elif all(is_text for _, is_text in fences):
-            kept.append(line)
-    return re.sub(r"\$\$[\s\S]*?\$\$|\$[^$\n]+\$|`[^`\n]+`", "", "\n".join(kept))
 
 
 def test_there_are_twelve_chapters() -> None:
@@ -158,7 +138,7 @@ def test_plots_have_alt_text(chapter: Path) -> None:
 
 @each_chapter
 def test_no_score_is_typed_into_prose(chapter: Path) -> None:
-    text = prose_without_code(chapter)
+    text = without_code(prose(chapter))
     typed = re.findall(
         r"[^.\n]*(?:\d+\.\d+ ?%|(?:m?IoU|accuracy|F1|Dice)\s+(?:of|is|was|=|:)\s*(?:about )?(?:\d*\.\d|\d\d))[^.\n]*",
         text,

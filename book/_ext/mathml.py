@@ -13,17 +13,28 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 
+# The converter sets an index under a letter that has an accent: m̂ with t below, not m̂ₜ.
+_ACCENT_AND_INDEX = re.compile(
+    r"<munderover>\s*(<mi>[^<]*</mi>)\s*(.*?)\s*(<mo stretchy=\"false\">[ˆˉ~˜¯→˙¨]</mo>)\s*</munderover>", re.DOTALL
+)
 _logger = logging.getLogger(__name__)
 
 
 def to_mathml(formula: str, *, block: bool) -> str:
     """LaTeX to a `<math>` element; the source stands in `alttext`, for copying and for readers of screens."""
     source = re.sub(r"\\dots[a-z]?(?![a-z])", r"\\ldots", formula.strip())  # the converter knows the plain name alone
+    source = re.sub(r"(\\[td]?frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", source)  # to the converter, 12 is one number
     # A displayed formula is aligned by itself: the environment around the whole of it says nothing more.
     whole = re.fullmatch(r"\\begin\{(aligned|align\*?|split|equation\*?)\}(.*)\\end\{\1\}", source, re.DOTALL)
     mathml = tex2mathml(whole[2].strip() if block and whole else source, as_block=block)
+    mathml = _ACCENT_AND_INDEX.sub(_accent_first, mathml)
     spoken = html.escape(re.sub(r"\s+", " ", source))
     return mathml.replace("<math", f'<math alttext="{spoken}"', 1)
+
+
+def _accent_first(found: re.Match[str]) -> str:
+    letter, index, accent = found.groups()
+    return f'<msub><mover accent="true">{letter}{accent}</mover>{index}</msub>'
 
 
 def _convert(node: nodes.Element, *, block: bool) -> str:

@@ -1,0 +1,121 @@
+"""What a reader does with a page, done under its policy: search, themes, copies, folds, the glossary, the live demo."""
+
+from chromium import PATIENCE, Page
+
+# Each answers true, or what is wrong.
+CHAPTER = {
+    "the theme switch": """
+      (async () => {
+        const themes = new Set();
+        for (let turn = 0; turn < 3; turn += 1) {
+          document.querySelector('.theme-switch-button').click();
+          themes.add(document.documentElement.dataset.theme);
+        }
+        return themes.has('light') && themes.has('dark') || `themes: ${[...themes]}`;
+      })()""",
+    "the copy buttons": """
+      (async () => {
+        const button = document.querySelector('button.copybtn');
+        button.click();
+        await new Promise((done) => setTimeout(done, 300));
+        return button.classList.contains('success') || 'a click changes nothing';
+      })()""",
+    "folded cells": """
+      (async () => {
+        const folded = document.querySelector('details.hide, details.toggle-details, details');
+        const before = folded.open;
+        folded.querySelector('summary').click();
+        await new Promise((done) => setTimeout(done, 100));
+        return folded.open !== before || 'a click does not unfold';
+      })()""",
+    "the search field": """
+      (async () => {
+        document.querySelector('.search-button__button').click();
+        await new Promise((done) => setTimeout(done, 400));
+        return document.activeElement.matches('input[type=search]') || 'is not opened by its button';
+      })()""",
+    "the printing button": """
+      (async () => {
+        let printed = false;
+        window.print = () => { printed = true; };
+        document.querySelector('[data-reader-action=print]').click();
+        return printed || 'does not print';
+      })()""",
+    "the full-screen button": """
+      (async () => {
+        document.querySelector('[data-reader-action=fullscreen]').click();
+        for (let turn = 0; turn < 50 && !document.fullscreenElement; turn += 1)
+          await new Promise((done) => setTimeout(done, 100));
+        const full = document.fullscreenElement !== null;
+        if (full) await document.exitFullscreen();
+        return full || 'does not fill the screen';
+      })()""",
+}
+GLOSSARY = """
+(async () => {
+  const term = document.querySelector('a[data-definition]');
+  if (!term) return 'no word of the glossary is linked on the page';
+  term.focus();
+  await new Promise((done) => setTimeout(done, 400));
+  const note = document.querySelector('[role=tooltip]');
+  if (!note || note.hidden) return 'a focused word shows no definition';
+  if (term.getAttribute('aria-describedby') !== note.id) return 'the definition is not told to screen readers';
+  document.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
+  return note.hidden || 'Escape does not close the definition';
+})()
+"""
+SEARCH = """
+(async () => {
+  for (let turn = 0; turn < 100; turn += 1) {
+    if (document.querySelectorAll('#search-results li a').length) return true;
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  return 'finds nothing';
+})()
+"""
+LIVE = """
+(async () => {
+  const part = (name) => document.querySelector(`[data-live=${name}]`);
+  const { missing } = await (await fetch('live/files/manifest.json')).json();
+  if (missing.length) return `skipped: ${missing.join('; ')}`;
+  while (!part('load').checkVisibility()) await new Promise((done) => setTimeout(done, 100));
+  part('load').click();
+  for (const end = performance.now() + %d; performance.now() < end;) {
+    const said = part('status').textContent;
+    if (said.startsWith('Looked once')) return part('list').children.length > 0 || 'shows no step';
+    if (/could not|failed/.test(said)) return said;
+    await new Promise((done) => setTimeout(done, 200));
+  }
+  return `does not answer: ${part('status').textContent}`;
+})()
+"""
+
+
+def chapter(page: Page) -> list[str]:
+    """What does not work on an open chapter."""
+    page.size(1400, 900)
+    wrong = []
+    for what, script in CHAPTER.items():
+        if (answer := page.evaluate(script, by_reader=True)) is not True:
+            wrong.append(f"{what}: {answer}")
+    return wrong
+
+
+def _one(page: Page, what: str, script: str) -> list[str]:
+    answer = page.evaluate(script, by_reader=True)
+    return [] if answer is True else [f"{what}: {answer}"]
+
+
+def glossary(page: Page) -> list[str]:
+    """Whether a word of the glossary explains itself on the open page."""
+    return _one(page, "the glossary", GLOSSARY)
+
+
+def search(page: Page) -> list[str]:
+    """Whether the open results page has results."""
+    return _one(page, "the search", SEARCH)
+
+
+def live(page: Page) -> list[str]:
+    """Whether the live demo segments a picture."""
+    return _one(page, "the live demo", LIVE % (PATIENCE * 800))
