@@ -16,7 +16,7 @@ def _parameters(inputs: int, hidden: int, kernel: int, layers: int) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _count(inputs: int, hidden: int, kernel: int, layers: int, gates: int = 4, biases: int = 1) -> int:
+def _count(inputs: int, hidden: int, kernel: int, layers: int, *, gates: int = 4, biases: int = 1) -> int:
     first = gates * hidden * ((inputs + hidden) * kernel**2 + biases)
     later = gates * hidden * (2 * hidden * kernel**2 + biases)
     return first + (layers - 1) * later
@@ -30,13 +30,22 @@ PARAMETERS = Function(
         for sizes in ((1, 1, 1, 1), (3, 8, 3, 1), (3, 8, 3, 2), (16, 4, 5, 3))
     ),
     [
-        (lambda *sizes: _count(*sizes, biases=0), "the biases are missing: one for each channel of the four gate maps"),
         (
-            lambda *sizes: _count(*sizes, biases=2),
+            lambda x, d, k, layers: _count(x, d, k, layers, biases=0),
+            "the biases are missing: one for each channel of the four gate maps",
+        ),
+        (
+            lambda x, d, k, layers: _count(x, d, k, layers, biases=2),
             "there is one bias a channel, not two: only the input's half has one",
         ),
-        (lambda *sizes: _count(*sizes, gates=1), "each layer has four maps i, f, g, o, each with weights of its own"),
-        (lambda *sizes: _count(*sizes, gates=3), "the news g has weights, too: four maps and not three gates"),
+        (
+            lambda x, d, k, layers: _count(x, d, k, layers, gates=1),
+            "each layer has four maps i, f, g, o, each with weights of its own",
+        ),
+        (
+            lambda x, d, k, layers: _count(x, d, k, layers, gates=3),
+            "the news g has weights, too: four maps and not three gates",
+        ),
         (
             lambda x, d, k, layers: layers * _count(x, d, k, 1),
             "a later layer does not read X channels: its input is the D channels of the layer below",
@@ -64,10 +73,11 @@ def _riser(row: int) -> ConvLSTMCell:
 def _judge_riser(answer: Any) -> None:
     if not isinstance(answer, torch.nn.Module):
         raise Off(f"expected a cell such as `ConvLSTMCell(1, 1)`, not {type(answer).__name__}")
-    for top, left in ((8, 5), (7, 2)):
+    for top, left in ((4, 5), (5, 2)):
         flash = torch.zeros(5, 1, 1, 12, 12)
         flash[0, 0, 0, top : top + 3, left : left + 3] = 1.0  # a ball, seen once
-        state, centres = None, []
+        state = None
+        centres: list[Tensor] = []
         name = f"a ball that is seen once, in the rows {top} to {top + 2}"
         for x in flash:
             with torch.no_grad():

@@ -57,10 +57,10 @@ def _judge_trap(answer: Any) -> None:
 
 def _gradient(p: Tensor, y: Tensor) -> Tensor:
     """By autograd through the package's loss, whose argument is the logit: d/dp = d/dm / (p (1 - p))."""
-    m = p.double().logit()[None].requires_grad_()
-    mask_dice(m, y.double()[None], torch.ones_like(m)).sum().backward()
-    assert m.grad is not None
-    return m.grad[0] / (p * (1 - p))
+    m = p.double().logit()[None].requires_grad_()  # (1, N)
+    loss = mask_dice(m, y.double()[None], torch.ones_like(m)).sum()
+    (gradient,) = torch.autograd.grad(loss, m)
+    return gradient[0] / (p * (1 - p))
 
 
 def _closed(p: Tensor, y: Tensor, smooth: float = 1.0, overlap: float = 2.0, sign: float = -1.0) -> Tensor:
@@ -122,7 +122,6 @@ LOSES = Number(
         (_dog_loses() - 1, "there the dog still has the pixel: one per cent more"),
         (_dog_loses() + 1, "one per cent less is enough"),
         (_dog_loses() / 100, "that is the share; give it in per cent"),
-        (90, "the mask's probability is 90 %, but what competes are odds: a · p / (1 - p) against 1"),
     ],
 )
 

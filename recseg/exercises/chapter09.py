@@ -151,7 +151,7 @@ def _judge_shy(answer: Any) -> None:
 
 
 def _named(labels: Tensor, number: int | None) -> tuple[list[int], Tensor]:
-    classes = sorted(set(labels.unique().tolist()) - {0, VOID})[:number]
+    classes = sorted(set(torch.unique(labels).tolist()) - {0, VOID})[:number]
     return classes, (labels == torch.tensor(classes).view(-1, 1, 1))
 
 

@@ -35,7 +35,7 @@ FLIP = Function(
 
 
 def _present(labels: Tensor) -> set[int]:
-    return set(labels.unique().tolist()) - {0, VOID}
+    return set(torch.unique(labels).tolist()) - {0, VOID}
 
 
 def _by_class(named: Sequence[Sequence[int]], truths: Sequence[Tensor]) -> float:

@@ -1,10 +1,11 @@
 """Are two answers the same, and if not, where do they part? In words, for a reader.
 
-Kinds of number do not matter (a label map may come as uint8 or as int64, as an array or as a tensor): values and shapes do.
+Values and shapes count. Kinds of number do not: a label map may come as uint8 or as int64, as an array or as a tensor.
 """
 
 import math
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from numbers import Number as PythonNumber
 from typing import Any
 
@@ -91,10 +92,8 @@ def _mapping_difference(given: Any, truth: Mapping[Any, Any]) -> str | None:
 
 def _tensor_difference(given: Any, truth: Tensor) -> str | None:
     if isinstance(given, list):  # of numbers, nested
-        try:
+        with suppress(TypeError, ValueError, RuntimeError):
             given = torch.tensor(given)
-        except (TypeError, ValueError, RuntimeError):
-            pass
     shape = tuple(truth.shape)
     if not isinstance(given, Tensor):
         return f"expected a tensor of shape {shape}, not {short(given)}"

@@ -59,6 +59,9 @@ class Number:
             raise Off(f"the answer is {short(answer)}; expected {self.what}, a number")
         if difference(value, truth) is None:
             return
+        for wrong, hint in self.mistakes():
+            if difference(value, wrong) is None:
+                raise Off(hint)
         if self.share and not 0 <= value <= 1:
             per_cent = difference(value / 100, truth) is None
             raise Off(
@@ -66,9 +69,6 @@ class Number:
                 if per_cent
                 else f"{short(value)} is no share: {self.what} lies between 0 and 1"
             )
-        for wrong, hint in self.mistakes():
-            if difference(value, wrong) is None:
-                raise Off(hint)
         raise Off(f"{short(value)} is too {'small' if value < truth else 'large'} for {self.what}")
 
 
