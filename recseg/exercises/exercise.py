@@ -4,6 +4,7 @@ Three kinds. `Number` computes one number. `Function` calls the reader's functio
 `Custom` is for answers of which many are right, such as a network or a matrix with some property.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -59,6 +60,8 @@ class Number:
             raise Off(f"the answer is {short(answer)}; expected {self.what}, a number")
         if difference(value, truth) is None:
             return
+        if math.isnan(value):
+            raise Off(f"the answer is NaN, not a number; expected {self.what}")
         for wrong, hint in self.mistakes():
             if difference(value, wrong) is None:
                 raise Off(hint)
