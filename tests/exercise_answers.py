@@ -1,25 +1,13 @@
-"""Answers to the exercises as readers write them: a right one, a wrong one, and what is said of the wrong one.
+"""Answers to the exercises as readers write them: a right one, a wrong one, and what is said of the wrong one."""
 
-Written without `recseg.exercises`, and where there is another way, in another way than the book's own solutions.
-"""
-
-import json
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import exercise_code as code
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
-import recseg
-from recseg import ConvLSTMCell, UNet, UNetConfig
-from recseg.classes import palette
-from recseg.metrics import VOCMetric
-from recseg.resources import resource
+from recseg import UNet, UNetConfig
 
 
 class Answers(NamedTuple):
@@ -28,225 +16,10 @@ class Answers(NamedTuple):
     said: str  # of the wrong one
 
 
-def paint(masks: Tensor, classes: list[int]) -> Tensor:
-    return (masks * torch.tensor(classes, dtype=torch.long).view(-1, 1, 1)).sum(dim=0)
-
-
-def tracker(row: int, column: int) -> ConvLSTMCell:
-    cell = ConvLSTMCell(1, 1).requires_grad_(False)
-    for weight in (cell.conv_x.weight, cell.conv_h.weight):
-        weight.zero_()
-    cell.conv_x.bias.copy_(torch.tensor([6.0, -6.0, -1.0, 6.0]))  # type: ignore[union-attr]
-    cell.conv_x.weight[2, 0, 1, 1], cell.conv_h.weight[2, 0, row, column] = 6.0, 4.0
-    return cell
-
-
-def frame_by_frame(layer: Any, film: Tensor, cut: int, carry: bool = True) -> Tensor:
-    state, outputs = None, []
-    for number, frame in enumerate(film):
-        output, state = layer(frame[None], state if carry or number != cut else None)
-        outputs.append(output[0])
-    return torch.stack(outputs)
-
-
-def field(layers: Iterable[tuple[int, int]], own: bool = False) -> int:
-    """From the last layer to the first: r ← stride · (r − 1) + kernel."""
-    size = 1
-    for kernel, stride in reversed(list(layers)):
-        size = stride * (size - 1) + kernel if not own else size + kernel - 1
-    return size
-
-
-def work(network: torch.nn.Module, image: Tensor, additions: bool = False) -> int:
-    total = []
-    for part in network.modules():
-        if isinstance(part, torch.nn.Conv2d):
-            part.register_forward_hook(
-                lambda conv, given, out: total.append(out.numel() * conv.in_channels * math.prod(conv.kernel_size))
-            )
-    network(image)
-    return sum(total) * (2 if additions else 1)
-
-
-def live(stop: Tensor) -> Tensor:
-    rows = [[logit > 0 for logit in row] for row in stop.tolist()]
-    return torch.tensor([row.index(True) if True in row else len(row) for row in rows])
-
-
-def unpack(masks: Tensor, sample: Tensor, step: Tensor, batch: int, steps: int, fill: float = -math.inf) -> Tensor:
-    out = [[torch.full(masks.shape[1:], fill) for _ in range(steps)] for _ in range(batch)]
-    for pair, (image, turn) in enumerate(zip(sample.tolist(), step.tolist(), strict=True)):
-        out[image][turn] = masks[pair]
-    return torch.stack([torch.stack(row) for row in out])
-
-
-def dice_gradient(p: Tensor, y: Tensor, smooth: float = 1.0) -> Tensor:
-    p = p.clone().requires_grad_()
-    loss = 1 - (2 * (p * y).sum() + smooth) / (p.sum() + y.sum() + smooth)
-    return torch.autograd.grad(loss, p)[0]
-
-
-def stop(lengths: Tensor, steps: int, shift: int = 0) -> tuple[Tensor, Tensor]:
-    target, weight = torch.zeros(len(lengths), steps), torch.zeros(len(lengths), steps)
-    for image, length in enumerate(lengths.tolist()):
-        weight[image, : length + 1] = 1
-        if 0 <= length - shift < steps:
-            target[image, length - shift] = 1
-    return target, weight
-
-
-def rims() -> dict[str, str]:
-    names, colours = recseg.VOC_CLASSES, [tuple(map(int, colour)) for colour in palette(21)]
-    halves = [tuple(value // 2 for value in colour) for colour in colours]
-    return {
-        names[k]: names[colours.index(half)]
-        for k, half in enumerate(halves)
-        if k and half in colours[1:k] + colours[k + 1 :]
-    }
-
-
-def read_colours(pixels: Any, void: int = 255) -> Any:
-    table = palette()
-    labels = np.zeros(pixels.shape[:2], dtype=int)
-    for label in (*range(21), 255):
-        labels[(pixels == table[label]).all(axis=2)] = label if label != 255 else void
-    return labels
-
-
-def resize(labels: Tensor, height: int, width: int, mode: str = "nearest-exact") -> Tensor:
-    return torch.nn.functional.interpolate(labels[None, None].double(), (height, width), mode=mode)[0, 0]
-
-
-def cosine(k: int, total: int, warmup: int, warm: bool = True) -> float:
-    factor = math.cos(math.pi * k / total / 2) ** 2
-    return factor * min(1, (k + 1) / warmup) if warm else factor
-
-
-def average(values: list[float], decay: float, warm: bool = True) -> float:
-    mean = values[0]
-    for k in range(1, len(values)):
-        mean += (1 - (min(decay, k / (9 + k)) if warm else decay)) * (values[k] - mean)
-    return mean
-
-
-def iou(answers: list[Tensor], truths: list[Tensor]) -> float:
-    hits, union = Counter[int](), Counter[int]()
-    for answer, truth in zip(answers, truths, strict=True):
-        for a, t in zip(answer.flatten().tolist(), truth.flatten().tolist(), strict=True):
-            if t != 255:
-                hits.update([t] if a == t else [])
-                union.update({a, t})
-    return sum(hits[label] / union[label] for label in union) / len(union)
-
-
-def by_image(answers: list[Tensor], truths: list[Tensor]) -> float:
-    pairs = [(a, t) for a, t in zip(answers, truths, strict=True) if (t != 255).any()]
-    return sum(iou([a], [t]) for a, t in pairs) / len(pairs)
-
-
-def on_black(score: Callable[[list[Tensor], list[Tensor]], float]) -> Callable[[list[Tensor]], float]:
-    return lambda truths: score([torch.zeros_like(truth) for truth in truths], truths)
-
-
-def dice(confusion: Tensor, factor: float = 2.0) -> Any:
-    with np.errstate(invalid="ignore"):
-        n = confusion.numpy().astype(float)
-        return factor * np.diag(n) / (n.sum(0) + n.sum(1))
-
-
-def named(labels: Tensor, number: int) -> tuple[list[int], Tensor]:
-    classes = [label for label in labels.unique().tolist() if label not in (0, 255)][:number]
-    return classes, torch.stack([labels == label for label in classes])
-
-
-def steady(frames: list[list[str]], once: bool = True) -> list[list[str]]:
-    shown = []
-    for k in range(len(frames)):
-        votes = Counter(name for names in frames[max(0, k - 2) : k + 1] for name in (set(names) if once else names))
-        shown.append(sorted(name for name, number in votes.items() if number > 1))
-    return shown
-
-
-def write_masks(prediction: Any, folder: Path, white: int = 255) -> None:
-    for number, step in enumerate(prediction.steps):
-        Image.fromarray(np.where(step.mask, white, 0).astype(np.uint8)).save(folder / f"{number + 1}-{step.name}.png")
-
-
-def lost(prediction: Any) -> list[float]:
-    gone = [step.mask & (prediction.labels != step.class_id) for step in prediction.steps]
-    return [float(g.sum() / max(1, step.mask.sum())) for g, step in zip(gone, prediction.steps, strict=True)]
-
-
-def flip(labels: Tensor, highest: int = 21) -> Tensor:
-    table = torch.arange(256)
-    table[1:21] = highest - table[1:21]
-    return table[labels]
-
-
-def by_name(named: list[list[int]], truths: list[Tensor]) -> float:
-    there = [set(truth.flatten().tolist()) - {0, 255} for truth in truths]
-    classes = set().union(*there)
-    shares = []
-    for label in classes:
-        said = [label in classes for classes, present in zip(named, there, strict=True) if label in present]
-        shares.append(sum(said) / len(said))
-    return sum(shares) / len(shares)
-
-
-def pooled(named: list[list[int]], truths: list[Tensor]) -> float:
-    there = [set(truth.flatten().tolist()) - {0, 255} for truth in truths]
-    return sum(len(set(n) & t) for n, t in zip(named, there, strict=True)) / sum(map(len, there))
-
-
-def check_alone(network: Any, images: Tensor) -> None:
-    with torch.no_grad():
-        first = [network.pixel_logits(images[:n])[0] for n in (1, len(images))]
-    assert (first[0] - first[1]).abs().max() < 1e-3
-
-
-def swap(labels: Tensor) -> Tensor:
-    table = torch.arange(256)
-    table[8], table[12] = 12, 8
-    return table[labels]
-
-
-def one_after_the_other(labels: Tensor) -> Tensor:
-    labels = labels.clone()
-    labels[labels == 8] = 12
-    labels[labels == 12] = 8
-    return labels
-
-
-def check_score(rule: Any, truths: list[Tensor], black: bool = True) -> None:
-    metric = VOCMetric(21)
-    for truth in truths:
-        metric.update(torch.zeros_like(truth), truth)
-    assert abs(rule([truth.where(truth != 255, 0) for truth in truths], truths) - 1) < 1e-6
-    if black:
-        answer = [torch.zeros_like(truth) for truth in truths]
-        assert abs(rule(answer, truths) - metric.compute()["miou"]) < 1e-6
-
-
-def updates() -> int:
-    from recseg.figures import read_log
-
-    return int(read_log(resource("results", "pictograms-recurrent-log.jsonl"))[-1]["step"])
-
-
-def losing(least: int = 4) -> float:
-    facts = json.loads(resource("results", "voc-statistics.json").read_text())["splits"]["official_train"]
-    numbers = facts["images_by_number_of_classes"]
-    return sum(numbers[key] for key in numbers if int(key) >= least) / sum(numbers.values())
-
-
-def fives() -> Tensor:
-    return torch.tensor([[0, 1, 2, 255], [3, 4, 5, 0]])
-
-
 ANSWERS = {
-    "ch01.ex1": Answers(paint, lambda m, c: m.sum(dim=0), "painted with a 1"),
+    "ch01.ex1": Answers(code.paint, lambda m, c: m.sum(dim=0), "painted with a 1"),
     "ch01.ex2": Answers(lambda c: c + 2, lambda c: c, "channel for background"),
-    "ch01.ex3": Answers(losing(), 100 * losing(), "in per cent"),
+    "ch01.ex3": Answers(code.losing(), 100 * code.losing(), "in per cent"),
     "ch01.ex4": Answers(math.factorial(5), math.factorial(5) - 1, "too small"),
     "ch01.ex5": Answers(
         sum(math.comb(20, n) for n in range(6)), sum(math.comb(20, n) for n in range(1, 6)), "empty set"
@@ -256,17 +29,17 @@ ANSWERS = {
         lambda x, d, k, n: 4 * d * (x + (2 * n - 1) * d) * k * k,
         "biases are missing",
     ),
-    "ch02.ex2": Answers(tracker(2, 1), tracker(0, 1), "goes down"),
-    "ch02.ex3": Answers(frame_by_frame, lambda *given: frame_by_frame(*given, carry=False), "empty memory"),
+    "ch02.ex2": Answers(code.tracker(2, 1), code.tracker(0, 1), "goes down"),
+    "ch02.ex3": Answers(code.frame_by_frame, lambda *given: code.frame_by_frame(*given, carry=False), "empty memory"),
     "ch02.ex4": Answers(lambda d, h, w: 3 * d * h * w, lambda d, h, w: 4 * d * h * w, "no peephole"),
     "ch02.ex5": Answers(
         lambda k, side: math.ceil(2 * (side - 1) / (k - 1)), lambda k, side: math.ceil((side - 1) / (k - 1)), "half of"
     ),
-    "ch03.ex1": Answers(field, lambda layers: field(layers, own=True), "multiply by the strides"),
-    "ch03.ex3": Answers(work, lambda *given: work(*given, additions=True), "additions"),
+    "ch03.ex1": Answers(code.field, lambda layers: code.field(layers, own=True), "multiply by the strides"),
+    "ch03.ex3": Answers(code.work, lambda *given: code.work(*given, additions=True), "additions"),
     "ch03.ex4": Answers(UNet(UNetConfig(decoder_widths=(8, 8, 8, 8))), UNet(), "stride 2"),
-    "ch04.ex1": Answers(live, lambda stop: (stop <= 0).sum(dim=1), "behind the first stop"),
-    "ch04.ex2": Answers(unpack, lambda *given: unpack(*given, fill=0.0), "fill with -inf"),
+    "ch04.ex1": Answers(code.live, lambda stop: (stop <= 0).sum(dim=1), "behind the first stop"),
+    "ch04.ex2": Answers(code.unpack, lambda *given: code.unpack(*given, fill=0.0), "fill with -inf"),
     "ch04.ex5": Answers(
         lambda n, t: (sum(n.tolist()), max(n.tolist()) * len(n), t * len(n)),
         lambda n, t: (sum(n.tolist()), max(n.tolist()), t),
@@ -274,19 +47,19 @@ ANSWERS = {
     ),
     "ch05.ex1": Answers(math.factorial(8), 8**8, "same target"),
     "ch05.ex2": Answers([[0.0, 1.0], [0.0, 5.0]], torch.eye(2), "no trap"),
-    "ch05.ex3": Answers(dice_gradient, lambda *given: dice_gradient(*given, smooth=0.0), "empty masks"),
+    "ch05.ex3": Answers(code.dice_gradient, lambda *given: code.dice_gradient(*given, smooth=0.0), "empty masks"),
     "ch05.ex4": Answers(math.ceil(100 * (1 - 1 / 9 / 0.9999)), 88, "one per cent more"),
-    "ch05.ex5": Answers(stop, lambda *given: stop(*given, shift=1), "off by one"),
-    "ch05.ex6": Answers(rims(), {third: name for name, third in rims().items()}, "other way round"),
+    "ch05.ex5": Answers(code.stop, lambda *given: code.stop(*given, shift=1), "off by one"),
+    "ch05.ex6": Answers(code.rims(), {third: name for name, third in code.rims().items()}, "other way round"),
     "ch06.ex1": Answers(0b1100, 33, "red and blue are swapped"),
-    "ch06.ex2": Answers(read_colours, lambda pixels: read_colours(pixels, void=0), "void becomes background"),
-    "ch06.ex3": Answers(fives(), fives().clamp(min=3), "holds 3 classes"),
+    "ch06.ex2": Answers(code.read_colours, lambda pixels: code.read_colours(pixels, void=0), "void becomes background"),
+    "ch06.ex3": Answers(code.fives(), code.fives().clamp(min=3), "holds 3 classes"),
     "ch06.ex4": Answers(
-        resize, lambda *given: resize(*given, mode="bilinear").round(), "resized with bilinear weights"
+        code.resize, lambda *given: code.resize(*given, mode="bilinear").round(), "resized with bilinear weights"
     ),
-    "ch07.ex1": Answers(updates() / 500, updates() / 8000, "sees a batch"),
-    "ch07.ex2": Answers(cosine, lambda *given: cosine(*given, warm=False), "warm-up is missing"),
-    "ch07.ex3": Answers(average, lambda *given: average(*given, warm=False), "warms up"),
+    "ch07.ex1": Answers(code.updates() / 500, code.updates() / 8000, "sees a batch"),
+    "ch07.ex2": Answers(code.cosine, lambda *given: code.cosine(*given, warm=False), "warm-up is missing"),
+    "ch07.ex3": Answers(code.average, lambda *given: code.average(*given, warm=False), "warms up"),
     "ch08.ex1": Answers(
         lambda *shape: torch.empty(shape).contiguous(memory_format=torch.channels_last).stride(),
         lambda *shape: torch.empty(shape).stride(),
@@ -297,10 +70,10 @@ ANSWERS = {
         lambda parts: [sum(part.tolist()) / max(1, len(part)) for part in parts],
         "a mean in each process",
     ),
-    "ch09.ex1": Answers(on_black(iou), on_black(by_image), "averaged by image"),
-    "ch09.ex2": Answers(dice, lambda confusion: dice(confusion, factor=1.0), "factor 2"),
-    "ch09.ex3": Answers(lambda labels: named(labels, 1), lambda labels: named(labels, 5), "name fewer"),
-    "ch09.ex5": Answers(iou, by_image, "averaged by image"),
+    "ch09.ex1": Answers(code.on_black(code.iou), code.on_black(code.by_image), "averaged by image"),
+    "ch09.ex2": Answers(code.dice, lambda confusion: code.dice(confusion, factor=1.0), "factor 2"),
+    "ch09.ex3": Answers(lambda labels: code.named(labels, 1), lambda labels: code.named(labels, 5), "name fewer"),
+    "ch09.ex5": Answers(code.iou, code.by_image, "averaged by image"),
     "ch10.ex1": Answers(
         lambda network, image: np.mean(np.fliplr(network(torch.flip(image, [-1]))) != network(image)),
         lambda network, image: np.mean(network(torch.flip(image, [-1])) != network(image)),
@@ -311,19 +84,19 @@ ANSWERS = {
         lambda one, other: {k: 0.5 * one[k] + 0.5 * other[k] for k in one.keys() & other.keys()},
         "mirror the second mask back",
     ),
-    "ch10.ex3": Answers(steady, lambda frames: steady(frames, once=False), "one vote"),
-    "ch10.ex4": Answers(write_masks, lambda *given: write_masks(*given, white=1), "white is 255"),
+    "ch10.ex3": Answers(code.steady, lambda frames: code.steady(frames, once=False), "one vote"),
+    "ch10.ex4": Answers(code.write_masks, lambda *given: code.write_masks(*given, white=1), "white is 255"),
     "ch10.ex5": Answers(
-        lost,
+        code.lost,
         lambda prediction: [
             float((step.mask & (prediction.labels != step.class_id)).mean()) for step in prediction.steps
         ],
         "share of the picture",
     ),
-    "ch11.ex2": Answers(flip, lambda labels: flip(labels, highest=20), "off by one"),
-    "ch11.ex3": Answers(by_name, pooled, "pooled"),
-    "ch11.ex5": Answers(check_alone, lambda network, images: None, "says nothing of a network in training mode"),
+    "ch11.ex2": Answers(code.flip, lambda labels: code.flip(labels, highest=20), "off by one"),
+    "ch11.ex3": Answers(code.by_name, code.pooled, "pooled"),
+    "ch11.ex5": Answers(code.check_alone, lambda network, images: None, "says nothing of a network in training mode"),
     "ch12.ex1": Answers(0.37 / 19, 0.37, "pixel accuracy"),
-    "ch12.ex3": Answers(swap, one_after_the_other, "both are cats"),
-    "ch12.ex5": Answers(check_score, lambda *given: check_score(*given, black=False), "says nothing of"),
+    "ch12.ex3": Answers(code.swap, code.one_after_the_other, "both are cats"),
+    "ch12.ex5": Answers(code.check_score, lambda *given: code.check_score(*given, black=False), "says nothing of"),
 }

@@ -150,7 +150,7 @@ JUNK = st.one_of(
 
 
 @given(name=st.sampled_from(sorted(EXERCISES)), junk=JUNK, call=st.booleans())
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 def test_whatever_is_handed_over_the_answer_is_one_line(name: str, junk: object, call: bool) -> None:
     with pytest.raises(RecsegError) as caught:
         recseg.check(name, (lambda *given: junk) if call else junk, strict=True)
