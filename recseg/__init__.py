@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from recseg.convlstm import ConvLSTM, ConvLSTMCell
     from recseg.errors import RecsegError
     from recseg.evaluation import evaluate
+    from recseg.exercises import check
     from recseg.prediction import predict
     from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
     from recseg.training import train
@@ -29,6 +30,7 @@ __all__ = [
     "UNet",
     "UNetConfig",
     "__version__",
+    "check",
     "evaluate",
     "load",
     "predict",
@@ -44,6 +46,7 @@ _HOME = {
     "RecurrentUNetConfig": "recurrent_unet",
     "UNet": "unet",
     "UNetConfig": "unet",
+    "check": "exercises",
     "evaluate": "evaluation",
     "load": "checkpoints",
     "predict": "prediction",

@@ -46,7 +46,9 @@ def test_reference_covers_every_module() -> None:
     doors = {"recseg", "recseg.cli", "recseg.argument_types", "recseg.commands", "recseg.data_commands"}
     # Parts of recseg.data.pictograms, each too much for a page.
     drawings = {name for name in modules if name.startswith("recseg.data.pictogram_")}
-    assert modules - doors - drawings == described
+    # Parts of recseg.exercises: a chapter's checkers each, and what they share.
+    checkers = {name for name in modules if name.startswith("recseg.exercises.")}
+    assert modules - doors - drawings - checkers == described
 
 
 @each_chapter
@@ -95,11 +97,22 @@ def test_a_picture_stands_on_the_first_screen(chapter: Path) -> None:
 
 @each_chapter
 def test_exercises_have_folded_solutions(chapter: Path) -> None:
-    text = prose(chapter)
-    exercises = len(re.findall(r"\{exercise(?:-start)?\}|\*\*Exercise|^#+ Exercise \d", text, re.MULTILINE))
-    folded = re.findall(r"\{solution(?:-start)?\}[^\n]*\n(?::\w+:[^\n]*\n)*?:class:[^\n]*dropdown|<details", text)
-    assert exercises >= 2, "a few exercises"
-    assert len(folded) >= exercises, f"{exercises} exercises, {len(folded)} folded solutions"
+    folded: list[str] = []  # of each exercise, what holds its solution
+    for cell in cells(chapter):
+        if cell["cell_type"] == "markdown":
+            before, *exercises = re.split(r"\*\*Exercise \d+\.\*\*", cell["source"])
+            assert not folded or "<details" not in before, "a solution stands in the cell of its exercise"
+            folded += ["text" if "<details" in exercise else "" for exercise in exercises]
+        elif "solution" in cell["metadata"].get("tags", []):
+            folded[-1] += "code"
+    assert len(folded) >= 5, "from quick to open"
+    assert all(folded), f"exercise {folded.index('') + 1} has no solution"
+
+
+@each_chapter
+def test_exercises_are_numbered_in_order(chapter: Path) -> None:
+    numbers = re.findall(r"\*\*Exercise (\d+)\.\*\*", prose(chapter))
+    assert numbers == [str(number) for number in range(1, len(numbers) + 1)]
 
 
 class _Images(HTMLParser):

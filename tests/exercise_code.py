@@ -1,0 +1,235 @@
+"""Solutions of exercises as readers write them, without `recseg.exercises`, and where there is another way, in another
+way than the book's own solutions; an argument that has a default makes a mistake."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import recseg
+from recseg import ConvLSTMCell
+from recseg.classes import palette
+from recseg.metrics import VOCMetric
+from recseg.resources import resource
+
+
+def paint(masks: Tensor, classes: list[int]) -> Tensor:
+    return (masks * torch.tensor(classes, dtype=torch.long).view(-1, 1, 1)).sum(dim=0)
+
+
+def tracker(row: int, column: int) -> ConvLSTMCell:
+    cell = ConvLSTMCell(1, 1).requires_grad_(False)
+    for weight in (cell.conv_x.weight, cell.conv_h.weight):
+        weight.zero_()
+    cell.conv_x.bias.copy_(torch.tensor([6.0, -6.0, -1.0, 6.0]))  # type: ignore[union-attr]
+    cell.conv_x.weight[2, 0, 1, 1], cell.conv_h.weight[2, 0, row, column] = 6.0, 4.0
+    return cell
+
+
+def frame_by_frame(layer: Any, film: Tensor, cut: int, carry: bool = True) -> Tensor:
+    state, outputs = None, []
+    for number, frame in enumerate(film):
+        output, state = layer(frame[None], state if carry or number != cut else None)
+        outputs.append(output[0])
+    return torch.stack(outputs)
+
+
+def field(layers: Iterable[tuple[int, int]], own: bool = False) -> int:
+    """From the last layer to the first: r ← stride · (r − 1) + kernel."""
+    size = 1
+    for kernel, stride in reversed(list(layers)):
+        size = stride * (size - 1) + kernel if not own else size + kernel - 1
+    return size
+
+
+def work(network: torch.nn.Module, image: Tensor, additions: bool = False) -> int:
+    total = []
+    for part in network.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_hook(
+                lambda conv, given, out: total.append(out.numel() * conv.in_channels * math.prod(conv.kernel_size))
+            )
+    network(image)
+    return sum(total) * (2 if additions else 1)
+
+
+def live(stop: Tensor) -> Tensor:
+    rows = [[logit > 0 for logit in row] for row in stop.tolist()]
+    return torch.tensor([row.index(True) if True in row else len(row) for row in rows])
+
+
+def unpack(masks: Tensor, sample: Tensor, step: Tensor, batch: int, steps: int, fill: float = -math.inf) -> Tensor:
+    out = [[torch.full(masks.shape[1:], fill) for _ in range(steps)] for _ in range(batch)]
+    for pair, (image, turn) in enumerate(zip(sample.tolist(), step.tolist(), strict=True)):
+        out[image][turn] = masks[pair]
+    return torch.stack([torch.stack(row) for row in out])
+
+
+def dice_gradient(p: Tensor, y: Tensor, smooth: float = 1.0) -> Tensor:
+    p = p.clone().requires_grad_()
+    loss = 1 - (2 * (p * y).sum() + smooth) / (p.sum() + y.sum() + smooth)
+    return torch.autograd.grad(loss, p)[0]
+
+
+def stop(lengths: Tensor, steps: int, shift: int = 0) -> tuple[Tensor, Tensor]:
+    target, weight = torch.zeros(len(lengths), steps), torch.zeros(len(lengths), steps)
+    for image, length in enumerate(lengths.tolist()):
+        weight[image, : length + 1] = 1
+        if 0 <= length - shift < steps:
+            target[image, length - shift] = 1
+    return target, weight
+
+
+def rims() -> dict[str, str]:
+    names, colours = recseg.VOC_CLASSES, [tuple(map(int, colour)) for colour in palette(21)]
+    halves = [tuple(value // 2 for value in colour) for colour in colours]
+    return {
+        names[k]: names[colours.index(half)]
+        for k, half in enumerate(halves)
+        if k and half in colours[1:k] + colours[k + 1 :]
+    }
+
+
+def read_colours(pixels: Any, void: int = 255) -> Any:
+    table = palette()
+    labels = np.zeros(pixels.shape[:2], dtype=int)
+    for label in (*range(21), 255):
+        labels[(pixels == table[label]).all(axis=2)] = label if label != 255 else void
+    return labels
+
+
+def resize(labels: Tensor, height: int, width: int, mode: str = "nearest-exact") -> Tensor:
+    return torch.nn.functional.interpolate(labels[None, None].double(), (height, width), mode=mode)[0, 0]
+
+
+def cosine(k: int, total: int, warmup: int, warm: bool = True) -> float:
+    factor = math.cos(math.pi * k / total / 2) ** 2
+    return factor * min(1, (k + 1) / warmup) if warm else factor
+
+
+def average(values: list[float], decay: float, warm: bool = True) -> float:
+    mean = values[0]
+    for k in range(1, len(values)):
+        mean += (1 - (min(decay, k / (9 + k)) if warm else decay)) * (values[k] - mean)
+    return mean
+
+
+def iou(answers: list[Tensor], truths: list[Tensor]) -> float:
+    hits, union = Counter[int](), Counter[int]()
+    for answer, truth in zip(answers, truths, strict=True):
+        for a, t in zip(answer.flatten().tolist(), truth.flatten().tolist(), strict=True):
+            if t != 255:
+                hits.update([t] if a == t else [])
+                union.update({a, t})
+    return sum(hits[label] / union[label] for label in union) / len(union)
+
+
+def by_image(answers: list[Tensor], truths: list[Tensor]) -> float:
+    pairs = [(a, t) for a, t in zip(answers, truths, strict=True) if (t != 255).any()]
+    return sum(iou([a], [t]) for a, t in pairs) / len(pairs)
+
+
+def on_black(score: Callable[[list[Tensor], list[Tensor]], float]) -> Callable[[list[Tensor]], float]:
+    return lambda truths: score([torch.zeros_like(truth) for truth in truths], truths)
+
+
+def dice(confusion: Tensor, factor: float = 2.0) -> Any:
+    with np.errstate(invalid="ignore"):
+        n = confusion.numpy().astype(float)
+        return factor * np.diag(n) / (n.sum(0) + n.sum(1))
+
+
+def named(labels: Tensor, number: int) -> tuple[list[int], Tensor]:
+    classes = [label for label in labels.unique().tolist() if label not in (0, 255)][:number]
+    return classes, torch.stack([labels == label for label in classes])
+
+
+def steady(frames: list[list[str]], once: bool = True) -> list[list[str]]:
+    shown = []
+    for k in range(len(frames)):
+        votes = Counter(name for names in frames[max(0, k - 2) : k + 1] for name in (set(names) if once else names))
+        shown.append(sorted(name for name, number in votes.items() if number > 1))
+    return shown
+
+
+def write_masks(prediction: Any, folder: Path, white: int = 255) -> None:
+    for number, step in enumerate(prediction.steps):
+        Image.fromarray(np.where(step.mask, white, 0).astype(np.uint8)).save(folder / f"{number + 1}-{step.name}.png")
+
+
+def lost(prediction: Any) -> list[float]:
+    gone = [step.mask & (prediction.labels != step.class_id) for step in prediction.steps]
+    return [float(g.sum() / max(1, step.mask.sum())) for g, step in zip(gone, prediction.steps, strict=True)]
+
+
+def flip(labels: Tensor, highest: int = 21) -> Tensor:
+    table = torch.arange(256)
+    table[1:21] = highest - table[1:21]
+    return table[labels]
+
+
+def by_name(named: list[list[int]], truths: list[Tensor]) -> float:
+    there = [set(truth.flatten().tolist()) - {0, 255} for truth in truths]
+    classes = set().union(*there)
+    shares = []
+    for label in classes:
+        said = [label in classes for classes, present in zip(named, there, strict=True) if label in present]
+        shares.append(sum(said) / len(said))
+    return sum(shares) / len(shares)
+
+
+def pooled(named: list[list[int]], truths: list[Tensor]) -> float:
+    there = [set(truth.flatten().tolist()) - {0, 255} for truth in truths]
+    return sum(len(set(n) & t) for n, t in zip(named, there, strict=True)) / sum(map(len, there))
+
+
+def check_alone(network: Any, images: Tensor) -> None:
+    with torch.no_grad():
+        first = [network.pixel_logits(images[:n])[0] for n in (1, len(images))]
+    assert (first[0] - first[1]).abs().max() < 1e-3
+
+
+def swap(labels: Tensor) -> Tensor:
+    table = torch.arange(256)
+    table[8], table[12] = 12, 8
+    return table[labels]
+
+
+def one_after_the_other(labels: Tensor) -> Tensor:
+    labels = labels.clone()
+    labels[labels == 8] = 12
+    labels[labels == 12] = 8
+    return labels
+
+
+def check_score(rule: Any, truths: list[Tensor], black: bool = True) -> None:
+    metric = VOCMetric(21)
+    for truth in truths:
+        metric.update(torch.zeros_like(truth), truth)
+    assert abs(rule([truth.where(truth != 255, 0) for truth in truths], truths) - 1) < 1e-6
+    if black:
+        answer = [torch.zeros_like(truth) for truth in truths]
+        assert abs(rule(answer, truths) - metric.compute()["miou"]) < 1e-6
+
+
+def updates() -> int:
+    from recseg.figures import read_log
+
+    return int(read_log(resource("results", "pictograms-recurrent-log.jsonl"))[-1]["step"])
+
+
+def losing(least: int = 4) -> float:
+    facts = json.loads(resource("results", "voc-statistics.json").read_text())["splits"]["official_train"]
+    numbers = facts["images_by_number_of_classes"]
+    return sum(numbers[key] for key in numbers if int(key) >= least) / sum(numbers.values())
+
+
+def fives() -> Tensor:
+    return torch.tensor([[0, 1, 2, 255], [3, 4, 5, 0]])
