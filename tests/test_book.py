@@ -46,8 +46,8 @@ def prose_without_code(chapter: Path) -> str:
     return re.sub(r"\$\$[\s\S]*?\$\$|\$[^$\n]+\$|`[^`\n]+`", "", "\n".join(kept))
 
 
-def test_there_are_twelve_chapters() -> None:
-    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{n:02d}" for n in range(1, 13)]
+def test_there_are_fourteen_chapters() -> None:
+    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{n:02d}" for n in range(1, 15)]
 
 
 def test_contents_list_every_page() -> None:
