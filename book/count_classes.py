@@ -29,9 +29,7 @@ def count(root: Path, split: str) -> dict[str, Any]:
     labels = range(BACKGROUND + 1, len(classes))
     pixels = np.array(
         [
-            np.bincount(
-                read_labels(root / "SegmentationClass" / f"{name}.png", len(classes)).ravel(), minlength=256
-            )
+            np.bincount(read_labels(root / "SegmentationClass" / f"{name}.png", len(classes)).ravel(), minlength=256)
             for name in ids
         ]
     )  # (images, 256)
