@@ -1,6 +1,7 @@
 """Count what the label maps of a data set hold: classes an image, their areas, void. Masks alone are read, no pictures.
 
 `python book/count_classes.py voc train val --json data/results/voc-statistics.json` makes the table of chapter 1.
+The streets of chapter 13: `python tests/streets.py streets`, then the same with `streets train val`.
 """
 
 import argparse
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from recseg.classes import BACKGROUND, VOC_CLASSES, VOID
-from recseg.data import find_root, read_split, voc_root
+from recseg.data import voc_root
+from recseg.data.folder import find_root, read_split
 from recseg.data.images import read_labels
 from recseg.resources import resource
 from recseg.results import write_result
@@ -22,17 +24,17 @@ QUANTILES = (5, 25, 50, 75, 95)
 def count(root: Path, split: str) -> dict[str, Any]:
     """What the label maps of one list hold."""
     ids = read_split(root, split)
-    labels = range(BACKGROUND + 1, len(VOC_CLASSES))
+    named = root / "classes.txt"
+    classes = named.read_text(encoding="utf-8").split("\n")[:-1] if named.exists() else VOC_CLASSES
+    labels = range(BACKGROUND + 1, len(classes))
     pixels = np.array(
         [
-            np.bincount(
-                read_labels(root / "SegmentationClass" / f"{name}.png", len(VOC_CLASSES)).ravel(), minlength=256
-            )
+            np.bincount(read_labels(root / "SegmentationClass" / f"{name}.png", len(classes)).ravel(), minlength=256)
             for name in ids
         ]
     )  # (images, 256)
     share = pixels / pixels.sum(axis=1, keepdims=True)  # of the image
-    present = pixels[:, labels] > 0  # (images, 20)
+    present = pixels[:, labels] > 0  # (images, C)
     counts = present.sum(axis=1)
     known = np.delete(pixels.sum(axis=0), VOID)
     quantiles = np.percentile(share[:, labels][present], QUANTILES)
@@ -42,9 +44,9 @@ def count(root: Path, split: str) -> dict[str, Any]:
         "mean_classes": float(counts.mean()),
         "void": float(pixels[:, VOID].sum() / pixels.sum()),
         "class_area_percentiles": {str(q): float(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
-        "images_with_class": {VOC_CLASSES[label]: int(present[:, label - 1].sum()) for label in labels},
+        "images_with_class": {classes[label]: int(present[:, label - 1].sum()) for label in labels},
         # The answer "nothing but background": one class with an IoU, the others with none.
-        "all_background_miou": float(known[BACKGROUND] / known.sum() / len(VOC_CLASSES)),
+        "all_background_miou": float(known[BACKGROUND] / known.sum() / len(classes)),
     }
 
 

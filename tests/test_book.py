@@ -26,8 +26,8 @@ def cells(chapter: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return [cell for cell in notebook["cells"] if kind in (None, cell["cell_type"])]
 
 
-def test_there_are_twelve_chapters() -> None:
-    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{n:02d}" for n in range(1, 13)]
+def test_there_are_fourteen_chapters() -> None:
+    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{n:02d}" for n in range(1, 15)]
 
 
 def test_contents_list_every_page() -> None:
