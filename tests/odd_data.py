@@ -173,7 +173,7 @@ BAD_LISTS: dict[str, Callable[[list[str]], bytes]] = {
     "windows path": lambda ids: "\n".join([*ids, "..\\" + ids[0]]).encode(),
     "zero byte": lambda ids: "\n".join([*ids, "a\0b"]).encode(),
     "utf-16": lambda ids: "\n".join(ids).encode("utf-16"),
-    "latin-1": lambda ids: "\n".join([*ids, "\xe9"]).encode("latin-1"),
+    "latin-1": lambda ids: "\n".join([*ids, ""]).encode() + "\xe9".encode("latin-1"),
 }
 
 
