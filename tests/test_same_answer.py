@@ -213,6 +213,6 @@ def test_predict_says_what_a_batch_says(name: str) -> None:
         found = recseg.predict(pixels, model)
         assert (found.labels != wanted.labels.numpy()).mean() <= OTHER_LABELS
         if "dense" not in name:
-            assert [step.label for step in found.steps] == (wanted.classes.argmax(dim=1) + 1).tolist()
+            assert [step.class_id for step in found.steps] == (wanted.classes.argmax(dim=1) + 1).tolist()
             sure = wanted.classes.softmax(dim=1).amax(dim=1)
             np.testing.assert_allclose([step.probability for step in found.steps], sure, atol=1e-5)
