@@ -78,8 +78,8 @@ def verify(
     weights, words = _repeated(known[name], published)
     from recseg.checkpoints import load
     from recseg.data import open_dataset
+    from recseg.devices import choose_device
     from recseg.evaluation import evaluate
-    from recseg.training import choose_device
 
     dataset = open_dataset(data or words.data, words.split)
     model = load(weights, choose_device(device))
