@@ -127,7 +127,7 @@ constraints: setup
 		--no-emit-index-url --no-emit-find-links pyproject.toml -o constraints.txt.new
 	@{ sed -n '/^#/p' constraints.txt; cat constraints.txt.new; } > constraints.txt.all
 	@mv constraints.txt.all constraints.txt && rm constraints.txt.new
-	@touch $(STAMP) && echo 'constraints.txt written: type make setup, then make test' && touch constraints.txt
+	@touch $(STAMP) && echo 'constraints.txt written: type make setup, make licences, then make test' && touch constraints.txt
 
 repository: setup
 	@$(BIN)/python book/set_repository.py '$(URL)'
