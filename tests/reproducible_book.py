@@ -47,7 +47,7 @@ def run(clone: Path, chapters: list[str]) -> dict[str, dict[str, Any]]:
     for chapter in tqdm(chapters, desc=clone.name, unit="chapter"):
         notebook = nbformat.read(clone / "book" / f"{chapter}.ipynb", as_version=4)
         place = {"metadata": {"path": str(clone / "book")}}
-        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
+        NotebookClient(notebook, timeout=None, kernel_name="python3", resources=place).execute()
         found[chapter] = json.loads(nbformat.writes(notebook))
     return found
 
