@@ -3,6 +3,9 @@
 A list of ids cannot show such a leak. Here each picture becomes a thumbnail of `SIDE`×`SIDE` colours with its own mean
 and contrast taken out; two pictures are near-duplicates if their thumbnails correlate by `ALIKE` or more, one of them
 mirrored or not. Whoever publishes a score on own lists should look once.
+
+Two photographs of one event are no copies of each other, and are not found: in VOC, one aeroplane stands in a picture
+of SBD's training masks and, a moment later, in one of val, at 0.94, and two skylines that share nothing reach as much.
 """
 
 from collections.abc import Iterable
