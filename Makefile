@@ -20,7 +20,8 @@ TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 # Downloads are shown where someone watches.
 INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,onnx,test,video]'
 
-.PHONY: help setup book serve check-book measure-book test test-slow lint format constraints repository readme publish clean
+.PHONY: help setup book serve check-book measure-book test test-slow reproducible coverage audit licences lint \
+	format constraints repository readme publish clean
 
 help:
 	@echo 'make book         set up, run every chapter, render the book to _build/html'
@@ -29,6 +30,10 @@ help:
 	@echo 'make measure-book measure how heavy and fast the pages are, into data/results/pages.json'
 	@echo 'make test         set up, check style, types and layers, run all tests and all chapters'
 	@echo 'make test-slow    set up, run the tests that take minutes each'
+	@echo 'make reproducible run the chapters twice and compare all they show: make reproducible ONLY="02_convlstm 05_targets"'
+	@echo 'make coverage     say which lines and branches of recseg no test runs'
+	@echo 'make audit        ask for known faults in the versions of constraints.txt (needs the network)'
+	@echo 'make licences     write LICENSES.md'
 	@echo 'make lint         style, types and layers only'
 	@echo 'make format       format code and chapters, strip the outputs of chapters'
 	@echo 'make setup        create $(VENV) and install the versions in constraints.txt'
@@ -98,6 +103,20 @@ test-slow: setup
 	@$(TEST) MPLBACKEND=Agg $(BIN)/pytest -q -n 2 -m slow tests
 	$(say) 'All slow tests passed'
 
+reproducible: setup
+	@$(RUN) $(BIN)/python tests/reproducible_book.py $(if $(ONLY),--only $(ONLY))
+
+coverage: setup
+	@$(TEST) MPLBACKEND=Agg $(BIN)/pytest -q -n 2 -m "not slow" --cov=recseg --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=95 tests
+
+# A fault that is known and explained is let pass by its number in tests/audit.py; no network is a failure, never a pass.
+audit: setup
+	@$(BIN)/python tests/audit.py
+
+licences: setup
+	@$(BIN)/python book/licences.py
+
 format: setup
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
@@ -108,7 +127,7 @@ constraints: setup
 		--no-emit-index-url --no-emit-find-links pyproject.toml -o constraints.txt.new
 	@{ sed -n '/^#/p' constraints.txt; cat constraints.txt.new; } > constraints.txt.all
 	@mv constraints.txt.all constraints.txt && rm constraints.txt.new
-	@touch $(STAMP) && echo 'constraints.txt written: type make setup, then make test' && touch constraints.txt
+	@touch $(STAMP) && echo 'constraints.txt written: type make setup, make licences, then make test' && touch constraints.txt
 
 repository: setup
 	@$(BIN)/python book/set_repository.py '$(URL)'

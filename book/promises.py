@@ -35,6 +35,24 @@ PROMISES: dict[str, list[str]] = {
         "test_download.py",
         "test_download_tls.py",
     ],
+    "The answer is the same alone or in a batch, packed or not, on one thread or two, compiled or exported": [
+        "test_same_answer.py"
+    ],
+    "A training list that shares a picture with the validation list is found out, whatever the picture's name": [
+        "test_duplicates.py"
+    ],
+    "Scores are measured in eval(), whatever mode a network is handed over in": [
+        "test_evaluation.py::test_a_network_in_training_mode_is_scored_as_any_other",
+        "test_evaluation.py::test_modes_and_statistics_are_left_alone",
+        "test_prediction.py::test_every_module_gets_its_own_mode_back",
+    ],
+    "A published score names data, list, commit and seed, and is found again": ["test_verification.py"],
+    "What differs between two builds of the book is seen, pixel by pixel": ["test_reproducible_book.py"],
+    "Every version is pinned, its licence listed, and a look for known faults never passes in silence": [
+        "test_licences.py",
+        "test_audit.py",
+        "test_packaging.py::test_every_dependency_is_pinned_within_its_bounds",
+    ],
     "Memory stays flat over 1,000 predictions": ["test_soak.py::test_a_thousand_predictions_in_flat_memory"],
 }
 

@@ -1,4 +1,4 @@
-"""The command line: `recseg data | train | evaluate | predict | video | weights | export | benchmark`.
+"""The command line: `recseg data | train | evaluate | results | predict | video | weights | …`.
 
 What each command does stands in `recseg.commands` and `recseg.data_commands`, imported when one runs: `--help` answers
 at once. Whatever a user can cause ends as one line on stderr and exit code 2.
@@ -37,7 +37,7 @@ class _Version(argparse.Action):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 2 after bad input, 130 after Ctrl-C."""
+    """Run a command; returns the exit code: 0, 1 for a score not found again, 2 after bad input, 130 after Ctrl-C."""
     arguments = _parser().parse_args(argv)
     arguments.argv = sys.argv[1:] if argv is None else list(argv)  # a result says what was typed
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is shown all the same
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         getattr(import_module(arguments.module), arguments.run)(arguments)
         sys.stdout.flush()
     except RecsegError as error:
-        return _complain(str(error))
+        return _complain(str(error), error.exit_code)
     except KeyboardInterrupt as error:
         print(f"recseg: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _complain(message: str) -> int:
+def _complain(message: str, code: int = 2) -> int:
     print(f"recseg: error: {one_line(message)}", file=sys.stderr)
-    return 2
+    return code
 
 
 # What each command takes
@@ -86,15 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for add in (
-        _add_data,
-        _add_train,
-        _add_evaluate,
-        _add_predict,
-        _add_video,
-        _add_weights,
-        _add_export,
+        _add_data, _add_train, _add_evaluate, _add_results, _add_predict, _add_video, _add_weights, _add_export,
         _add_benchmark,
-    ):
+    ):  # fmt: skip
         add(commands)
     return parser
 
@@ -203,6 +197,20 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="(default stop)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores, with how they were measured")
+    _add_device(parser)
+
+
+def _add_results(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "results",
+        "list the published scores, or measure one again",
+        "recseg results --verify pictograms-recurrent",
+        "results",
+        "recseg.verification",
+    )
+    parser.add_argument("--verify", metavar="NAME", help="repeat this evaluation; exit code 1 if it differs")
+    parser.add_argument("--data", help="where its pictures are, if not where its command says")
     _add_device(parser)
 
 

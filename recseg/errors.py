@@ -4,7 +4,13 @@ import re
 
 
 class RecsegError(ValueError):
-    """Bad input. The message is one line that names the file or value and says what was expected."""
+    """Bad input. The message is one line that names the file or value and says what was expected.
+
+    Attributes:
+        exit_code: of the command that it ends.
+    """
+
+    exit_code = 2
 
 
 def one_line(message: str) -> str:

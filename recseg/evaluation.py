@@ -24,6 +24,7 @@ from recseg.distributed import collect, rank, share
 from recseg.errors import RecsegError
 from recseg.fusion import fuse
 from recseg.metrics import SMALLEST_AREA, CalibrationMetric, SetMetric, SlotMetric, VOCMetric
+from recseg.modes import in_use
 from recseg.recurrent_unet import RecurrentOutput
 
 SLOT_SIZE = 256  # the baseline's images and masks
@@ -104,26 +105,20 @@ def evaluate(
         raise RecsegError(f"on_bad_image {on_bad_image!r}: expected stop or skip")
     skipped: dict[str, str] = {}
     source = _Prepared(dataset, size, getattr(model, "input_size", None), limit)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     start = time.perf_counter()
-    try:
-        with torch.inference_mode(), tqdm(total=len(source), disable=not progress, unit="image") as bar:
-            loader = DataLoader(source, batch_size=None, num_workers=workers)
-            for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
-                output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
-                for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
-                    present = sorted(set(torch.unique(truth).tolist()) - {BACKGROUND, VOID})
-                    voc.update(answer.labels, truth.to(target))
-                    slot.update(answer.classes, answer.masks, _to_slot_size(truth))
-                    label_set.update(answer.classes, present, len(answer.classes))
-                    stop.update(answer.stops, [step >= len(present) for step in range(len(answer.stops))])
-                    if answer.probabilities:
-                        named.update(answer.probabilities, [label in present for label in answer.classes])
-                bar.update(len(images))
-    finally:
-        for module, training in modes.items():
-            module.training = training  # one by one: a frozen batch norm inside a model in training stays frozen
+    with in_use(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
+        loader = DataLoader(source, batch_size=None, num_workers=workers)
+        for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
+            output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
+            for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
+                present = sorted(set(torch.unique(truth).tolist()) - {BACKGROUND, VOID})
+                voc.update(answer.labels, truth.to(target))
+                slot.update(answer.classes, answer.masks, _to_slot_size(truth))
+                label_set.update(answer.classes, present, len(answer.classes))
+                stop.update(answer.stops, [step >= len(present) for step in range(len(answer.stops))])
+                if answer.probabilities:
+                    named.update(answer.probabilities, [label in present for label in answer.classes])
+            bar.update(len(images))
     metrics: list[Any] = [voc, slot, label_set, stop, named]
     for metric in metrics:  # sums of whole numbers: no order of adding changes them
         for process, other in enumerate(collect(metric)):

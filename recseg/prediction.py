@@ -19,6 +19,7 @@ from recseg.classes import palette
 from recseg.data.transforms import resize_short_side
 from recseg.fusion import fuse
 from recseg.metrics import SMALLEST_AREA
+from recseg.modes import in_use
 from recseg.recurrent_unet import RecurrentOutput
 
 
@@ -37,16 +38,11 @@ def predict(image: Picture, model: nn.Module, *, device: torch.device | str | No
     if device is not None:
         model.to(device)
     size = (picture.height, picture.width)
-    training = model.training
-    model.eval()  # batch statistics and dropout of a training run are no part of an answer
-    try:
-        with torch.inference_mode():
-            output = model(prepare(picture, model).unsqueeze(0))  # (1, 3, h, w)
-            if isinstance(output, RecurrentOutput):
-                return _from_sequence(output, size, _names(model))
-            return _from_pixels(output, size, _names(model))
-    finally:
-        model.train(training)
+    with in_use(model):
+        output = model(prepare(picture, model).unsqueeze(0))  # (1, 3, h, w)
+        if isinstance(output, RecurrentOutput):
+            return _from_sequence(output, size, _names(model))
+        return _from_pixels(output, size, _names(model))
 
 
 def prepare(picture: Image.Image, model: nn.Module) -> Tensor:

@@ -246,6 +246,21 @@ def test_modes_and_statistics_are_left_alone(dataset: SegmentationFolder, fail: 
         assert torch.equal(value, before[name])
 
 
+def test_a_network_in_training_mode_is_scored_as_any_other(dataset: SegmentationFolder) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        UNet(UNetConfig(num_classes=4, encoder_widths=(4, 6, 8), decoder_widths=(8,))), nn.Dropout2d()
+    )
+    model.num_classes = 4  # type: ignore[assignment]
+    scores = [{**evaluate(model.train(mode), dataset, progress=False), "seconds": 0} for mode in (False, True, True)]
+    assert model.training and model[1].training
+    assert scores[0] == scores[1] == scores[2]
+    with torch.inference_mode():  # in training mode, and only there, it would have answered otherwise
+        images = torch.rand(2, 3, 32, 32)
+        assert not torch.equal(model(images), model(images))
+        assert torch.equal(model.eval()(images), model(images))
+
+
 def test_limit_takes_the_first_images(dataset: SegmentationFolder) -> None:
     result = evaluate(Recurrent(), dataset, limit=2, progress=False)
     assert (result["images"], result["mean_steps"]) == (2, 1.5)

@@ -128,6 +128,17 @@ def test_training_mode_is_put_back() -> None:
     assert model.training
 
 
+def test_every_module_gets_its_own_mode_back() -> None:
+    model = UNet(UNetConfig(**TINY)).train()
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    norms[0].eval()  # frozen, as the first stages of a pretrained encoder are
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    predict(np.zeros((32, 32, 3), dtype=np.uint8), model)
+    assert model.training and norms[1].training and not norms[0].training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_a_network_of_fixed_size_gets_its_square() -> None:
     model = Scripted()
     model.input_size = 24  # type: ignore[assignment]
