@@ -67,7 +67,7 @@ def finer_than(graph: Any, stride: int) -> list[str]:
 
     And of those that end an inverted residual which begins there: it is cut at its narrow end, not in its wide middle.
     """
-    strides, wide, found = {"images": 1}, set[str](), []
+    strides, wide, found = {"images": 1}, set[str](), list[str]()
     for node in graph.node:  # in the order in which they are computed
         known = [strides[name] for name in node.input if name in strides]
         if not known or node.op_type == "Resize":
