@@ -135,6 +135,29 @@ def test_eight_bits_are_nearly_the_same_and_smaller(
     assert not np.array_equal(exact.classes, rounded.classes)
     assert np.corrcoef(exact.masks.ravel(), rounded.masks.ravel())[0, 1] > 0.9
     assert OnnxModel(small).classes == VOC_CLASSES  # what the file says of itself stays
+    for part, rounded in (("", True), (".step", True), (".read", False)):
+        before, after = (file.with_suffix(f"{part}.onnx").read_bytes() for file in (exported["recurrent"], small))
+        assert (before != after) == rounded, part
+
+
+def test_maps_finer_than_the_output_stay_in_32_bits(
+    weights: dict[str, Path], exported: dict[str, Path], tiny_voc: Path, tmp_path: Path
+) -> None:
+    import onnx
+
+    dense: Any = recseg.load(weights["dense"])
+    stride = dense.encoder.strides[len(dense.encoder.strides) - 1 - len(dense.decoder.blocks)]
+    small = tmp_path / "small.onnx"
+    small.write_bytes(exported["dense"].read_bytes())
+    quantise(small, SegmentationFolder(tiny_voc, "train"), pictures=2)
+    graph = onnx.load(small).graph
+    source = {name: node.op_type for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    exact = [node.name for node in convolutions if source.get(node.input[1]) != "DequantizeLinear"]
+    stages = [stage for stage, of in zip(dense.encoder.stages, dense.encoder.strides, strict=True) if of < stride]
+    assert len(exact) == sum(isinstance(module, torch.nn.Conv2d) for stage in stages for module in stage.modules())
+    assert 0 < len(exact) < len(convolutions)
+    assert exact == [node.name for node in convolutions][: len(exact)]  # the first ones
 
 
 @given(st.integers(1, 100), st.integers(1, 100), st.sampled_from([1, 2, 4]), st.sampled_from([16, 32]))
