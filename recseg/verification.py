@@ -94,7 +94,7 @@ def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Figure]
     matrix and of the decisions in the tables of calibration a share of `MOVED` may be counted elsewhere. All else, the
     number of pictures among it, is the same or not. A figure that only one of the two has does not agree.
     """
-    figures = []
+    figures: list[Figure] = []
     for key in dict.fromkeys([*published, *measured]):
         if key not in _NOT_MEASURED:
             figures += _figures(key, published.get(key), measured.get(key), key in published and key in measured)
