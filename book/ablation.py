@@ -3,6 +3,9 @@
 Each row changes one thing of the default. All are trained for the same number of updates and scored on pictograms that
 are neither trained on nor the validation set: choices are made here, so the validation set must not see them. What is
 done is not run again, and an interrupted ablation goes on.
+
+With `--start pictograms-dense` the pixels are known already: encoder, decoder and classifier begin as those of the
+published twin, and the steps are learned on top. That is what the second part of a long training looks like.
 """
 
 import argparse
@@ -14,10 +17,12 @@ from typing import Any
 
 import torch
 
+from recseg.checkpoints import load
 from recseg.data import open_dataset
 from recseg.data.pictograms import write_dataset
 from recseg.evaluation import evaluate
 from recseg.files import atomic_write
+from recseg.optimisation import ExponentialMovingAverage
 from recseg.results import write_result
 from recseg.training import Trainer, training_data
 from recseg.training_config import TrainConfig, resolve
@@ -45,6 +50,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
 SCORES = ("miou", "count_accuracy", "label_set_f1", "slot_accuracy", "slot_iou", "mean_steps")
 
 
+# With a start there is nothing to learn first, and half the usual rate does.
+STARTED: dict[str, Any] = {"pixels_first": 0.0, "lr": 1.5e-3}
+
+
+def begin_with(trainer: Trainer, start: str) -> None:
+    """Give a recurrent network the encoder, decoder and classifier of a published dense one."""
+    twin: Any = load(start)
+    trainer.model.encoder.load_state_dict(twin.encoder.state_dict())
+    trainer.model.decoder.load_state_dict(twin.decoder.state_dict())
+    trainer.model.head.classifier.load_state_dict(twin.classifier.state_dict())
+    trainer.average = ExponentialMovingAverage(trainer.model, trainer.config.ema)
+
+
 def folder(work: Path, variant: str, seed: int, steps: int) -> Path:
     return work / f"{variant.replace(', ', '-').replace(' ', '-')}-{steps}-{seed}"
 
@@ -57,14 +75,17 @@ def read_curve(run: Path) -> list[dict[str, Any]]:
     return curve
 
 
-def one_run(work: Path, variant: str, seed: int, steps: int) -> dict[str, Any]:
+def one_run(work: Path, variant: str, seed: int, steps: int, start: str | None = None) -> dict[str, Any]:
     """Train one variant with one seed, scored at a few points on the way; or read what was found before."""
     torch.set_num_threads(1)
     run = folder(work, variant, seed, steps)
     curve = read_curve(run)
     if len(curve) < POINTS:
-        config = resolve(TrainConfig(data="pictograms", steps=steps, seed=seed, **VARIANTS[variant]))
+        changes = VARIANTS[variant] | (STARTED if start else {})
+        config = resolve(TrainConfig(data="pictograms", steps=steps, seed=seed, **changes))
         trainer = Trainer(config, training_data(config), run)
+        if start:
+            begin_with(trainer, start)
         if (run / "checkpoint.safetensors").exists():
             trainer.restore()
         pictures = open_dataset(str(work / "pictures"), "train")
@@ -96,27 +117,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3, choices=range(1, MOST_SEEDS + 1), metavar="N")
+    parser.add_argument("--start", metavar="NAME", help="published dense network whose pixels to begin with")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "ablation")
     parser.add_argument("--processes", type=int, default=2, help="runs beside each other, one core each")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     arguments = parser.parse_args()
-    pictures = arguments.work / "pictures"
+    work = arguments.work / arguments.start if arguments.start else arguments.work
+    pictures = work / "pictures"
     if not (pictures / "ImageSets").exists():
         write_dataset(pictures, PICTURES, SEED, val_fraction=0)
 
     with concurrent.futures.ProcessPoolExecutor(arguments.processes) as pool:
         # A seed of every variant first: an interrupted ablation still is a whole table.
         jobs = {
-            pool.submit(one_run, arguments.work, variant, seed, arguments.steps): (variant, seed)
+            pool.submit(one_run, work, variant, seed, arguments.steps, arguments.start): (variant, seed)
             for seed in range(arguments.seeds)
             for variant in arguments.only
         }
         for done in concurrent.futures.as_completed(jobs):
             print(*jobs[done], done.result(), flush=True)
     # All that is there, asked for now or before: rows that matter get more seeds than others.
-    table = {variant: found for variant in VARIANTS if (found := row(arguments.work, variant, arguments.steps))}
+    table = {variant: found for variant in VARIANTS if (found := row(work, variant, arguments.steps))}
     scored = f"{PICTURES} pictograms of seed {SEED}"
-    write_result(ROOT / "data/results/ablation.json", {"variants": table}, steps=arguments.steps, scored_on=scored)
+    name = f"ablation-{arguments.start}.json" if arguments.start else "ablation.json"
+    details = {"start": arguments.start} if arguments.start else {}
+    write_result(
+        ROOT / "data" / "results" / name, {"variants": table}, steps=arguments.steps, scored_on=scored, **details
+    )
 
 
 if __name__ == "__main__":
