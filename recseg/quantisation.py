@@ -54,7 +54,7 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
             yield pad(model.pixels(as_image(dataset.pixels(index))), model.stride)
 
     first = next(shown())
-    stride = first.shape[-1] // model._look.run(None, {"images": first})[0].shape[-1]
+    stride = first.shape[-1] // model._run("look", model._look, {"images": first})[0].shape[-1]
     turns = _turns(model, shown()) if model.kind == "recurrent" else []  # before the first file is another
     _rewrite(path, ({"images": images} for images in shown()), stride=stride)
     if turns:

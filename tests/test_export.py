@@ -135,9 +135,9 @@ def test_eight_bits_are_nearly_the_same_and_smaller(
     assert not np.array_equal(exact.classes, rounded.classes)
     assert np.corrcoef(exact.masks.ravel(), rounded.masks.ravel())[0, 1] > 0.9
     assert OnnxModel(small).classes == VOC_CLASSES  # what the file says of itself stays
-    for part, rounded in (("", True), (".step", True), (".read", False)):
+    for part, changed in (("", True), (".step", True), (".read", False)):
         before, after = (file.with_suffix(f"{part}.onnx").read_bytes() for file in (exported["recurrent"], small))
-        assert (before != after) == rounded, part
+        assert (before != after) == changed, part
 
 
 def test_maps_finer_than_the_output_stay_in_32_bits(
