@@ -74,7 +74,8 @@ SUPPRESS = Function(
     ],
 )
 
-Named, Truths = Sequence[Sequence[int]], Sequence[set[int]]
+Named = Sequence[Sequence[int]]
+Truths = Sequence[set[int]]
 
 
 def _faults(named: Named, truths: Truths) -> tuple[int, int]:
