@@ -99,4 +99,12 @@ ANSWERS = {
     "ch12.ex1": Answers(0.37 / 19, 0.37, "pixel accuracy"),
     "ch12.ex3": Answers(code.swap, code.one_after_the_other, "both are cats"),
     "ch12.ex5": Answers(code.check_score, lambda *given: code.check_score(*given, black=False), "says nothing of"),
+    "ch13.ex1": Answers(
+        (4 * 1204 * 512**2, 4 * (2 * 512**2 + 2 * 1203 + 3)), (4 * 1204 * 512**2, 4 * 2 * 512**2), "masks are not all"
+    ),
+    "ch13.ex2": Answers((21 * 256**2 - 1) / (256**2 + 21), 21, "compares maps alone"),
+    "ch13.ex5": Answers(np.indices((128, 128)).sum(axis=0) % 2, np.eye(128), "not more than"),
+    "ch14.ex1": Answers(100 * 99 * 98, 100**3, "one query fewer"),
+    "ch14.ex2": Answers(code.suppress, lambda *given: code.suppress(*given, sort=False), "begin with the surest"),
+    "ch14.ex4": Answers(code.faults, lambda *given: code.faults(*given, pool=True), "missed"),
 }

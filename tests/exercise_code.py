@@ -233,3 +233,23 @@ def losing(least: int = 4) -> float:
 
 def fives() -> Tensor:
     return torch.tensor([[0, 1, 2, 255], [3, 4, 5, 0]])
+
+
+def suppress(masks: Tensor, logits: Tensor, sort: bool = True) -> list[int]:
+    left = sorted(range(len(masks)), key=lambda k: -float(logits[k])) if sort else list(range(len(masks)))
+    stay = []
+    while left:
+        best, *others = left
+        stay.append(best)
+        union = {k: int((masks[best] | masks[k]).sum()) for k in others}
+        left = [k for k in others if 2 * int((masks[best] & masks[k]).sum()) <= union[k]]
+    return stay
+
+
+def faults(named: list[list[int]], truths: list[set[int]], pool: bool = False) -> tuple[int, int]:
+    twice = missed = 0
+    for classes, truth in zip(named, truths, strict=True):
+        for place, label in enumerate(classes):
+            twice += label in classes[:place]
+        missed += max(0, len(truth) - len(classes)) if pool else sum(label not in classes for label in truth)
+    return twice, missed

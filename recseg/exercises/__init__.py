@@ -22,6 +22,8 @@ from recseg.exercises import (
     chapter10,
     chapter11,
     chapter12,
+    chapter13,
+    chapter14,
 )
 from recseg.exercises.exercise import Exercise, Off
 
@@ -30,6 +32,7 @@ __all__ = ["EXERCISES", "check"]
 _CHAPTERS = (
     chapter01, chapter02, chapter03, chapter04, chapter05, chapter06,
     chapter07, chapter08, chapter09, chapter10, chapter11, chapter12,
+    chapter13, chapter14,
 )  # fmt: skip
 
 EXERCISES: dict[str, Exercise] = {
