@@ -20,7 +20,7 @@ TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 # Downloads are shown where someone watches.
 INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,onnx,test,video]'
 
-.PHONY: help setup book serve check-book measure-book test test-slow reproducible coverage audit licences lint \
+.PHONY: help setup book serve check-book measure-book test test-slow reproducible coverage mutation audit licences lint \
 	format constraints repository readme publish clean
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-slow    set up, run the tests that take minutes each'
 	@echo 'make reproducible run the chapters twice and compare all they show: make reproducible ONLY="02_convlstm 05_targets"'
 	@echo 'make coverage     say which lines and branches of recseg no test runs'
+	@echo 'make mutation     change targets, losses, fusion and metrics line by line: which change does no test notice?'
 	@echo 'make audit        ask for known faults in the versions of constraints.txt (needs the network)'
 	@echo 'make licences     write LICENSES.md'
 	@echo 'make lint         style, types and layers only'
@@ -109,6 +110,10 @@ reproducible: setup
 coverage: setup
 	@$(TEST) MPLBACKEND=Agg $(BIN)/pytest -q -n 2 -m "not slow" --cov=recseg --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=95 tests
+
+mutation: setup
+	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m mutmut run --max-children 2
+	@$(BIN)/python -m mutmut results
 
 # A fault that is known and explained is let pass by its number in tests/audit.py; no network is a failure, never a pass.
 audit: setup

@@ -7,6 +7,7 @@ steps run may not differ at all, nor may more than one pixel in a thousand get a
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +110,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@cache
 def network_and_pictures(name: str) -> tuple[Any, Tensor]:
     if name not in PUBLISHED:
         model = NETWORKS[name]()
@@ -117,6 +119,14 @@ def network_and_pictures(name: str) -> tuple[Any, Tensor]:
     model, data = NETWORKS[name](), recseg.data.open_dataset("pictograms", "val")
     images = [eval_transform(80)(data[index]).image[:, :80, :80] for index in range(PICTURES)]
     return model, torch.stack([image.as_subclass(Tensor) for image in images]).float() / 255
+
+
+@cache
+def plainly(name: str) -> list[Said]:
+    """The answers of the plainest way: one picture at a time. Called with one thread."""
+    model, images = network_and_pictures(name)
+    with torch.inference_mode():
+        return [said(model(image[None]), (images.shape[-2], images.shape[-1]))[0] for image in images]
 
 
 @torch.inference_mode()
@@ -180,9 +190,7 @@ def test_the_answer_is_the_same(name: str, way: str, tmp_path: Path) -> None:
     if way == "ONNX":
         pytest.importorskip("onnxruntime")
     model, images = network_and_pictures(name)
-    size = (images.shape[-2], images.shape[-1])
-    with torch.inference_mode():
-        plain = [said(model(image[None]), size)[0] for image in images]
+    plain = plainly(name)
     lengths = [len(answer.classes) for answer in plain]
     if "dense" not in name:  # or the comparison would say little about packing
         assert len(set(lengths)) > 1
