@@ -1,6 +1,7 @@
 """Fusion against a plain loop over classes and pixels, written from the formula."""
 
 import torch
+import torch.nn.functional as F
 
 from recseg.fusion import fuse, survival
 from recseg.recurrent_unet import RecurrentOutput, live_pairs
@@ -82,3 +83,16 @@ def test_survival_falls_and_is_a_product() -> None:
     assert torch.allclose(survival(stop), expected, atol=1e-6)
     assert (survival(stop).diff(dim=1) <= 0).all()
     assert survival(torch.full((1, 3), 200.0)).isfinite().all()
+
+
+def test_an_even_chance_is_background_and_labels_are_whole_numbers() -> None:
+    output = random_output([2])
+    even = output._replace(masks=torch.zeros_like(output.masks), stop=torch.full_like(output.stop, -200.0))
+    labels = fuse(even)
+    assert labels.dtype == torch.int64 and not labels.any()
+
+
+def test_masks_are_stretched_smoothly_before_they_compete() -> None:
+    output = random_output([3, 2])
+    wide = F.interpolate(output.masks[:, None], size=(17, 23), mode="bilinear")[:, 0]
+    assert torch.equal(fuse(output, size=(17, 23)), fuse(output._replace(masks=wide), size=(17, 23)))

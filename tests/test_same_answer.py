@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import TINY, recurrent_model
 from torch import Tensor, nn
 
@@ -50,6 +51,8 @@ def said(output: RecurrentOutput | Tensor, size: tuple[int, int]) -> list[Said]:
     """The output of a batch, picture by picture. Stops: the decisions that were taken."""
     if isinstance(output, Tensor):
         none = torch.zeros(0)
+        if output.shape[-2:] != size:  # an export leaves to its caller what the network itself does last
+            output = F.interpolate(output, size=size, mode="bilinear", align_corners=False)
         return [Said(logits, none, none, _argmax(logits[None], size)[0]) for logits in output]
     labels, answers, first = fuse(output, size), [], 0
     for image, count in enumerate(output.lengths.tolist()):
