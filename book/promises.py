@@ -88,12 +88,12 @@ def main() -> int:
     parser.add_argument("--only", metavar="WORD", default="")
     word = parser.parse_args().only
     before = json.loads(RESULT.read_text(encoding="utf-8"))["promises"] if RESULT.exists() else {}
-    table = {promise: before[promise] for promise in PROMISES if promise in before}
+    table = {promise: before.get(promise) or {"tests": tests, "passed": None} for promise, tests in PROMISES.items()}
     for promise, tests in PROMISES.items():
         if word in promise:
             table[promise] = run(tests)
-    write_result(RESULT, {"promises": {promise: table[promise] for promise in PROMISES if promise in table}})
-    return int(any(row["failed"] for row in table.values()))
+    write_result(RESULT, {"promises": table})
+    return int(any(row.get("failed") for row in table.values()))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ def table(result: dict[str, Any]) -> str:
 
 def found(row: dict[str, Any]) -> str:
     """One row's outcome in words."""
+    if row["passed"] is None:
+        return "not run yet"
     counts = [f"{row['passed']:,} tests passed"]
     counts += [f"**{row[kind]:,} {kind}**" for kind in ("failed", "skipped") if row[kind]]
     figures = [
@@ -34,7 +36,7 @@ def origin(result: dict[str, Any]) -> str:
     machine = result["hardware"]
     changed = " with changes" if result.get("uncommitted_changes") else ""
     commit = f"at commit `{result['commit'][:12]}`{changed}" if result.get("commit") else "at no known commit"
-    seconds = sum(row["seconds"] for row in result["promises"].values())
+    seconds = sum(row.get("seconds", 0) for row in result["promises"].values())
     return (
         f"`python book/promises.py` ran them on {result['date']}, {commit}, on {machine['cores']} cores of "
         f"{machine['cpu']}, in {seconds / 60:.0f} minutes."
