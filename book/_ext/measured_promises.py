@@ -23,7 +23,7 @@ def found(row: dict[str, Any]) -> str:
     """One row's outcome in words."""
     if row["passed"] is None:
         return "not run yet"
-    counts = [f"{row['passed']:,} tests passed"]
+    counts = [f"{row['passed']:,} test{'s' * (row['passed'] != 1)} passed"]
     counts += [f"**{row[kind]:,} {kind}**" for kind in ("failed", "skipped") if row[kind]]
     figures = [
         f"{name}: {value:,}" if isinstance(value, int) else f"{name}: {value}" for name, value in row["figures"].items()
