@@ -6,18 +6,17 @@ Chapter 10 of the book plays with it. Needs the extra `recseg[notebook]`, and fo
 import html
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from recseg.answer import Picture, Prediction, Step, as_image
-from recseg.classes import palette
 from recseg.errors import RecsegError
-from recseg.fusion import fuse
+from recseg.modes import in_use
 from recseg.plotting import describe, gif_frames, save_gif, to_html
-from recseg.prediction import prepare
+from recseg.prediction import from_sequence, names_of, prepare
 from recseg.recurrent_unet import RecurrentOutput
 from recseg.video import open_clip
 
@@ -48,15 +47,10 @@ class Answer:
         if getattr(model, "kind", None) != "recurrent":
             raise RecsegError("expected a recurrent network: only such a one has steps to play with")
         self.image = as_image(image)
-        self.names: Sequence[str] = model.classes  # type: ignore[assignment]
+        self.names = names_of(model)
         everything = torch.tensor([model.max_steps], device=next(model.parameters()).device)
-        training = model.training
-        model.eval()
-        try:
-            with torch.inference_mode():
-                self.output: RecurrentOutput = model(prepare(self.image, model).unsqueeze(0), everything)
-        finally:
-            model.train(training)
+        with in_use(model):
+            self.output: RecurrentOutput = model(prepare(self.image, model).unsqueeze(0), everything)
         self.stops: list[float] = self.output.stop[0].float().sigmoid().tolist()  # (T,)
 
     def prediction(
@@ -70,23 +64,13 @@ class Answer:
             order: one of `ORDERS`, in which the steps are told.
         """
         live = next((t for t, value in enumerate(self.stops) if value > stop), len(self.stops))
-        out, size = self.output, (self.image.height, self.image.width)
-        logits = F.interpolate(out.masks[:live, None].float(), size, mode="bilinear")[:, 0]  # (live, H, W)
-        masks = (logits.sigmoid() > threshold).cpu().numpy()
-        probabilities, columns = out.classes[:live].float().softmax(dim=1).max(dim=1)
-        steps = [
-            Step(label, self.names[label], probability, stops, mask, float(mask.mean()))
-            for label, probability, stops, mask in zip(
-                (columns + 1).tolist(), probabilities.tolist(), self.stops[:live], masks, strict=True
-            )
-        ]
+        out = self.output
         kept = out._replace(
             masks=out.masks[:live], classes=out.classes[:live], sample=out.sample[:live], step=out.step[:live],
             lengths=torch.full_like(out.lengths, live),
         )  # fmt: skip
-        labels = fuse(kept, size)[0].to(torch.uint8).cpu().numpy()
-        end = self.stops[live] if live < len(self.stops) else None
-        return Prediction(sorted(steps, key=ORDERS[order]), labels, palette(), end)
+        found = from_sequence(kept, (self.image.height, self.image.width), self.names, threshold)
+        return replace(found, steps=sorted(found.steps, key=ORDERS[order]))
 
 
 class Playground:

@@ -41,8 +41,8 @@ def predict(image: Picture, model: nn.Module, *, device: torch.device | str | No
     with in_use(model):
         output = model(prepare(picture, model).unsqueeze(0))  # (1, 3, h, w)
         if isinstance(output, RecurrentOutput):
-            return _from_sequence(output, size, _names(model))
-        return _from_pixels(output, size, _names(model))
+            return from_sequence(output, size, names_of(model))
+        return _from_pixels(output, size, names_of(model))
 
 
 def prepare(picture: Image.Image, model: nn.Module) -> Tensor:
@@ -59,7 +59,8 @@ def prepare(picture: Image.Image, model: nn.Module) -> Tensor:
     return (pixels.float() / 255).to(next(model.parameters()).device)
 
 
-def _names(model: nn.Module) -> tuple[str, ...]:
+def names_of(model: nn.Module) -> tuple[str, ...]:
+    """The labels' names, background first; none where a network has none."""
     return tuple(getattr(model, "classes", ()))
 
 
@@ -67,13 +68,17 @@ def _name(names: tuple[str, ...], label: int) -> str:
     return names[label] if label < len(names) else f"class {label}"
 
 
-def _from_sequence(output: RecurrentOutput, size: tuple[int, int], names: tuple[str, ...]) -> Prediction:
+def from_sequence(
+    output: RecurrentOutput, size: tuple[int, int], names: tuple[str, ...], threshold: float = 0.5
+) -> Prediction:
+    """The steps of one picture, at its own size (H, W); a pixel is in a mask from `threshold`, a probability, on."""
+    bound = float(torch.tensor(threshold).logit())  # of one half: 0
     labels = fuse(output, size=size)[0]  # (H, W)
     stops = output.stop[0].float().sigmoid().tolist()  # (T,)
     steps: list[Step] = []
     for pair, step in enumerate(output.step.tolist()):
         logits = F.interpolate(output.masks[pair][None, None].float(), size, mode="bilinear", align_corners=False)
-        mask = (logits[0, 0] > 0).cpu().numpy()  # (H, W)
+        mask = (logits[0, 0] > bound).cpu().numpy()  # (H, W)
         probability, column = output.classes[pair].float().softmax(-1).max(-1)
         label = int(column) + 1  # column k is label k + 1: no step names background
         steps.append(Step(label, _name(names, label), float(probability), stops[step], mask, float(mask.mean())))

@@ -3,11 +3,9 @@
 `{{ promises_table }}` and `{{ promises_origin }}` stand for the table and for when and where they ran.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
-RESULT = Path(__file__).resolve().parent.parent.parent / "data" / "results" / "promises.json"
+from measured import place, substitute
 
 
 def table(result: dict[str, Any]) -> str:
@@ -33,25 +31,9 @@ def found(row: dict[str, Any]) -> str:
 
 def origin(result: dict[str, Any]) -> str:
     """When and where the tests ran, in a sentence."""
-    machine = result["hardware"]
-    changed = " with changes" if result.get("uncommitted_changes") else ""
-    commit = f"at commit `{result['commit'][:12]}`{changed}" if result.get("commit") else "at no known commit"
     seconds = sum(row.get("seconds", 0) for row in result["promises"].values())
-    return (
-        f"`python book/promises.py` ran them on {result['date']}, {commit}, on {machine['cores']} cores of "
-        f"{machine['cpu']}, in {seconds / 60:.0f} minutes."
-    )
-
-
-def _substitute(app: Any, config: Any) -> None:
-    if RESULT.is_file():
-        result = json.loads(RESULT.read_text(encoding="utf-8"))
-        said = {"promises_table": table(result), "promises_origin": origin(result)}
-    else:
-        said = {"promises_table": "Not run yet: `python book/promises.py`.", "promises_origin": ""}
-    config.myst_substitutions = {**config.myst_substitutions, **said}
+    return f"`python book/promises.py` ran them {place(result)}, in {seconds / 60:.0f} minutes."
 
 
 def setup(app: Any) -> dict[str, bool]:
-    app.connect("config-inited", _substitute)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    return substitute(app, "promises", table, origin, "Not run yet: `python book/promises.py`.")
