@@ -13,16 +13,13 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recseg.classes import VOID
 from recseg.errors import RecsegError, one_line
-from recseg.files import atomic_write
 from recseg.registry import add, find
 from recseg.registry import published_weights as published_weights  # a door for callers of `load`
-from recseg.tensor_file import TensorFile, open_tensors
+from recseg.tensor_file import TensorFile, open_tensors, write_tensors
 
 FORMAT = "recseg-1"
 RUN_WEIGHTS = "weights.safetensors"  # in a run folder: the averaged (EMA) weights
@@ -76,11 +73,7 @@ def save_weights(
         "image_size": str(image_size),
         "metadata": json.dumps(metadata),
     }
-    with atomic_write(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=text)
-        except SafetensorError as error:
-            raise RecsegError(f"{path}: cannot be written ({one_line(str(error))})") from error
+    write_tensors(Path(path), tensors, text)
 
 
 def load(source: str | Path, device: str | torch.device = "cpu") -> nn.Module:

@@ -1,4 +1,4 @@
-"""Reads tensors from a safetensors file, none of them before the file's table of contents fits what is expected.
+"""Tensors in safetensors files: written whole or not at all, read only where the table of contents is as expected.
 
 safetensors itself sees to it that the table lies within the file and that no two tensors overlap. Here stands the rest:
 names, shapes and kinds of number are compared before memory is asked for, and every value that comes is finite.
@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from recseg.errors import RecsegError, one_line
+from recseg.files import atomic_write
 
 # Kinds of number by safetensors' names: what holds weights, and what holds counts.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -95,3 +97,16 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
         raise
     except (SafetensorError, OSError, ValueError, MemoryError) as error:
         raise RecsegError(f"{path}: not a safetensors file, or a damaged one ({one_line(str(error))})") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> None:
+    """Write a safetensors file; whoever reads it sees the old one or the new one.
+
+    Raises:
+        RecsegError: the file cannot be written; names it.
+    """
+    # Not by safetensors' own save_file, which writes under a hidden name of its own choice: a process killed within
+    # it would leave a file that nobody knows to remove.
+    content = save(dict(tensors), dict(text))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from recseg.errors import RecsegError
-from recseg.files import atomic_write
+from recseg.tensor_file import write_tensors
 
 FORMAT = "recseg-training-2"
 
@@ -45,11 +44,7 @@ def save_state(
     # Clones: safetensors refuses two names for one memory.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = {"format": FORMAT, "progress": json.dumps(progress), "scaler": json.dumps(scaler.state_dict())}
-    with atomic_write(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=text)
-        except SafetensorError as error:
-            raise RecsegError(f"{path}: cannot be written ({error})") from error
+    write_tensors(path, tensors, text)
 
 
 def load_state(
