@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from recseg.errors import RecsegError
 from recseg.feedback import EXPLAINED, TOLD
 from recseg.files import atomic_write
-from recseg.heads import EmbeddingHead, not_again
+from recseg.heads import EmbeddingHead, broken_off, not_again
 from recseg.onnx_model import part_path
 
 OPSET = 18
@@ -102,7 +102,7 @@ class Read(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         head = self.head
         claims = head.claim(embedding, h, summary)  # (1, h, w)
-        rough = _broken_off(claims, left) if self.shared else claims
+        rough = broken_off(claims, left) if self.shared else claims
         weight = rough.sigmoid().unsqueeze(1)  # (1, 1, h, w)
         coarse = F.avg_pool2d(weight, self.cells)  # (1, 1, gh, gw)
         classes = head.classes(weight, coarse, embedding, torch.cat([deepest, h], dim=1))  # (1, C)
@@ -120,13 +120,6 @@ class Read(nn.Module):
 def _log_sigmoid(logits: Tensor) -> Tensor:
     """As `F.logsigmoid`, which ONNX would write as log(sigmoid(x)): minus infinity, or NaN, where x is below -20."""
     return -F.softplus(-logits)
-
-
-def _broken_off(claims: Tensor, log_left: Tensor) -> Tensor:
-    """As `recseg.heads.broken_off`, without expm1: ONNX would write exp(x) - 1, which loses what is next to zero."""
-    log_p = (_log_sigmoid(claims) + log_left).clamp(max=-1e-6)
-    t = torch.tanh(-log_p / 2)
-    return log_p - torch.log(2 * t / (1 + t))  # 2 t / (1 + t) = -expm1(log_p)
 
 
 def told(model: Any) -> bool:

@@ -160,9 +160,16 @@ def pool_under(weight: Tensor, features: Tensor) -> Tensor:
 
 
 def broken_off(claims: Tensor, log_left: Tensor) -> Tensor:
-    """The share that claims (…, logits) take of what is left (…, its logarithm), as logits."""
-    log_p = (F.logsigmoid(claims) + log_left).clamp(max=-1e-6)
-    return log_p - torch.log(-torch.expm1(log_p))
+    """The share p that claims s (…, logits) take of what is left, L (…, its logarithm), as logits.
+
+    p = σ(s) L, so 1 − p = σ(−s) + σ(s) (1 − L): a sum of what is not negative, where 1 − p itself would cancel. In
+    words that compilers keep exact: exp and tanh, where sigmoid and expm1 become approximations that lose what is
+    next to zero.
+    """
+    log_taken = -F.softplus(-claims)  # log σ(s); log σ(−s) = log σ(s) − s
+    t = torch.tanh(-log_left / 2)  # 1 − L = 2 t / (1 + t)
+    rest = (log_taken - claims).exp() + log_taken.exp() * (2 * t / (1 + t))  # 1 − p
+    return log_taken + log_left - rest.clamp(min=1e-6).log()
 
 
 def not_again(classes: Tensor, named: Tensor) -> Tensor:

@@ -79,9 +79,10 @@ def test_an_image_does_not_depend_on_the_company(level: str) -> None:
             together.keep(torch.tensor([False, True, False]))
         claim = said[step][present]
         mine = shares(together, claim)[present.index(1)]
-        assert torch.equal(shares(alone, said[step][1:2])[0], mine)
+        # To the last digits but one: vectorised functions round otherwise at the end of a row of memory.
+        torch.testing.assert_close(shares(alone, said[step][1:2])[0], mine, rtol=1e-13, atol=0)
     if level == "remaining":
-        assert torch.equal(alone.remaining(), together.remaining())
+        torch.testing.assert_close(alone.remaining(), together.remaining(), rtol=1e-13, atol=0)
 
 
 def test_what_a_mask_leaves_is_free_for_the_next_step() -> None:

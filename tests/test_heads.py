@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recseg.heads import distinct
+from recseg.heads import broken_off, distinct
 from recseg.recurrent_unet import live_pairs
 
 LENGTHS = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)
@@ -37,3 +37,12 @@ def test_distinct_names_the_best_class_that_is_left(lengths: list[int], classes:
 
 def test_distinct_with_nothing_to_say() -> None:
     assert distinct(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long), max_steps=4).shape == (0, 5)
+
+
+@given(claim=st.floats(-15, 15), log_left=st.floats(-15, 0))
+def test_a_share_is_exact_at_both_ends(claim: float, log_left: float) -> None:
+    """Against the formula as it stands, in twice the digits."""
+    s, left = torch.tensor(claim, dtype=torch.float64), torch.tensor(log_left, dtype=torch.float64).exp()
+    p = (s.sigmoid() * left).clamp(max=1 - 1e-6)
+    found = broken_off(torch.tensor(claim), torch.tensor(log_left))
+    torch.testing.assert_close(found.double(), p.log() - (1 - p).log(), rtol=1e-5, atol=1e-5)
