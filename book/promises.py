@@ -1,7 +1,8 @@
 """Run the tests behind the page "What recseg promises": `python book/promises.py`, into data/results/promises.json.
 
 Each promise names the tests that show it; a test fails where the promise is broken. What a test has measured on the way
-(kills, cases, growth of memory) it records as a property. Takes an hour on two cores; `--only WORD` runs the promises
+(kills, cases, growth of memory) it records as a property. With `RECSEG_OTHER_PYTHON` naming the interpreter of another
+environment, that one is asked, too. Takes an hour on two cores; `--only WORD` runs the promises
 that have the word in their name, and keeps what was found of the others.
 """
 
@@ -35,7 +36,7 @@ PROMISES: dict[str, list[str]] = {
         "test_download.py",
         "test_download_tls.py",
     ],
-    "The answer is the same alone or in a batch, packed or not, on one thread or two, compiled or exported": [
+    "The answer is the same alone or in a batch, on one thread or two, compiled, exported, on another Python": [
         "test_same_answer.py"
     ],
     "A training list that shares a picture with the validation list is found out, whatever the picture's name": [

@@ -5,7 +5,10 @@ depend on the order in which they are added, so logits may differ by `TOLERANCE`
 steps run may not differ at all, nor may more than one pixel in a thousand get another label.
 """
 
+import os
+import platform
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +19,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY, recurrent_model
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import recseg
@@ -35,6 +40,7 @@ TOLERANCE = {
     "compiled": 1e-5,
     "ONNX": 1e-5,
 }
+ANOTHER_PYTHON = 1e-5
 OTHER_LABELS = 1e-3  # of all pixels
 
 
@@ -211,6 +217,46 @@ def test_the_answer_is_the_same(name: str, way: str, tmp_path: Path) -> None:
     print(f"{name}, {way}: logits {worst:.1e}, labels {elsewhere:.1e}, lengths {sorted(set(lengths))}")  # pytest -rP
     assert worst <= TOLERANCE[way]
     assert elsewhere <= OTHER_LABELS
+
+
+OTHER = """
+import sys
+import recseg, torch
+from safetensors.torch import load_file, save_file
+torch.set_num_threads(1)
+with torch.inference_mode():
+    output = recseg.load(sys.argv[1])(load_file(sys.argv[2])["images"])
+parts = output._asdict() if hasattr(output, "_asdict") else {"logits": output}
+tensors = {name: part.contiguous() for name, part in parts.items() if isinstance(part, torch.Tensor)}
+save_file(tensors, sys.argv[3], {"python": sys.version.split()[0]})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_another_python_says_the_same(
+    name: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """`RECSEG_OTHER_PYTHON` names the interpreter of an environment with recseg on another version of Python."""
+    if not (other := os.environ.get("RECSEG_OTHER_PYTHON")):
+        pytest.skip("RECSEG_OTHER_PYTHON names no other Python")
+    model, images = network_and_pictures(name)
+    save_file({"images": images}, tmp_path / "images.safetensors")
+    out = tmp_path / "answer.safetensors"
+    asked = [other, "-c", OTHER, name, str(tmp_path / "images.safetensors"), str(out)]
+    subprocess.run(asked, check=True, cwd=tmp_path)
+    with torch.inference_mode():
+        mine = model(images)
+    parts = {"logits": mine} if isinstance(mine, Tensor) else mine._asdict()
+    theirs = load_file(out)
+    assert theirs and set(theirs) == {part for part, value in parts.items() if isinstance(value, Tensor)}
+    for part, value in theirs.items():
+        assert value.dtype == parts[part].dtype
+        assert distance(value.double(), parts[part].double()) <= ANOTHER_PYTHON
+    with safe_open(out, framework="pt") as stream:
+        version = stream.metadata()["python"]
+    assert version != platform.python_version()
+    record_property(f"versions of Python, {name}", f"{platform.python_version()} and {version}")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
