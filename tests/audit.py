@@ -14,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 # Known faults that are let pass: number → why it harms nobody who uses recseg or reads its book.
 EXPLAINED: dict[str, str] = {}
+SHOWN = 3  # packages that are named where many could not be looked up
 TOOL = ["uv", "tool", "run", "pip-audit"]
 OPTIONS = ["--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
 
@@ -41,10 +42,9 @@ def report(answer: dict[str, Any] | str, explained: dict[str, str]) -> tuple[lis
     if isinstance(answer, str):
         return [f"audit: nothing was looked up: {answer}"], 2
     packages = answer.get("dependencies", [])
-    skipped = [f"audit: {package['name']} was not looked up: {package['skip_reason']}" for package in packages
-               if "skip_reason" in package]  # fmt: skip
-    if skipped or not packages:
-        return skipped or ["audit: nothing was looked up: the answer names no package"], 2
+    if not packages:
+        return ["audit: nothing was looked up: the answer names no package"], 2
+    skipped = [package for package in packages if "skip_reason" in package]
     lines, code, met = [], 0, set()
     for package in packages:
         for fault in package.get("vulns", []):
@@ -55,6 +55,11 @@ def report(answer: dict[str, Any] | str, explained: dict[str, str]) -> tuple[lis
             lines.append(f"audit: {package['name']} {package['version']}: {fault['id']}, mended in {fixed}: "
                          f"{reason or 'NOT EXPLAINED'}")  # fmt: skip
             code |= reason is None
+    if skipped:  # the faults that were found all the same stand above
+        names = ", ".join(package["name"] for package in skipped[:SHOWN]) + (" …" if len(skipped) > SHOWN else "")
+        lines.append(f"audit: {len(skipped)} of {len(packages)} versions were not looked up: {names} "
+                     f"({skipped[0]['skip_reason']})")  # fmt: skip
+        return lines, 2
     idle = sorted(explained.keys() - met)
     lines += [f"audit: {number}: explained, and no longer there" for number in idle]
     lines.append(f"audit: {len(packages)} versions looked up, {len(lines) - len(idle)} known faults")

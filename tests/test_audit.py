@@ -21,7 +21,13 @@ FAULTY = {"name": "torch", "version": "2", "vulns": [{"id": "F-1", "aliases": ["
         ([SOUND, FAULTY], {}, 1, "torch 2: F-1, mended in 3: NOT EXPLAINED"),
         ([SOUND, FAULTY], {"CVE-9": "harmless"}, 0, "torch 2: F-1, mended in 3: harmless"),
         ([SOUND], {"CVE-9": "harmless"}, 1, "CVE-9: explained, and no longer there"),
-        ([SOUND, {"name": "lost", "skip_reason": "unknown"}], {}, 2, "lost was not looked up: unknown"),
+        (
+            [SOUND, {"name": "lost", "skip_reason": "unknown"}],
+            {},
+            2,
+            "1 of 2 versions were not looked up: lost (unknown)",
+        ),
+        ([FAULTY, {"name": "lost", "skip_reason": "unknown"}], {}, 2, "torch 2: F-1, mended in 3: NOT EXPLAINED"),
         ([], {}, 2, "nothing was looked up"),
     ],
 )
