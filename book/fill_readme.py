@@ -54,7 +54,8 @@ def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, An
         values = [row.get(COLUMNS[name][0]) for name in shown]
         cells = ["–" if v is None else COLUMNS[n][1].format(v) for n, v in zip(shown, values, strict=True)]
         machine = row.get("hardware") or {}
-        place = machine.get("gpu") or f"{machine.get('cores', '?')} CPU cores"
+        cores = machine.get("cores", "?")
+        place = machine.get("gpu") or f"{cores} CPU core{'s' * (cores != 1)}"
         name = f"[{path.stem}]({path.relative_to(ROOT).as_posix()})"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {place}, {row.get('date', '?')} |")
     return "\n".join(lines) + "\n"
