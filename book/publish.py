@@ -9,6 +9,7 @@ scores and log under data/results. Then `make readme` brings the README up to da
 import argparse
 import json
 import shutil
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -69,10 +70,19 @@ def score(file: Path, name: str, data: str, split: str, seed: int) -> None:
     register(name, file, result)
 
 
-def score_again(name: str) -> None:
-    """The same weights on the same pictures, by the code of today."""
+def score_again(name: str, image_size: int | None = None, note: str | None = None) -> None:
+    """The same weights on the same pictures, by the code of today; or at another size than they were published for."""
     before = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    score(ROOT / "data" / "weights" / f"{name}.safetensors", name, before["data"], before["split"], before["seed"])
+    file = ROOT / "data" / "weights" / f"{name}.safetensors"
+    with tempfile.TemporaryDirectory() as folder:
+        if image_size is not None:
+            model: Any = load(file)
+            notes = " ".join(filter(None, (model.metadata.get("note"), note)))
+            about = model.metadata | ({"note": notes} if notes else {})
+            resized = Path(folder) / file.name
+            save_weights(resized, model, classes=model.classes, image_size=image_size, metadata=about, half=True)
+            file = resized
+        score(file, name, before["data"], before["split"], before["seed"])
 
 
 if __name__ == "__main__":
@@ -88,6 +98,6 @@ if __name__ == "__main__":
     if not arguments.again and not (arguments.run and arguments.name and arguments.data):
         parser.error("expected RUN NAME --data DATA, or --again NAME …")
     for published in arguments.again:
-        score_again(published)
+        score_again(published, arguments.image_size, arguments.note)
     if arguments.run:
         publish(arguments.run, arguments.name, arguments.data, arguments.split, arguments.note, arguments.image_size)
