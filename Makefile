@@ -20,7 +20,7 @@ TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 # Downloads are shown where someone watches.
 INSTALL := $(BIN)/uv pip install $(if $(MAKE_TERMERR),,--quiet) --python $(BIN)/python -c constraints.txt -e '.[book,dev,onnx,test,video]'
 
-.PHONY: help setup book serve check-book measure-book test test-slow reproducible coverage mutation audit licences lint \
+.PHONY: help setup book serve check-book measure-book test test-slow reproducible check-colab coverage mutation audit licences lint \
 	format constraints repository readme publish clean
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make test         set up, check style, types and layers, run all tests and all chapters'
 	@echo 'make test-slow    set up, run the tests that take minutes each'
 	@echo 'make reproducible run the chapters twice and compare all they show: make reproducible ONLY="02_convlstm 05_targets"'
+	@echo 'make check-colab  run the chapters as Colab does, in a clean environment of its Python and packages'
 	@echo 'make coverage     say which lines and branches of recseg no test runs'
 	@echo 'make mutation     change targets, losses, fusion and metrics line by line: which change does no test notice?'
 	@echo 'make audit        ask for known faults in the versions of constraints.txt (needs the network)'
@@ -110,6 +111,9 @@ reproducible: setup
 coverage: setup
 	@$(TEST) MPLBACKEND=Agg $(BIN)/pytest -q -n 2 -m "not slow" --cov=recseg --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=95 tests
+
+check-colab: setup
+	@$(BIN)/python tests/colab.py $(if $(ONLY),--only $(ONLY))
 
 mutation: setup
 	@OMP_NUM_THREADS=1 MPLBACKEND=Agg $(BIN)/python -m mutmut run --max-children 2
