@@ -1,5 +1,6 @@
 """Losses against the words of their definitions, and against PyTorch's own."""
 
+import itertools
 import math
 
 import pytest
@@ -74,6 +75,102 @@ def test_total_is_the_weighted_sum(labels: torch.Tensor) -> None:
     terms = recurrent_loss(answer, labels, num_classes=21, max_steps=5, weights=weights)
     total = 2 * terms["bce"] + 3 * terms["dice"] + 5 * terms["classes"] + 7 * terms["stop"]
     assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
+
+
+def in_words(
+    answer: RecurrentOutput, labels: torch.Tensor, order: str, weights: LossWeights
+) -> dict[str, torch.Tensor]:
+    """The loss pixel by pixel and step by step, as its definition reads; `labels` at the size of the masks."""
+
+    def bce_and_dice(logits: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        m, y = logits[valid], truth[valid].double()
+        p = m.sigmoid()
+        return F.binary_cross_entropy(p, y), 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in ("bce", "dice", "classes", "stop", "rough")}
+    pair = 0
+    for image, count in enumerate(answer.lengths.tolist()):
+        valid = labels[image] != VOID
+        present = sorted(set(labels[image].unique().tolist()) - {0, VOID})
+        if order == "area":
+            present.sort(key=lambda k: -(labels[image] == k).sum().item())
+        steps = range(pair, pair + count)
+        pair += count
+        options = [list(zip(steps, chosen, strict=True)) for chosen in itertools.permutations(present)]
+
+        def cost(option: list[tuple[int, int]], image: int = image, valid: torch.Tensor = valid) -> float:
+            each = [(*bce_and_dice(answer.masks[step], labels[image] == k, valid),
+                     -answer.classes[step].softmax(0)[k - 1]) for step, k in option]  # fmt: skip
+            return float(sum(sum(part) for part in each))
+
+        for step, label in min(options, key=cost) if order == "matched" else options[0]:
+            bce, dice = bce_and_dice(answer.masks[step], labels[image] == label, valid)
+            found["bce"].append(bce)
+            found["dice"].append(dice)
+            found["classes"].append(-answer.classes[step].log_softmax(0)[label - 1])
+            assert answer.rough is not None
+            rough = bce_and_dice(answer.rough[step], labels[image] == label, valid)
+            found["rough"].append(weights.bce * rough[0] + weights.dice * rough[1])
+        for turn, logit in enumerate(answer.stop[image][: count + 1]):
+            found["stop"].append(F.binary_cross_entropy_with_logits(logit, torch.tensor(float(turn == count)).double()))
+    terms = {name: torch.stack(values).mean() for name, values in found.items()}
+    assert answer.foreground is not None and answer.pixels is not None
+    known = labels != VOID
+    terms["foreground"] = F.binary_cross_entropy(
+        answer.foreground[known].sigmoid(), ((labels > 0) & known)[known].double()
+    )
+    terms["pixels"] = F.cross_entropy(answer.pixels, labels, ignore_index=VOID)
+    return terms
+
+
+@pytest.mark.parametrize("order", ["matched", "class", "area"])
+def test_every_term_is_what_its_definition_says(order: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return 2 * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    labels = torch.tensor([0, 1, 2, 5, VOID])[torch.randint(0, 5, (3, 6, 4), generator=generator)]
+    labels[1][labels[1] == 2] = 0
+    labels[2] = torch.where(labels[2] == VOID, VOID, 0)  # nothing is there
+    labels[0, 0] = 1  # of class 1 there is more than of 5, so the orders differ
+    labels[0, 5], labels[0, 1, :2] = 5, 2
+    lengths = torch.tensor([3, 2, 0])
+    pairs = live_pairs(lengths)
+    answer = RecurrentOutput(
+        noise(5, 6, 4), noise(5, 5), noise(3, 4), *pairs, lengths, noise(3, 6, 6, 4), (6, 4), noise(5, 6, 4),
+        noise(3, 6, 4),
+    )  # fmt: skip
+    weights = LossWeights(bce=1.25, dice=0.75, classes=2.0, stop=3.0, pixels=5.0, rough=7.0, foreground=11.0)
+    found = recurrent_loss(answer, labels, num_classes=6, max_steps=4, order=order, weights=weights)
+    expected = in_words(answer, labels, order, weights)
+    assert found.keys() == expected.keys() | {"loss"}
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-5), name
+    total = sum(getattr(weights, name) * value.item() for name, value in expected.items())
+    assert found["loss"].item() == pytest.approx(total, rel=1e-5)
+
+
+def test_one_pixel_that_counts_is_enough() -> None:
+    """Of a picture that is void but for one pixel the mean is that pixel's, and so is the cost."""
+    logits, valid = torch.tensor([[3.0, -1.0, 2.0]]), torch.tensor([[0.0, 1.0, 0.0]])
+    alone = F.softplus(torch.tensor(-1.0)).item()
+    assert mask_bce(logits, torch.zeros(1, 3), valid).item() == pytest.approx(alone)
+    log_class = torch.tensor([[0.7, 0.2, 0.1]]).log()
+    cost = _cost(logits, log_class, torch.tensor([[VOID, 0, VOID]]), valid, torch.tensor([[1, 2]]))
+    p = torch.tensor(-1.0).sigmoid().item()
+    dice = 1 - 1 / (p + 1)
+    assert cost[0].tolist() == pytest.approx([alone + dice - 0.7, alone + dice - 0.2], rel=1e-5)
+
+
+def test_the_nearest_pixel_is_the_one_under_the_middle() -> None:
+    assert shrink_labels(torch.tensor([[[1, 2, 3, 4, 5]]]), (1, 2)).tolist() == [[[2, 4]]]
+
+
+def test_dense_loss_of_a_map_that_is_not_square() -> None:
+    torch.manual_seed(1)
+    logits, labels = torch.randn(2, 4, 3, 6), torch.randint(0, 4, (2, 3, 6))
+    assert dense_loss(logits, labels)["loss"].item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
 
 
 def test_bce_and_dice_by_their_definitions() -> None:

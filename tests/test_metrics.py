@@ -114,7 +114,12 @@ def test_voc_without_pixels_has_no_score() -> None:
 
 @pytest.mark.parametrize(
     ("predicted", "labels", "message"),
-    [([[3]], [[0]], "predicted label 3"), ([[0]], [[7]], "label 7"), ([[0, 0]], [[0]], "shape")],
+    [
+        ([[3]], [[0]], "^predicted label 3 is not one of 0 … 2$"),
+        ([[0]], [[7]], "^label 7 is not one of 0 … 2$"),
+        ([[0, 1, 2]], [[0, 1, -4]], "^label -4 is"),
+        ([[0, 0]], [[0]], "shape"),
+    ],
 )
 def test_voc_refuses_what_is_no_label(predicted: list[list[int]], labels: list[list[int]], message: str) -> None:
     metric = VOCMetric(3)
@@ -209,7 +214,7 @@ def test_slots_of_a_perfect_answer_and_of_none() -> None:
 
 @pytest.mark.parametrize("wrong", [0, 4, 255])
 def test_slots_refuse_what_is_no_foreground_class(wrong: int) -> None:
-    with pytest.raises(RecsegError, match=f"class {wrong}"):
+    with pytest.raises(RecsegError, match=f"^class {wrong} is not one of 1 … 3$"):
         SlotMetric(4).update([wrong], torch.ones(1, 2, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.int64))
 
 
@@ -288,6 +293,19 @@ def test_calibration_by_hand() -> None:
     ]
     assert result["stop_calibration_error"] == pytest.approx(0.25)
     assert stop_metric().compute() == {"stop_calibration_error": None, "stop_calibration": []}
+
+
+def test_there_are_five_slots_and_ten_bins() -> None:
+    assert SlotMetric(9).slots == 5 and len(stop_metric().decisions) == 10
+    sure = score(stop_metric(), [([0.05, 0.95, 1.0, 1.0], [True, True, True, False])])["stop_calibration"]
+    assert [row["decisions"] for row in sure] == [1, 3]
+    assert sure[1]["ended"] == pytest.approx(2 / 3) and sure[1]["probability"] == pytest.approx(2.95 / 3)
+
+
+def test_each_probability_has_an_outcome() -> None:
+    for said, happened in (([0.5, 0.5], [True]), ([0.5], [True, False])):
+        with pytest.raises(ValueError, match="zip"):
+            stop_metric().update(said, happened)
 
 
 @settings(max_examples=40, deadline=None)

@@ -51,8 +51,11 @@ def test_lengths_and_orders(labels: torch.Tensor) -> None:
 
 def test_more_classes_than_steps_keeps_the_largest_and_warns() -> None:
     labels = torch.tensor([[[1, 2, 2, 3, 3, 3, 0]], [[4, 4, 4, 4, 4, 4, 0]]])
-    with pytest.warns(UserWarning, match="1 classes of 1 images were dropped"):
+    with pytest.warns(UserWarning, match="^1 classes of 1 images were dropped: they have") as warned:
         sequence = to_sequence(labels, 2, num_classes=21, order="area")
+    assert warned[0].filename == __file__  # it names the caller's line, not one of recseg's own
+    with pytest.warns(UserWarning, match="^3 classes of 2 images"):
+        to_sequence(torch.tensor([[[1, 2, 3, 0]], [[5, 6, 0, 0]]]), 1, num_classes=21)
     assert sequence.classes.tolist() == [[3, 2], [4, 0]]
     assert sequence.lengths.tolist() == [2, 1]
     assert to_labels(sequence)[0].tolist() == [[VOID, 2, 2, 3, 3, 3, 0]]  # dropped is void, not background
@@ -71,7 +74,7 @@ def test_foreign_label_is_named(label: int) -> None:
 
 
 def test_unknown_order_is_named() -> None:
-    with pytest.raises(RecsegError, match="order 'size'"):
+    with pytest.raises(RecsegError, match="^order 'size': expected one of matched, class, area$"):
         to_sequence(torch.zeros(1, 2, 2, dtype=torch.long), STEPS, num_classes=21, order="size")
 
 
@@ -99,6 +102,11 @@ def test_matching_more_than_five_steps() -> None:
     assert found[1, 3:].tolist() == [3, 4, 5, 6] and sorted(found[0].tolist()) == list(range(7))
 
 
+def test_of_two_classes_of_one_size_the_lower_label_comes_first() -> None:
+    labels = torch.arange(1, 33).repeat(2)[torch.randperm(64, generator=torch.Generator().manual_seed(0))].view(1, 8, 8)
+    assert to_sequence(labels, 32, num_classes=33, order="area").classes[0].tolist() == list(range(1, 33))
+
+
 def test_costs_beyond_the_length_do_not_count() -> None:
     cost = torch.full((1, 3, 3), float("nan"))
     cost[0, :2, :2] = torch.tensor([[5.0, 1.0], [1.0, 5.0]])
@@ -113,7 +121,7 @@ def test_huge_costs_are_matched_too() -> None:
 def test_a_cost_that_is_no_number_is_an_error() -> None:
     cost = torch.zeros(1, 3, 3)
     cost[0, 0, 1] = float("nan")
-    with pytest.raises(RecsegError, match="not finite"):
+    with pytest.raises(RecsegError, match="^matching: a cost is not finite, .* lower learning rate$"):
         match(cost, torch.tensor([2]))
 
 
