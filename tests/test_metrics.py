@@ -101,6 +101,13 @@ def test_voc_takes_batches_and_small_integers() -> None:
     assert score(VOCMetric(4), [(predicted.to(torch.uint8), labels.to(torch.uint8))]) == one_by_one
 
 
+def test_voc_counts_single_pixels_among_many_millions() -> None:
+    metric = VOCMetric(2)
+    metric.confusion[0, 0] = 1 << 24  # from here on 32-bit floats count in twos
+    metric.update(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long))
+    assert metric.compute()["confusion"][0][0] == (1 << 24) + 1
+
+
 def test_voc_all_background_scores_one_class() -> None:
     labels = torch.arange(21).repeat_interleave(10).view(1, -1)
     result = score(VOCMetric(21), [(torch.zeros_like(labels), labels)])
@@ -297,9 +304,9 @@ def test_calibration_by_hand() -> None:
 
 def test_there_are_five_slots_and_ten_bins() -> None:
     assert SlotMetric(9).slots == 5 and len(stop_metric().decisions) == 10
-    sure = score(stop_metric(), [([0.05, 0.95, 1.0, 1.0], [True, True, True, False])])["stop_calibration"]
-    assert [row["decisions"] for row in sure] == [1, 3]
-    assert sure[1]["ended"] == pytest.approx(2 / 3) and sure[1]["probability"] == pytest.approx(2.95 / 3)
+    sure = score(stop_metric(), [([0.05, 0.85, 0.95, 1.0, 1.0], [True, False, True, True, False])])["stop_calibration"]
+    assert [row["decisions"] for row in sure] == [1, 1, 3]
+    assert sure[2]["ended"] == pytest.approx(2 / 3) and sure[2]["probability"] == pytest.approx(2.95 / 3)
 
 
 def test_each_probability_has_an_outcome() -> None:
