@@ -55,6 +55,7 @@ def test_the_theme_has_no_scripts_in_attributes() -> None:
 
 def test_a_list_stands_in_its_item() -> None:
     proper = "<ul><li>a\n<ul><li>a.b</li></ul></li><li>c</li></ul>"
+    assert theme_mends.mended('<div role="doc-biblioentry">') == '<div role="listitem">'
     assert theme_mends.mended("<ul><li>a</li>\n<ul><li>a.b</li></ul><li>c</li></ul>") == proper
     assert theme_mends.mended(proper) == proper
     assert theme_mends.mended("<ul><li>a</li><ul><li>a.b</li></ul></ul>") == "<ul><li>a<ul><li>a.b</li></ul></li></ul>"

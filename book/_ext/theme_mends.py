@@ -21,6 +21,7 @@ def mended(page: str) -> str:
     page = _ICONS.sub("", page)
     for script, action in ACTIONS.items():
         page = page.replace(f'onclick="{script}"', f'type="button" data-reader-action="{action}"')
+    page = page.replace('role="doc-biblioentry"', 'role="listitem"')  # in a list, which takes no other
     page = _LIST_ENDS.sub("</ul></li>", _LIST_BESIDE.sub(r"\1", page))
     first = _VIEWPORT.search(page)  # the theme, Sphinx and docutils each write one
     return page[: first.end()] + _VIEWPORT.sub("", page[first.end() :]) if first else page
