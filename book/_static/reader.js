@@ -10,6 +10,16 @@ addEventListener('DOMContentLoaded', () => {
     button.addEventListener('click', actions[button.dataset.readerAction]);
   }
 
+  // A formula wider than its column scrolls, and has to be reached to be scrolled by keys.
+  const reach = () => {
+    for (const formula of document.querySelectorAll('div.math')) {
+      if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+      else formula.removeAttribute('tabindex');
+    }
+  };
+  addEventListener('load', reach); // not before the fonts are there
+  addEventListener('resize', reach);
+
   const words = document.querySelectorAll('a[data-definition]');
   if (!words.length) return;
   const note = document.createElement('div');
