@@ -64,8 +64,9 @@ def main() -> None:
     runs = [one(run, arguments.data, arguments.split) for run in arguments.runs]
     if arguments.keep:
         runs += kept(result, runs)
-    details = {"data": arguments.data, "split": arguments.split} | ({"note": arguments.note} if arguments.note else {})
-    command = f"python book/compare.py {arguments.name} RUN … --data {arguments.data} --split {arguments.split}"
+    data = Path(arguments.data).name  # by its own name, not by where it lies
+    details = {"data": data, "split": arguments.split} | ({"note": arguments.note} if arguments.note else {})
+    command = f"python book/compare.py {arguments.name} RUN … --data {data} --split {arguments.split}"
     write_result(result, {"runs": runs}, command=command, **details)
 
 

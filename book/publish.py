@@ -38,6 +38,7 @@ def train_command(config: TrainConfig) -> str:
             without = None  # a budget is always said
         if value is not None and value != without:
             given[name] = value
+    given["data"] = Path(config.data).name  # files by their own names, not by where they lay
     if config.encoder_weights is not None:
         given["encoder_weights"] = Path(config.encoder_weights).name
     options = [(f"--{name.replace('_', '-')}", value) for name, value in given.items()]
