@@ -253,3 +253,35 @@ def faults(named: list[list[int]], truths: list[set[int]], pool: bool = False) -
             twice += label in classes[:place]
         missed += max(0, len(truth) - len(classes)) if pool else sum(label not in classes for label in truth)
     return twice, missed
+
+
+def gates(counts: dict[int, int], x: int, h: int, most: int, stop: int = 1) -> tuple[float, float]:
+    turns = [min(n + stop, most) for n, pictures in counts.items() for _ in range(pictures)]
+    plain = len(turns) * most * (x + h)
+    return (x + (most - 1) * h) * len(turns) / plain, sum(x + (t - 1) * h for t in turns) / plain
+
+
+def small_ious(truth: Tensor, back: Tensor, void: bool = False) -> list[float]:
+    known = torch.ones_like(truth, dtype=torch.bool) if void else truth != 255
+    metric_of = {}
+    for label in range(1, 21):
+        area = int((truth == label).sum())
+        if 0 < 20 * area < truth.numel():
+            hits = int(((truth == label) & (back == label)).sum())
+            metric_of[label] = hits / (area + int(((back == label) & known).sum()) - hits)
+    return list(metric_of.values())
+
+
+def unroll(ask: Any, size: tuple[int, int], steps: int, feedback: bool, clip: bool = True) -> np.ndarray:
+    left, shares = torch.ones(size), np.zeros((steps, *size))
+    for step in range(steps):
+        claim = torch.sigmoid(ask(left))
+        taken = left * claim if clip else claim
+        shares[step] = taken
+        left = left - taken if feedback else left
+    return shares
+
+
+def by_label(lengths: Tensor, first: int = 0) -> Tensor:
+    pairs = [(picture, t + first, t + first) for picture, n in enumerate(lengths.tolist()) for t in range(n)]
+    return torch.tensor(pairs).T

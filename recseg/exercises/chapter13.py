@@ -1,13 +1,15 @@
-"""Exercises of chapter 13: what networks hand back, and in which form to store it."""
+"""Exercises of chapter 13: what networks hand back, what it costs, and in which form to store it."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recseg.benchmark.networks import output_bytes
+from recseg.classes import VOID
 from recseg.exercises.comparison import short, to_compare
-from recseg.exercises.exercise import Custom, Exercise, Mistakes, Number, Off
+from recseg.exercises.exercise import Case, Custom, Exercise, Function, Mistakes, Number, Off
 
 LVIS, VOC = 1203, 20  # classes
 LARGE, USUAL, STORED = 512, 256, 128  # sides of pictures
@@ -109,9 +111,104 @@ def _board(cell: int) -> Tensor:
     return (place[:, None] + place) % 2 == 1  # (H, W)
 
 
+def _gates(
+    counts: Mapping[int, int],
+    x: int,
+    h: int,
+    T: int,  # noqa: N803 - as the chapter writes it
+    *,
+    first: int = 1,
+    stop: int = 1,
+    most: bool = True,
+) -> list[float]:
+    """Shares of the plain program's multiplications: hoisted; hoisted and stopped. All in units of 36 h g."""
+    plain = hoisted = stopped = 0
+    for n, pictures in counts.items():
+        turns = min(n + stop, T) if most else n + stop
+        plain += pictures * T * (x + h)
+        hoisted += pictures * (x + (T - first) * h)
+        stopped += pictures * (x + (turns - first) * h)
+    return [hoisted / plain, stopped / plain]
+
+
+def _mixes() -> Iterator[Case]:
+    yield Case("pictures of one to three classes", ({1: 60, 2: 30, 3: 10}, 104, 64, 5))
+    yield Case("pictures that are all full", ({5: 3}, 40, 16, 5))
+    yield Case("streets of eleven classes", ({8: 37, 9: 81, 10: 155, 11: 118}, 104, 64, 11))
+    yield Case("pictures with more classes than turns", ({1: 2, 9: 2}, 24, 8, 5))
+    yield Case("pictures without classes", ({0: 4, 1: 4}, 24, 8, 3))
+
+
+GATES = Function(
+    "(counts, x, h, T) → (share with hoisting, share with hoisting and stopping)",
+    _gates,
+    _mixes,
+    [
+        (lambda *given: _gates(*given, first=0), "the first turn has no state to convolve: T turns convolve T - 1"),
+        (lambda *given: _gates(*given, stop=0), "a picture with n classes runs n + 1 turns: the last one says stop"),
+        (lambda *given: _gates(*given, most=False), "no picture runs more than T turns, whatever it holds"),
+        (lambda *given: _gates(*given)[::-1], "the two shares are swapped"),
+        (
+            lambda *given: [_gates(*given)[0], _gates(*given)[1] / _gates(*given)[0]],
+            "the second share is one of the hoisted program; both are of the plain one",
+        ),
+        (lambda *given: [1 - share for share in _gates(*given)], "that is what is saved; give what is left"),
+        (
+            lambda counts, x, h, T: _gates(dict.fromkeys(counts, 1), x, h, T),  # noqa: N803
+            "each number of classes counts once; count its pictures",
+        ),
+    ],
+)
+
+
+SMALL = 0.05  # share of a picture
+
+
+def _ious(
+    truth: Tensor, back: Tensor, *, void: bool = False, below: float = SMALL, recall: bool = False, gone: bool = True
+) -> list[float]:
+    """IoU of each small class, by ascending label."""
+    ious = []
+    for label in sorted(set(torch.unique(truth).tolist()) - {0, VOID}):
+        true = truth == label
+        said = (back == label) if void else (back == label) & (truth != VOID)
+        both, either = int((true & said).sum()), int((true if recall else true | said).sum())
+        if float(true.double().mean()) < below and (both or gone):
+            ious.append(both / either)
+    return ious
+
+
+def _shrunk() -> Iterator[Case]:
+    truth = torch.zeros(20, 30, dtype=torch.int64)
+    truth[:10] = 15  # a large thing
+    truth[14:18, 4:9], truth[15:17, 20:24] = 8, 3
+    moved = truth.roll(1, dims=1)
+    yield Case("two small things, moved by a pixel", (truth, moved))
+    yield Case("a small thing that is gone", (truth, truth.where(truth != 3, 0)))
+    yield Case("a large thing alone", (truth.where(truth == 15, 0), moved))
+    framed = truth.clone()
+    framed[13:19, 3:10][framed[13:19, 3:10] == 0] = VOID
+    yield Case("a small thing with a rim of void", (framed, moved))
+    yield Case("a small thing that comes back too large", (truth, truth.where(framed != VOID, 8)))
+
+
+SMALL_ONES = Function(
+    "(truth, back) → IoU of each small class, by ascending label",
+    _ious,
+    _shrunk,
+    [
+        (lambda *maps: _ious(*maps, void=True), "void pixels count as wrong; leave them out of the union"),
+        (lambda *maps: _ious(*maps, below=2.0), "all classes are there; keep those of less than a twentieth"),
+        (lambda *maps: _ious(*maps, recall=True), "divided by the true pixels; divide by the union"),
+        (lambda *maps: _ious(*maps, gone=False), "a class that is gone is left out; its IoU is 0"),
+    ],
+)
+
 EXERCISES: dict[int, Exercise] = {
     1: Custom(_judge_both, _both_mistakes),
     2: BREAK_EVEN,
+    3: GATES,
+    4: SMALL_ONES,
     5: Custom(
         _judge_mask,
         lambda: [

@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from recseg.exercises.exercise import Case, Exercise, Function, Number
+from recseg.recurrent_unet import live_pairs
 
 QUERIES, TARGETS = 100, 3
 
@@ -113,4 +114,102 @@ FAULTS = Function(
     ],
 )
 
-EXERCISES: dict[int, Exercise] = {1: WAYS, 2: SUPPRESS, 4: FAULTS}
+Ask = Callable[[Tensor], Tensor]
+
+
+def _unroll(
+    ask: Ask, size: Sequence[int], steps: int, feedback: bool, *, share: bool = True, subtract: bool = False
+) -> Tensor:
+    """What each turn takes, (steps, h, w)."""
+    left, taken = torch.ones(*size), []
+    for _ in range(steps):
+        claim = ask(left).sigmoid()  # (h, w)
+        taken.append(claim * left if share else claim)
+        if feedback:
+            left = left - claim if subtract else left * (1 - claim)
+    return torch.stack(taken)
+
+
+def _half(left: Tensor) -> Tensor:
+    """Claims most of the left half, whatever is left."""
+    claim = torch.full_like(left, -3.0)
+    claim[:, : left.shape[1] // 2] = 2.0
+    return claim
+
+
+def _sticks() -> Iterator[Case]:
+    for feedback in (True, False):
+        words = "with" if feedback else "without"
+        yield Case(f"claims of one half, {words} feedback", (torch.zeros_like, (2, 3), 3, feedback))
+        yield Case(f"claims of the left half, {words} feedback", (_half, (3, 4), 3, feedback))
+        yield Case(
+            f"claims that follow what is left, {words} feedback", (lambda left: 4 * left - 1, (2, 2), 4, feedback)
+        )
+
+
+UNROLL = Function(
+    "(ask, size, steps, feedback) → what each turn takes, (steps, h, w)",
+    _unroll,
+    _sticks,
+    [
+        (
+            lambda *given: _unroll(*given, share=False),
+            "those are the claims; a turn takes its share of what is left, the product of both",
+        ),
+        (
+            lambda *given: _unroll(*given, share=False, subtract=True),
+            "those are the claims, taken off what is left; a turn takes the product of both",
+        ),
+        (
+            lambda *given: _unroll(*given, subtract=True),
+            "the claim is taken off what is left, and so more than there is; take off what the turn takes",
+        ),
+        (
+            lambda ask, size, steps, _: _unroll(ask, size, steps, True),
+            "without feedback every turn sees that all is left",
+        ),
+        (lambda ask, size, steps, _: _unroll(ask, size, steps, False), "with feedback a turn sees what is left"),
+        (
+            lambda ask, size, steps, feedback: _unroll(ask, size, steps, not feedback),
+            "feedback is on where it should be off, and off where it should be on",
+        ),
+    ],
+)
+
+
+def _by_label(lengths: Tensor) -> Tensor:
+    """Picture, turn and target of each pair, (3, M)."""
+    picture, turn = live_pairs(lengths)
+    return torch.stack([picture, turn, turn])
+
+
+BY_LABEL = Function(
+    "lengths → picture, turn and target of each pair, (3, M)",
+    _by_label,
+    lambda: iter(
+        [
+            Case("three pictures of one to three classes", (torch.tensor([2, 1, 3]),)),
+            Case("a picture without classes among others", (torch.tensor([1, 0, 2]),)),
+            Case("one picture of five classes", (torch.tensor([5]),)),
+        ]
+    ),
+    [
+        (lambda lengths: _by_label(lengths).T, "one pair a row; `assign` gives one pair a column"),
+        (
+            lambda lengths: _by_label(lengths) + torch.tensor([[0], [1], [1]]),
+            "turns and targets are counted from 1; as indices they begin with 0",
+        ),
+        (
+            lambda lengths: torch.stack(
+                [_by_label(lengths)[0], _by_label(lengths)[1], torch.arange(int(lengths.sum()))]
+            ),
+            "targets are counted through the batch; each picture's begin with 0",
+        ),
+        (
+            lambda lengths: _by_label(lengths[lengths > 0]),
+            "a picture without classes has no pair and still its number; those behind it keep theirs",
+        ),
+    ],
+)
+
+EXERCISES: dict[int, Exercise] = {1: WAYS, 2: SUPPRESS, 3: UNROLL, 4: FAULTS, 5: BY_LABEL}
