@@ -87,6 +87,8 @@ def test_frame_of_a_chapter(chapter: Path) -> None:
     assert re.match(r"(\([\w-]+\)=\n)?# \S", cells(chapter)[0]["source"]), "a chapter starts with its title"
     assert len(re.findall(r"^# ", re.sub(r"```[\s\S]*?```", "", text), re.MULTILINE)) == 1, "one title"
     assert re.search(r"what you will learn", text, re.IGNORECASE)
+    for part in ("What can go wrong", "Summary", "Exercises"):
+        assert re.search(rf"^## {part}\b", text, re.MULTILINE), f"no section {part!r}"
     assert re.search(r"\{(mod|func|class|meth|data)\}`[~.]*recseg\.|api\.html|\{doc\}`api`", text), "link its module"
 
 
