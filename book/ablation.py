@@ -141,8 +141,17 @@ def main() -> None:
     scored = f"{PICTURES} pictograms of seed {SEED}"
     name = f"ablation-{arguments.start}.json" if arguments.start else "ablation.json"
     details = {"start": arguments.start} if arguments.start else {}
+    # Not what this call asked for, which may have been a part: each row names its own seeds.
+    command = (
+        f"python book/ablation.py{f' --start {arguments.start}' if arguments.start else ''} --steps {arguments.steps}"
+    )
     write_result(
-        ROOT / "data" / "results" / name, {"variants": table}, steps=arguments.steps, scored_on=scored, **details
+        ROOT / "data" / "results" / name,
+        {"variants": table},
+        command=command,
+        steps=arguments.steps,
+        scored_on=scored,
+        **details,
     )
 
 
