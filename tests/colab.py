@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from reproducible_book import clone
+
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(r"git\+https://\S+?(?=\")")
 PYTHON = "3.12"
@@ -46,7 +48,7 @@ def versions(python: Path) -> str:
     return subprocess.run([str(python), "-c", asked], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def run(chapter: str, python: Path, clone: Path, folder: Path) -> tuple[float | None, float]:
+def run(chapter: str, python: Path, source: Path, folder: Path) -> tuple[float | None, float]:
     """Execute a chapter; seconds to its first picture, and to its end."""
     import nbformat
     from jupyter_client.kernelspec import KernelSpec
@@ -56,7 +58,7 @@ def run(chapter: str, python: Path, clone: Path, folder: Path) -> tuple[float | 
     subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "recseg"], check=True)
     notebook: Any = nbformat.read(ROOT / "book" / f"{chapter}.ipynb", as_version=4)
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
-    first.source, replaced = ADDRESS.subn(f"git+file://{clone}", first.source)
+    first.source, replaced = ADDRESS.subn(f"git+file://{source}", first.source)
     assert replaced == 1, f"{chapter}: its first cell installs nothing"
     manager = KernelManager()
     manager._kernel_spec = KernelSpec(argv=[str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"])
@@ -84,8 +86,7 @@ def main() -> int:
         os.environ.pop(name, None)
     wrong = 0
     with tempfile.TemporaryDirectory() as place:
-        clone, cache = Path(place) / "clone", Path(place) / "cache"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        source, cache = clone(Path(place) / "clone"), Path(place) / "cache"
         os.environ["RECSEG_CACHE"] = str(cache)
         python = environment(Path(place) / "environment", arguments.python)
         before = versions(python)
@@ -94,7 +95,7 @@ def main() -> int:
             folder = Path(place) / chapter
             folder.mkdir()
             try:
-                picture, end = run(chapter, python, clone, folder)
+                picture, end = run(chapter, python, source, folder)
             except Exception as error:  # whatever a cell may raise: the next chapter may do
                 last = str(error).strip().splitlines()[-1:]
                 print(f"{chapter}: fails: {' '.join(last)}", flush=True)
