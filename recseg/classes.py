@@ -3,6 +3,8 @@
 Source: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015.
 """
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,12 @@ def palette(size: int = 256) -> NDArray[np.uint8]:
     The development kit spreads the bits of a label over the three channels, lowest bits of the label to the highest
     bits of the colour, so that neighbouring labels look different. Colours carry no order: never interpolate them.
     """
+    return _colours(size).copy()
+
+
+@cache
+def _colours(size: int) -> NDArray[np.uint8]:
+    """Every mask that is read is compared with them."""
     labels = np.arange(size)
     colours = np.zeros((size, 3), dtype=np.uint8)
     for bit in range(8):

@@ -283,7 +283,7 @@ def _add_benchmark(commands: Any) -> None:
         "recseg benchmark --only inference --json inference.json",
         "benchmark",
     )
-    parts = ("inference", "anatomy", "training", "classes", "scaling", "loader", "quality", "deployed")
+    parts = ("inference", "anatomy", "training", "classes", "scaling", "loader", "quality", "deployed", "kept")
     parser.add_argument("--only", nargs="+", choices=parts, metavar="PART", help=f"of {', '.join(parts)} (default all)")
     parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the pictures (256)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each contestant (5)")

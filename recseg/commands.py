@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recseg.allocator import keep_freed_memory
 from recseg.errors import RecsegError
 from recseg.files import check_folder, check_new_folder, check_writable
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 def train(arguments: argparse.Namespace) -> None:
     """`recseg train`."""
+    keep_freed_memory()
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     for name in ("run", "module", "argv"):
         del given[name]
@@ -62,6 +64,7 @@ def _skipped(why: dict[str, str]) -> str:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """`recseg evaluate`."""
+    keep_freed_memory()
     from recseg.data import open_dataset
     from recseg.distributed import process_group, rank
     from recseg.evaluation import evaluate as score
@@ -123,6 +126,7 @@ def score_table(scores: dict[str, Any], title: str) -> str:
 
 def predict(arguments: argparse.Namespace) -> None:
     """`recseg predict`."""
+    keep_freed_memory()
     for path in arguments.images:  # before seconds of imports
         if not path.exists():
             raise RecsegError(f"{path}: no such file")
@@ -206,6 +210,7 @@ def unique_stems(paths: Iterable[Path]) -> list[str]:
 
 def video(arguments: argparse.Namespace) -> None:
     """`recseg video`."""
+    keep_freed_memory()
     from recseg.checkpoints import load
     from recseg.training import choose_device
     from recseg.video import open_clip, segment_video

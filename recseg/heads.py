@@ -69,8 +69,8 @@ class EmbeddingHead(nn.Module):
     def claim(self, embedding: Tensor, state: Tensor, summary: Tensor) -> Tensor:
         """s: E (P, d, h, w), states (P, hidden, gh, gw) and summaries (P, hidden) → (P, h, w) logits."""
         height, width = embedding.shape[-2:]
-        query = self.query(summary).unsqueeze(1) / math.sqrt(embedding.shape[1])  # (P, 1, d)
-        look = torch.bmm(query, embedding.flatten(2)).view(-1, height, width)  # (P, h, w)
+        query = self.query(summary) / math.sqrt(embedding.shape[1])  # (P, d)
+        look = along(embedding, query)  # (P, h, w)
         place = F.interpolate(self.location(state), size=(height, width), mode="bilinear", align_corners=False)
         return look + place.squeeze(1)
 
@@ -123,7 +123,7 @@ class EmbeddingHead(nn.Module):
 
     def mask(self, rough: Tensor, row: Tensor, offset: Tensor, embedding: Tensor) -> Tensor:
         """m: rough masks (P, h, w), rows of W less that of background (P, d), their biases likewise (P,), and E."""
-        seen: Tensor = torch.bmm(row.unsqueeze(1), embedding.flatten(2)).view_as(rough) + offset.view(-1, 1, 1)
+        seen = along(embedding, row) + offset.view(-1, 1, 1)
         masks: Tensor = self.trust * rough + seen
         return masks
 
@@ -156,7 +156,17 @@ def pool_under(weight: Tensor, features: Tensor) -> Tensor:
     """The mean of features (P, d, h, w) under masks (P, 1, h, w) of probabilities: (P, d)."""
     weight = weight.flatten(2)  # (P, 1, h·w)
     weight = weight / weight.sum(dim=2, keepdim=True).clamp(min=1e-6)
-    return torch.bmm(features.flatten(2), weight.transpose(1, 2)).squeeze(2)
+    return torch.bmm(weight, _pixels(features)).squeeze(1)
+
+
+def along(features: Tensor, vectors: Tensor) -> Tensor:
+    """Products ⟨v, F⟩ of vectors (P, d) with the pixels of features (P, d, h, w): (P, h, w)."""
+    return torch.bmm(_pixels(features), vectors.unsqueeze(2)).view(-1, *features.shape[-2:])
+
+
+def _pixels(features: Tensor) -> Tensor:
+    """Features (P, d, h, w) as a list of pixels (P, h·w, d): as channels_last lays them out, so nothing is copied."""
+    return features.flatten(2).transpose(1, 2)
 
 
 def broken_off(claims: Tensor, log_left: Tensor) -> Tensor:

@@ -253,6 +253,8 @@ class RecurrentUNet(nn.Module):
             run.images.append(image)
             if asks:
                 goes_on = stop <= 0 if lengths is None else lengths[image] > step
+                if run.readers and not goes_on.any():
+                    break
                 if not goes_on.all():
                     image, gates_x, summary = image[goes_on], gates_x[goes_on], summary[goes_on]
                     state = (state[0][goes_on], state[1][goes_on])

@@ -13,7 +13,8 @@ from conftest import Refuses, recurrent_model, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recseg.benchmark import PARTS, anatomy, bar_table, benchmark, deployed
+from recseg.allocator import GLIBC, keep_freed_memory
+from recseg.benchmark import PARTS, anatomy, bar_table, benchmark, deployed, kept
 from recseg.benchmark.anatomy import parts_of
 from recseg.benchmark.data import first
 from recseg.benchmark.memory import peak_bytes
@@ -152,6 +153,22 @@ def test_the_parts_are_those_of_the_whole() -> None:
     torch.testing.assert_close(acts["mask to full size"](), whole, rtol=1e-4, atol=1e-5)
     found, bars = anatomy.anatomy(setting)
     assert bars == [] and all(set(found[f"batch_{batch}"]) == set(acts) for batch in (1, 16))
+
+
+@pytest.mark.skipif(not keep_freed_memory(GLIBC), reason="the C library has no such settings")
+def test_memory_kept_and_given_back() -> None:
+    found, bars = kept.kept(Setting(torch.device("cpu"), side=128, rounds=1, encoder="plain"))
+    faults = found["page_faults"]
+    assert set(faults) == set(found["milliseconds"])
+    # A map of 128×128 pixels for each of 1,000 classes: 16,000 pages of 4 KiB.
+    assert faults["dense, 1000 classes, kept"] < 10_000 < faults["dense, 1000 classes, given back"]
+    assert [bar.what.rsplit(" ", 2)[-1] for bar in bars] == ["back", "kept"] and all(bar.value for bar in bars)
+
+
+def test_memory_cannot_be_kept_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "keep_freed_memory", lambda limit: False)
+    found, bars = kept.kept(Setting(torch.device("cpu")))
+    assert "not_measured" in found and bars == []
 
 
 @pytest.mark.parametrize("with_yardstick", [False, True])

@@ -2,7 +2,7 @@
 
 All contestants run in one process, in interleaved rounds; the bars are ratios, since absolute times on a shared machine
 are noise (`recseg.benchmark.timing`). What is compared: `recseg.benchmark.networks`; what of it: `parts`, `anatomy`,
-`data`, `quality` and `deployed`.
+`data`, `quality`, `deployed` and `kept`.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recseg.benchmark import anatomy, data, deployed, parts, quality
+from recseg.benchmark import anatomy, data, deployed, kept, parts, quality
 from recseg.benchmark.parts import Bar, Found, Setting
 
 PARTS = {
@@ -23,6 +23,7 @@ PARTS = {
     "loader": data.loader,
     "quality": quality.quality,
     "deployed": deployed.deployed,
+    "kept": kept.kept,  # last: it changes the process
 }
 
 __all__ = ["PARTS", "Bar", "Found", "Setting", "bar_table", "benchmark"]

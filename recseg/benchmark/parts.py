@@ -112,8 +112,8 @@ def inference(setting: Setting) -> Found:
         big = {name: forward(name, models[name], many, lengths, precision) for name in models if name != "published"}
         times_16 = setting.times(big)
         result[kind] = {
-            "batch_1": _milliseconds(times | {f"{name}, VOC's mix": found for name, found in mixed.items()}),
-            "batch_16": _milliseconds(times_16),
+            "batch_1": as_milliseconds(times | {f"{name}, VOC's mix": found for name, found in mixed.items()}),
+            "batch_16": as_milliseconds(times_16),
         }
         for name in RECURRENT:
             where = f"inference, {name} ÷ {{}}, VOC's mix, {kind}, batch "
@@ -152,7 +152,7 @@ def training(setting: Setting) -> Found:
         labels = random_labels(lengths, setting.side, 21, setting.device)
         acts = {name: update(name, setting.make(name), images, labels, precision) for name in names}
         times[batch] = setting.times(acts, rounds=min(3, setting.rounds))
-        result[f"batch_{batch}"] = _milliseconds(times[batch])
+        result[f"batch_{batch}"] = as_milliseconds(times[batch])
         del acts
     bars.append(
         _bar("training step, recurrent ÷ dense, batch 16", ratio(times[16]["recurrent"], times[16]["dense"]), 1.5)
@@ -184,7 +184,7 @@ def classes(setting: Setting) -> Found:
         _bar("1,000 classes, dense ÷ recurrent, time", ratio(times["dense 1000"], times["recurrent 1000"]), 5, False),
         Bar("1,000 classes, dense ÷ recurrent, memory", _quotient(memory, "dense 1000", "recurrent 1000"), 10, False),
     ]
-    return {"milliseconds": _milliseconds(times), "peak_bytes": memory}, bars
+    return {"milliseconds": as_milliseconds(times), "peak_bytes": memory}, bars
 
 
 def scaling(setting: Setting) -> Found:
@@ -205,7 +205,7 @@ def scaling(setting: Setting) -> Found:
         times = setting.times(acts)
         slopes = [exponent(sizes, row) for row in zip(*times.values(), strict=True)]
         found = ratio(slopes, [1.0] * len(slopes))
-        result[f"by_{what}"] = _milliseconds(times)
+        result[f"by_{what}"] = as_milliseconds(times)
         bars.append(_bar(f"exponent of the time against pixels, by {what}", found, 1.1))
     return result, bars
 
@@ -231,7 +231,7 @@ def update(
     return act
 
 
-def _milliseconds(times: dict[str, list[float]]) -> dict[str, float]:
+def as_milliseconds(times: dict[str, list[float]]) -> dict[str, float]:
     """Median of the rounds. Of no use alone: see `timing`."""
     return {name: round(1000 * sorted(found)[len(found) // 2], 3) for name, found in times.items()}
 

@@ -26,10 +26,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Sample(NamedTuple):
-    """A picture and its label map; transforms take one and return one."""
+    """A picture and its label map; transforms take one and return one.
+
+    What a dataset gives has labels of int64; its transform takes them as they were read, uint8.
+    """
 
     image: tv_tensors.Image  # (3, H, W) uint8
-    labels: tv_tensors.Mask  # (H, W) int64, VOID where unlabelled
+    labels: tv_tensors.Mask  # (H, W), VOID where unlabelled
     id: str
 
 
@@ -89,8 +92,10 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
             )
         # A view, not a copy: the bytes stay (H, W, 3) in memory, which is also the layout resizing is fastest in.
         pixels = torch.from_numpy(image).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
-        sample = Sample(tv_tensors.Image(pixels), tv_tensors.Mask(torch.from_numpy(labels).long()), self.ids[index])
-        return sample if self.transform is None else self.transform(sample)
+        sample = Sample(tv_tensors.Image(pixels), tv_tensors.Mask(torch.from_numpy(labels)), self.ids[index])
+        if self.transform is not None:  # before bytes become eight times as many, most of them to be cropped off
+            sample = self.transform(sample)
+        return sample._replace(labels=tv_tensors.Mask(sample.labels.long()))
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """The picture `(H, W, 3)` alone, RGB, upright."""

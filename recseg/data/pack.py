@@ -78,7 +78,7 @@ class PackedFolder(SegmentationFolder):
         """The label map `(h, w)`, a view of the file."""
         height, width = self.shapes[index]
         labels = self._view(int(self._starts[index]) + 3 * height * width, (height, width))
-        if labels[labels != VOID].max(initial=0) >= self.num_classes:
+        if ((labels >= self.num_classes) & (labels != VOID)).any():
             raise RecsegError(f"{self.root}: {self.ids[index]!r} has a class index of {self.num_classes} or more")
         return labels
 
