@@ -78,6 +78,7 @@ def test_first_cell_installs_the_package_and_not_torch(chapter: Path) -> None:
     first = cells(chapter, "code")[0]["source"]
     assert first.startswith("try:\n    import recseg\nexcept ImportError:")
     assert f"git+{address}" in first and "recseg[notebook" in first
+    assert first.endswith("\n    import recseg"), "where it had to be installed, it has not been imported"
     assert "torch" not in first.replace("Colab's own torch", "")
 
 
