@@ -71,7 +71,11 @@ def run(chapter: str, python: Path, source: Path, folder: Path) -> tuple[float |
     started = time.monotonic()
     resources = {"metadata": {"path": str(folder)}}
     client = NotebookClient(notebook, km=manager, timeout=None, resources=resources, on_cell_executed=seen)
-    client.execute()
+    try:
+        client.execute()
+    finally:  # the client leaves a kernel alone that it was given
+        if manager.has_kernel:
+            manager.shutdown_kernel(now=True)
     return (pictures[0] if pictures else None), time.monotonic() - started
 
 
