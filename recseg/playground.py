@@ -4,6 +4,7 @@ Chapter 10 of the book plays with it. Needs the extra `recseg[notebook]`, and fo
 """
 
 import html
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -141,6 +142,7 @@ class Playground:
                 path = Path(folder) / Path(file.get("name") or "upload").name
                 path.write_bytes(bytes(file["content"]))
                 self.open(path)
+                self.message.value = self.message.value.replace(html.escape(f"{folder}{os.sep}"), "")  # nobody's folder
 
     def _compose(self) -> None:
         """The answer anew, for the knobs as they stand."""
