@@ -172,14 +172,13 @@ def _pixels(features: Tensor) -> Tensor:
 def broken_off(claims: Tensor, log_left: Tensor) -> Tensor:
     """The share p that claims s (…, logits) take of what is left, L (…, its logarithm), as logits.
 
-    p = σ(s) L, so 1 − p = σ(−s) + σ(s) (1 − L): a sum of what is not negative, where 1 − p itself would cancel. In
-    words that compilers keep exact: exp and tanh, where sigmoid and expm1 become approximations that lose what is
-    next to zero.
+    With p = σ(s) L, its odds are p / (1 − p) = L / (exp(−s) + 1 − L): a sum of what is not negative, where 1 − p itself
+    would cancel. In words that compilers keep exact: exp and tanh, where sigmoid and expm1 become approximations that
+    lose what is next to zero.
     """
-    log_taken = -F.softplus(-claims)  # log σ(s); log σ(−s) = log σ(s) − s
     t = torch.tanh(-log_left / 2)  # 1 − L = 2 t / (1 + t)
-    rest = (log_taken - claims).exp() + log_taken.exp() * (2 * t / (1 + t))  # 1 − p
-    return log_taken + log_left - rest.clamp(min=1e-6).log()
+    rest = (-claims).clamp(max=80).exp() + 2 * t / (1 + t)  # exp(88) would be infinite in 32 bits
+    return log_left - rest.clamp(min=1e-6).log()
 
 
 def not_again(classes: Tensor, named: Tensor) -> Tensor:

@@ -253,9 +253,10 @@ class RecurrentUNet(nn.Module):
             run.images.append(image)
             if asks:
                 goes_on = stop <= 0 if lengths is None else lengths[image] > step
-                if run.readers and not goes_on.any():
+                going = int(goes_on.sum())
+                if run.readers and not going:
                     break
-                if not goes_on.all():
+                if going < len(image):
                     image, gates_x, summary = image[goes_on], gates_x[goes_on], summary[goes_on]
                     state = (state[0][goes_on], state[1][goes_on])
                     if claims is not None:

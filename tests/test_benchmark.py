@@ -162,11 +162,12 @@ def test_memory_kept_and_given_back() -> None:
     assert set(faults) == set(found["milliseconds"])
     # A map of 128×128 pixels for each of 1,000 classes: 16,000 pages of 4 KiB.
     assert faults["dense, 1000 classes, kept"] < 10_000 < faults["dense, 1000 classes, given back"]
-    assert [bar.what for bar in bars] == ["1,000 classes, dense ÷ recurrent, time, memory kept"] and bars[0].value
+    assert [bar.what.partition("time, ")[2] for bar in bars] == ["memory given back", "memory kept"]
+    assert all(bar.value for bar in bars)
 
 
-def test_memory_cannot_be_kept_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "keep_freed_memory", lambda limit: False)
+def test_memory_is_not_the_benchmarks_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept.sys, "platform", "darwin")
     found, bars = kept.kept(Setting(torch.device("cpu")))
     assert "not_measured" in found and bars == []
 

@@ -23,7 +23,7 @@ PARTS = {
     "loader": data.loader,
     "quality": quality.quality,
     "deployed": deployed.deployed,
-    "kept": kept.kept,  # last: it changes the process
+    "kept": kept.kept,
 }
 
 __all__ = ["PARTS", "Bar", "Found", "Setting", "bar_table", "benchmark"]
