@@ -3,13 +3,15 @@
 import base64
 import copy
 import io
+import json
+import tempfile
 from typing import Any
 
 import numpy as np
 import pytest
 import reproducible_book
 from PIL import Image
-from reproducible_book import differences
+from reproducible_book import ROOT, differences
 
 
 def png(value: int = 7, place: int = 0, size: int = 4, kind: str = "PNG") -> str:
@@ -46,6 +48,9 @@ def test_a_chapter_is_like_itself() -> None:
         ("80 ms a step", "0.4 ms a step"),
         ("on 2026-01-02 03:04", "on 2026-11-25 18:00"),
         ("3 minutes and 4.5 µs", "5 minutes and 1 µs"),
+        ("default   9.8 ms", "default  10.2 ms"),
+        ('"seconds": 8.11, "loss": 2.0', '"seconds": 17.6, "loss": 2.0'),
+        (f"{tempfile.gettempdir()}/tmp4z6/a.txt", f"{tempfile.gettempdir()}/tmpum5/a.txt"),
     ],
 )
 def test_times_and_dates_may_differ(mine: str, theirs: str) -> None:
@@ -115,6 +120,8 @@ def test_widgets_are_compared_without_their_random_names() -> None:
     state = {"xyz9": {"value": 3, "children": ["IPY_MODEL_xyz8"]}, "xyz8": {"value": 4}}
     second["metadata"]["widgets"][key]["state"] = copy.deepcopy(state)
     assert differences("a", first, second) == []
+    second["metadata"]["widgets"][key]["state"] = dict(reversed(state.items()))  # they are stored by their names
+    assert differences("a", first, second) == []
     state["xyz8"]["value"] = 5
     second["metadata"]["widgets"][key]["state"] = state
     assert "widgets" in differences("a", first, second)[0]
@@ -125,3 +132,9 @@ def test_a_cell_that_measures_times_is_left_out(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reproducible_book, "MEASURING", {"a": {"here"}})
     assert differences("a", first, second) == []
     assert differences("b", first, second) != []
+
+
+def test_the_cells_that_measure_are_there() -> None:
+    for chapter, ids in reproducible_book.MEASURING.items():
+        cells = json.loads((ROOT / "book" / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+        assert ids <= {cell["id"] for cell in cells}
