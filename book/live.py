@@ -32,7 +32,10 @@ from recseg.registry import published_weights
 HERE = Path(__file__).resolve().parent / "_live"
 FILES = HERE / "site" / "live" / "files"
 NETWORKS = {"pictograms-recurrent": "Pictograms (drawn shapes)", "voc-recurrent": "PASCAL VOC (photographs)"}
-RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+RUNTIMES = {  # script, loader and binary of ONNX Runtime, by what it computes with; a reader fetches one of them
+    "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
+    "webgpu": ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
+}
 SMALLEST = 256  # weights; below it, rounding saves nothing
 PICTURES = 8
 
@@ -122,7 +125,7 @@ def published(name: str, title: str, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def write_runtime(folder: Path) -> dict[str, Any]:
+def write_runtimes(folder: Path) -> dict[str, dict[str, Any]]:
     """ONNX Runtime for browsers, in the version of package-lock.json."""
     wanted = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]["onnxruntime-web"]
     package = HERE / "node_modules" / "onnxruntime-web"
@@ -131,13 +134,15 @@ def write_runtime(folder: Path) -> dict[str, Any]:
         command = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
         command += ["--fetch-retries=1", "--fetch-retry-mintimeout=2000"]  # without a network, say so soon
         subprocess.run(command, cwd=HERE, check=True, capture_output=True, timeout=240)
-    script, loader, binary = RUNTIME
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (script, loader):
-        shutil.copyfile(package / "dist" / file, folder / file)
-    size = compress((package / "dist" / binary).read_bytes(), folder / f"{binary}.gz")
-    size += sum((folder / file).stat().st_size for file in (script, loader))
-    return {"script": script, "loader": loader, "binary": f"{binary}.gz", "bytes": size, "version": wanted}
+    found = {}
+    for kind, (script, loader, binary) in RUNTIMES.items():
+        for file in (script, loader):
+            shutil.copyfile(package / "dist" / file, folder / file)
+        size = compress((package / "dist" / binary).read_bytes(), folder / f"{binary}.gz")
+        size += sum((folder / file).stat().st_size for file in (script, loader))
+        found[kind] = {"script": script, "loader": loader, "binary": f"{binary}.gz", "bytes": size}
+    return found
 
 
 def write_gallery(folder: Path) -> list[dict[str, Any]]:
@@ -168,7 +173,7 @@ def build(folder: Path = FILES, networks: Callable[[Path], Sequence[dict[str, An
         "gallery": write_gallery(folder),
     }  # fmt: skip
     try:
-        manifest["runtime"] = write_runtime(folder)
+        manifest["runtimes"] = write_runtimes(folder)
     except FileNotFoundError:
         missing.append("npm (it comes with Node.js) was not found, so ONNX Runtime could not be fetched")
     except (subprocess.SubprocessError, OSError):
@@ -193,8 +198,13 @@ def main() -> None:
     for what in missing:
         print(f"live page: {what}; the page will say so", file=sys.stderr)
     if not missing:
+        runtimes = [about["bytes"] for about in json.loads((FILES / "manifest.json").read_text())["runtimes"].values()]
         size = sum(path.stat().st_size for path in FILES.rglob("*") if path.is_file())
-        print(f"live page: {size / 1e6:.1f} MB in {FILES.relative_to(HERE.parent.parent)}")
+        most = size - sum(runtimes) + max(runtimes)
+        print(
+            f"live page: {size / 1e6:.1f} MB in {FILES.relative_to(HERE.parent.parent)}, "
+            f"{most / 1e6:.1f} MB at most for one reader"
+        )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import queue
 import shutil
 import subprocess
 import threading
+from collections.abc import Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,8 +41,8 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
 
-def browse(root: Path, profile: Path, policy: str = POLICY) -> dict[str, Any]:
-    """Open root/index.html in a headless browser; what the page posts to "report"."""
+def browse(root: Path, profile: Path, policy: str = POLICY, *, flags: Sequence[str] = ()) -> dict[str, Any]:
+    """Open root/index.html in a headless browser; what the page posts to "report". `flags` are further ones."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
@@ -51,7 +52,9 @@ def browse(root: Path, profile: Path, policy: str = POLICY) -> dict[str, Any]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/index.html"
         with (profile / "log").open("w") as log:
-            running = subprocess.Popen([browser, *QUIET, f"--user-data-dir={profile}", address], stdout=log, stderr=log)
+            running = subprocess.Popen(
+                [browser, *QUIET, *flags, f"--user-data-dir={profile}", address], stdout=log, stderr=log
+            )
             try:
                 return reports.get(timeout=120)
             except queue.Empty:

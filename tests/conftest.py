@@ -74,7 +74,9 @@ def tiny_voc(tmp_path: Path) -> Path:
 def recurrent_model(**options: Any) -> RecurrentUNet:
     """A recurrent network of a few thousand weights that always runs `max_steps` steps."""
     torch.manual_seed(0)
-    model = RecurrentUNet(RecurrentUNetConfig(**TINY, hidden=8, reduced=8, grid=4, **{"max_steps": 3} | options))
+    model = RecurrentUNet(
+        RecurrentUNetConfig(**TINY | {"hidden": 8, "reduced": 8, "grid": 4, "max_steps": 3} | options)
+    )
     torch.nn.init.constant_(model.stop.bias, -8.0)
     return model.eval()
 

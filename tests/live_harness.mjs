@@ -1,8 +1,9 @@
 // What tests/test_live.py lets a browser do: use the live page as a reader does, and its modules as a program does.
 
-import { bytes, loadNetwork, manifest as readManifest } from './live/fetching.mjs';
+import { graphsOf, manifest as readManifest } from './live/fetching.mjs';
 import { Network } from './live/network.mjs';
 import { planes, resize } from './live/pixels.mjs';
+import { kinds, loadRuntime } from './live/runtime.mjs';
 import { fromAddress } from './live/sources.mjs';
 
 const violations = [];
@@ -22,17 +23,32 @@ try {
   part('app').dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowLeft', bubbles: true }));
   report.title = part('panel').querySelector('h3').textContent;
 
-  // As a program: the same network on given pixels.
+  // As a program: the networks on given pixels, by the processor and, where there is a card, by the card.
   const manifest = await readManifest();
-  const { ort, graphs } = await loadNetwork(manifest, manifest.networks[0]);
-  const padding = { stride: manifest.networks[0].stride, colour: manifest.padding };
-  const network = await Network.open(ort, graphs, manifest.networks[0], padding);
   const { data, height, width } = await (await fetch('input.json')).json();
-  report.steps = [];
-  for await (const { look, stop, mask, scores, maps } of network.steps({ data: Float32Array.from(data), height, width })) {
-    if (look !== undefined) continue;
-    const [h, c, gate] = ['h', 'c', 'output_gate'].map((name) => maps[name].map((map) => [...map.data]));
-    report.steps.push({ stop, scores: [...(scores ?? [])], mask: [...(mask?.data ?? [])], h, c, gate });
+  report.kinds = await kinds();
+  report.card = Boolean(await navigator.gpu?.requestAdapter());
+  report.found = [];
+  let before;
+  for (const kind of report.card ? ['wasm', 'webgpu'] : ['wasm']) {
+    const runtime = await loadRuntime(manifest.runtimes[kind], kind);
+    for (const about of manifest.networks) {
+      const padding = { stride: about.stride, colour: manifest.padding };
+      const graphs = await graphsOf(about);
+      const network = await Network.open(runtime, graphs, about, padding);
+      const judge = await Network.open(runtime.onProcessor, graphs, about, padding);
+      const agrees = Boolean(before && (await network.agrees(before))); // with another network
+      const itself = await network.agrees(judge);
+      before = network;
+      const steps = [];
+      report.found.push({ network: about.name, kind, steps, agrees, itself });
+      for await (const step of network.steps({ data: Float32Array.from(data), height, width })) {
+        const { look, stop, mask, scores, maps } = step;
+        if (look !== undefined) continue;
+        const [h, c, gate] = ['h', 'c', 'output_gate'].map((name) => maps[name].map((map) => [...map.data]));
+        steps.push({ stop, scores: [...(scores ?? [])], mask: [...(mask?.data ?? [])], h, c, gate });
+      }
+    }
   }
   const canvas = await fromAddress('odd.png');
   const rgba = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);

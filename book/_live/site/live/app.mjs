@@ -2,10 +2,11 @@
 
 import { describe, drawMaps, element, MAP_NAMES, ranking, sentence, swatch, time } from './view.mjs';
 import { inside, paint, staged } from './drawing.mjs';
-import { address, loadNetwork, manifest as readManifest } from './fetching.mjs';
+import { address, graphsOf, manifest as readManifest } from './fetching.mjs';
 import { fuse } from './fusion.mjs';
 import { Network } from './network.mjs';
 import { planes, resize, resizedShape } from './pixels.mjs';
+import { isLoaded, kinds, loadRuntime, PLACES } from './runtime.mjs';
 import { acceptDrops, fromAddress, fromBlob, openCamera } from './sources.mjs';
 
 const PAUSE = 700; // ms that a step stays, so that one can see it come
@@ -14,7 +15,8 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)');
 const rest = (ms) => new Promise((done) => setTimeout(done, ms));
 
 let manifest;
-let network; // the one that is loaded, or null
+let network; // the one that is loaded, or undefined
+let place; // what it computes with: a kind of runtime.mjs
 let picture; // canvas in its own size
 let background; // and in the stage's
 let steps = []; // of network.mjs, with `labels` (what to paint) and `area`; the last may be the stop
@@ -34,30 +36,46 @@ const last = () => steps.filter(({ ended }) => !ended).length + (fused ? 1 : 0);
 
 function offer() {
   const { graphs, name } = about();
-  const loaded = network?.about.name === name;
-  const known = Object.values(graphs).reduce((sum, { bytes }) => sum + bytes, 0) + (network ? 0 : manifest.runtime.bytes);
-  ui.load.textContent = loaded ? 'Loaded' : `Load the model (${(known / 1e6).toFixed(1)} MB)`;
-  ui.load.disabled = loaded;
+  const here = network?.about.name === name && place === ui.place.value;
+  const runtime = isLoaded(ui.place.value) ? 0 : manifest.runtimes[ui.place.value].bytes;
+  const size = Object.values(graphs).reduce((sum, { bytes }) => sum + bytes, runtime);
+  ui.load.textContent = here ? 'Loaded' : `Load the model (${(size / 1e6).toFixed(1)} MB)`;
+  ui.load.disabled = here;
 }
 
 async function load() {
   const chosen = about();
-  ui.load.disabled = ui.network.disabled = true;
-  const total = Object.values(chosen.graphs).reduce((sum, { bytes }) => sum + bytes, manifest.runtime.bytes);
-  let arrived = network ? manifest.runtime.bytes : 0;
+  const kind = ui.place.value;
+  const controls = [ui.load, ui.network, ui.place];
+  for (const control of controls) control.disabled = true;
+  const total = Object.values(chosen.graphs).reduce((sum, { bytes }) => sum + bytes, manifest.runtimes[kind].bytes);
+  let arrived = isLoaded(kind) ? manifest.runtimes[kind].bytes : 0;
   Object.assign(ui.progress, { hidden: false, value: arrived, max: total });
   say('Loading …');
   try {
-    const { ort, graphs } = await loadNetwork(manifest, chosen, (more) => (ui.progress.value = arrived += more));
-    network = await Network.open(ort, graphs, chosen, { stride: chosen.stride, colour: manifest.padding });
+    const more = (bytes) => (ui.progress.value = arrived += bytes);
+    const runtime = await loadRuntime(manifest.runtimes[kind], kind, more);
+    const graphs = await graphsOf(chosen, more);
+    say(`Preparing the ${PLACES[kind]} …`);
+    const padding = { stride: chosen.stride, colour: manifest.padding };
+    const opened = await Network.open(runtime, graphs, chosen, padding);
+    if (kind !== 'wasm') {
+      const judge = await Network.open(runtime.onProcessor, graphs, chosen, padding);
+      const agreed = await opened.agrees(judge);
+      await judge.close();
+      if (!agreed) throw new Error(`the ${PLACES[kind]} computes something else than the ${PLACES.wasm}`);
+    }
+    network = opened;
+    place = kind;
     say('Ready.');
   } catch (error) {
-    say(`The model could not be loaded: ${error.message}`);
+    const advice = kind === 'wasm' ? '' : ` Choose the ${PLACES.wasm} instead.`;
+    say(`The model could not be loaded: ${error.message}.${advice}`);
   }
   ui.progress.hidden = true;
-  ui.network.disabled = false;
+  for (const control of controls) control.disabled = false;
   offer();
-  if (network?.about === chosen) await run();
+  if (network?.about === chosen && place === kind) await run();
 }
 
 // ---------------------------------------------------------------------------------------------- running
@@ -116,7 +134,7 @@ async function segment(mine) {
   }
   fused = fuse(steps.filter(({ ended }) => !ended), background.height, background.width);
   const spent = steps.reduce((sum, { ms }) => sum + ms, 0);
-  say(`Looked once: ${time(looked)}. ${steps.length} turns of the recurrence: ${time(spent)}.`);
+  say(`Looked once: ${time(looked)}. ${steps.length} turns of the recurrence: ${time(spent)}. By the ${PLACES[place]}.`);
   go(following ? last() : position);
 }
 
@@ -226,6 +244,12 @@ function fillGallery() {
 
 // ---------------------------------------------------------------------------------------------- start
 
+async function fillPlaces() {
+  const found = await kinds();
+  for (const kind of found) ui.place.append(element('option', { value: kind }, PLACES[kind]));
+  ui.places.hidden = found.length < 2;
+}
+
 function fillMaps() {
   for (const [value, name] of Object.entries(MAP_NAMES)) ui.map.append(element('option', { value }, name));
 }
@@ -240,8 +264,10 @@ export async function start() {
   for (const { name, title } of manifest.networks) ui.network.append(element('option', { value: name }, title));
   fillGallery();
   fillMaps();
+  await fillPlaces();
   ui.load.addEventListener('click', load);
   ui.network.addEventListener('change', offer);
+  ui.place.addEventListener('change', offer);
   ui.map.addEventListener('change', () => go(position));
   ui.slider.addEventListener('input', () => pick(Number(ui.slider.value)));
   ui.back.addEventListener('click', () => pick(position - 1));

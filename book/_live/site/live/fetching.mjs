@@ -1,4 +1,4 @@
-// The book's own files, and the runtime among them. Nothing here asks any other server.
+// The book's own files. Nothing here asks any other server.
 
 const FILES = new URL('./files/', import.meta.url);
 
@@ -28,28 +28,9 @@ export async function bytes(file, progress = () => {}) {
   return new Uint8Array(await new Response(expanded).arrayBuffer());
 }
 
-let runtime; // loaded once, for all networks
-
-export function loadRuntime(about, progress) {
-  runtime ??= (async () => {
-    const wasmBinary = await bytes(about.binary, progress);
-    const ort = await import(address(about.script));
-    Object.assign(ort.env.wasm, {
-      numThreads: 1, // more need headers that a plain web server does not send
-      wasmBinary,
-      wasmPaths: { mjs: address(about.loader) },
-    });
-    ort.env.logLevel = 'error';
-    return ort;
-  })();
-  runtime.catch(() => (runtime = undefined)); // try again, after a lost connection say
-  return runtime;
-}
-
-/** ONNX Runtime and the graphs of one network: {ort, graphs}. */
-export async function loadNetwork(manifest, network, progress) {
-  const ort = await loadRuntime(manifest.runtime, progress);
+/** The bytes of each graph of a network. */
+export async function graphsOf(network, progress) {
   const graphs = {};
   for (const [part, { file }] of Object.entries(network.graphs)) graphs[part] = await bytes(file, progress);
-  return { ort, graphs };
+  return graphs;
 }

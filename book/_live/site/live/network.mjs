@@ -3,6 +3,8 @@
 import { crop, pad } from './pixels.mjs';
 
 const PARTS = ['look', 'step', 'read'];
+const TOLERANCE = 1e-2;
+const PROBE = { data: Float32Array.from({ length: 3 * 64 * 64 }, (_, k) => ((k * k) % 251) / 250), height: 64, width: 64 };
 export const MAPS = ['h', 'c', 'input_gate', 'forget_gate', 'output_gate'];
 
 export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
@@ -16,19 +18,38 @@ export function softmax(logits) {
 
 export class Network {
   /**
-   * @param ort ONNX Runtime.
+   * @param runtime of runtime.mjs.
    * @param graphs {look, step, read}: bytes.
    * @param about of the manifest: classes, image_size, max_steps.
    * @param padding {stride, colour}.
    */
-  static async open(ort, graphs, about, padding) {
+  static async open(runtime, graphs, about, padding) {
     const network = new Network();
-    Object.assign(network, { ort, about, padding, sessions: {} });
-    for (const part of PARTS) network.sessions[part] = await ort.InferenceSession.create(graphs[part]);
-    // A first run takes longer, since the browser compiles as it goes: not at the reader's first picture.
-    const nothing = { data: new Float32Array(3 * 64 * 64), height: 64, width: 64 };
-    for await (const _ of network.steps(nothing));
+    Object.assign(network, { runtime, about, padding, sessions: {} });
+    for (const part of PARTS) network.sessions[part] = await runtime.create(graphs[part]);
+    // A first run takes longer, since a browser and a graphics card compile as they go: not at the reader's first picture.
+    await network.says(PROBE);
     return network;
+  }
+
+  /** All numbers that decide: stop and scores of each turn, and its mask's. */
+  async says(pixels) {
+    const numbers = [];
+    for await (const { look, stop, scores = [], mask } of this.steps(pixels)) {
+      if (look === undefined) numbers.push(stop, ...scores, ...(mask?.data ?? []));
+    }
+    return numbers;
+  }
+
+  /** Whether another network says the same of a small picture: not every card's arithmetic is to be trusted. */
+  async agrees(other) {
+    const [mine, theirs] = [await this.says(PROBE), await other.says(PROBE)];
+    const near = (number, k) => Math.abs(number - theirs[k]) <= TOLERANCE * (1 + Math.abs(theirs[k]));
+    return mine.length === theirs.length && mine.every(near);
+  }
+
+  async close() {
+    for (const session of Object.values(this.sessions)) await session.release();
   }
 
   /** Run one graph on what it asks for: networks differ in what their steps are told. */
@@ -38,7 +59,7 @@ export class Network {
   }
 
   zeros(shape) {
-    return new this.ort.Tensor('float32', new Float32Array(shape.reduce((a, b) => a * b, 1)), shape);
+    return new this.runtime.Tensor('float32', new Float32Array(shape.reduce((a, b) => a * b, 1)), shape);
   }
 
   /**
@@ -48,9 +69,8 @@ export class Network {
    * @param pixels {data, height, width}: (3, H, W) in [0, 1].
    */
   async *steps(pixels) {
-    const { ort } = this;
     const padded = pad(pixels, this.padding.stride, this.padding.colour);
-    const images = new ort.Tensor('float32', padded.data, [1, 3, padded.height, padded.width]);
+    const images = new this.runtime.Tensor('float32', padded.data, [1, 3, padded.height, padded.width]);
     let start = performance.now();
     const seen = await this.run('look', { images });
     yield { look: performance.now() - start };
