@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from prose import BOOK, CHAPTERS, prose, without_code
+from prose import BOOK, CHAPTERS, prose, without_blocks, without_code
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST_CELL = 15
@@ -83,14 +83,30 @@ def test_first_cell_installs_the_package_and_not_torch(chapter: Path) -> None:
 
 
 @each_chapter
+def test_prose_reads_well_in_every_notebook_program(chapter: Path) -> None:
+    """Jupyter and Colab know neither roles nor directives nor targets: they would show them as they are typed."""
+    text = without_blocks(prose(chapter))
+    assert not re.findall(r"\{[a-z:]+\}`|^:::.*|^\([\w-]+\)=$", text, re.MULTILINE)
+    assert not re.findall(r"^ *(?:`{3,}|~{3,})\{.*", prose(chapter), re.MULTILINE)
+
+
+@each_chapter
+def test_links_to_pages_say_their_titles(chapter: Path) -> None:
+    for found, page in re.findall(r"\[([^\]]+)\]\(([\w/]+\.(?:ipynb|md))\)", prose(chapter)):
+        title = re.search(r"^# (.+)$", prose(BOOK / page), re.MULTILINE)
+        words = re.sub(r"\s+", " ", found)
+        assert title and (words == title[1] or re.match(r"[Cc]hapter \d|[\da-z]", words)), words
+
+
+@each_chapter
 def test_frame_of_a_chapter(chapter: Path) -> None:
     text = prose(chapter)
     assert re.match(r"(\([\w-]+\)=\n)?# \S", cells(chapter)[0]["source"]), "a chapter starts with its title"
     assert len(re.findall(r"^# ", re.sub(r"```[\s\S]*?```", "", text), re.MULTILINE)) == 1, "one title"
-    assert re.search(r"what you will learn", text, re.IGNORECASE)
+    assert "> **What you will learn**\n>\n> - " in text
     for part in ("What can go wrong", "Summary", "Exercises"):
         assert re.search(rf"^## {part}\b", text, re.MULTILINE), f"no section {part!r}"
-    assert re.search(r"\{(mod|func|class|meth|data)\}`[~.]*recseg\.|api\.html|\{doc\}`api`", text), "link its module"
+    assert re.search(r"`recseg(\.\w+)+`|\]\(api\.md\)", text), "name its module: it becomes a link"
 
 
 @each_chapter

@@ -16,6 +16,7 @@ pytest.importorskip("docutils")
 
 import definitions  # type: ignore[import-not-found]  # noqa: E402
 import measured_pages  # type: ignore[import-not-found]  # noqa: E402
+import plain_chapters  # type: ignore[import-not-found]  # noqa: E402
 import policy  # type: ignore[import-not-found]  # noqa: E402
 import still_widgets  # type: ignore[import-not-found]  # noqa: E402
 import theme_mends  # type: ignore[import-not-found]  # noqa: E402
@@ -170,3 +171,28 @@ def test_formulas_are_drawn_as_they_are_meant() -> None:
     assert "<msub>" not in drawn[2] and "<moveraccent" in drawn[2]
     half = re.sub(r"\s+", "", to_mathml(r"x > \tfrac12 \in y", block=False))
     assert "<mn>1</mn><mn>2</mn></mfrac><mo>∈</mo>" in half
+
+
+def test_plain_markdown_becomes_what_a_page_wants() -> None:
+    known = {"gate": "gate", "count-accuracy": "count accuracy"}
+    for plain, wanted in {
+        "its [gates](glossary.md#gate)": "its {term}`gates <gate>`",
+        "[count\naccuracy](glossary.md#count-accuracy)": "{term}`count accuracy`",
+        "[no word](glossary.md#none)": "[no word](glossary.md#none)",  # MyST then says so
+        "([Shi et al. 2015](bibliography.md#shi2015convlstm))": "{cite}`shi2015convlstm`",
+        "([A 1](bibliography.md#a1); [B 2](bibliography.md#b2))": "{cite}`a1,b2`",
+        "as [Shi et al. (2015)](bibliography.md#shi2015convlstm) do": "as {cite:t}`shi2015convlstm` do",
+        "`recseg.unet` and `recseg.predict()`": "{py:obj}`recseg.unet` and {py:obj}`recseg.predict`",
+        "`recseg train`, `predict`, `recseg.check(1)`": "`recseg train`, `predict`, `recseg.check(1)`",
+        "```\n`recseg.unet`\n```\n`recseg.unet`": "```\n`recseg.unet`\n```\n{py:obj}`recseg.unet`",
+        "> **What you will learn**\n>\n> - this;\n> - that.\n\nText": (
+            "```{admonition} What you will learn\n:class: goals\n- this;\n- that.\n```\n\nText"
+        ),
+        "[Data](06_data.ipynb)": "[Data](06_data.ipynb)",
+    }.items():
+        assert plain_chapters.to_myst(plain, known) == wanted
+
+
+def test_the_glossary_names_its_words() -> None:
+    found = plain_chapters.terms(Path(__file__).resolve().parent.parent / "book" / "glossary.md")
+    assert found["count-accuracy"] == "count accuracy" and found["miou"] == "mIoU" and len(found) > 40

@@ -1,0 +1,81 @@
+"""Sphinx extension: chapters are written in plain Markdown, which every notebook program shows; here it becomes MyST's.
+
+| A chapter says | and its page has |
+|---|---|
+| `[gates](glossary.md#gate)` | the word, linked, with its definition |
+| `([Shi et al. 2015](bibliography.md#shi2015convlstm))` | a citation in brackets |
+| `[Shi et al. (2015)](bibliography.md#shi2015convlstm)` | one in the sentence |
+| a name of the package as code, as in `recseg.convlstm` | a link to the reference, where that lists the name |
+| a quotation that begins with **What you will learn** | the coloured box |
+
+Links to other chapters need nothing: MyST knows them.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+GOALS = "What you will learn"
+_FENCE = re.compile(r"(^ *(`{3,}|~{3,}).*?^ *\2 *$)", re.MULTILINE | re.DOTALL)
+_TERM = re.compile(r"\[([^\]]+)\]\(glossary\.md#([\w-]+)\)")
+_WORK = r"\[[^\]]+\]\(bibliography\.md#(\w+)\)"
+_IN_BRACKETS = re.compile(rf"\({_WORK}(?:; {_WORK})*\)")
+_NAME = re.compile(r"(?<![`}])`(recseg(?:\.\w+)+)(?:\(\))?`(?!`)")
+_GOALS = re.compile(rf"^> \*\*{GOALS}\*\*\n>\n((?:> .*\n?)+)", re.MULTILINE)
+
+
+def anchor(term: str) -> str:
+    """How a link names a word of the glossary: `count accuracy` is count-accuracy."""
+    return re.sub(r"[^\w]+", "-", term).lower()
+
+
+@cache
+def terms(glossary: Path) -> dict[str, str]:
+    """The words of the glossary, by their anchors."""
+    body = glossary.read_text(encoding="utf-8").split("```{glossary}\n")[1].split("```\n")[0]
+    return {anchor(line): line for line in body.splitlines() if line and not line.startswith(" ")}
+
+
+def to_myst(text: str, known: Mapping[str, str]) -> str:
+    """A cell of prose with the roles and directives that a page wants; blocks of code stay as they are."""
+    parts = _FENCE.split(text)  # prose, block, its fence, prose, …
+    parts[::3] = [_prose(part, known) for part in parts[::3]]
+    return "".join(part for place, part in enumerate(parts) if place % 3 != 2)
+
+
+def _prose(text: str, known: Mapping[str, str]) -> str:
+    def goals(found: re.Match[str]) -> str:
+        body = re.sub(r"^> ", "", found[1], flags=re.MULTILINE).rstrip("\n")
+        return f"```{{admonition}} {GOALS}\n:class: goals\n{body}\n```\n"
+
+    def term(found: re.Match[str]) -> str:
+        words, target = re.sub(r"\s+", " ", found[1]), known.get(found[2])
+        if target is None:
+            return found[0]  # MyST says that there is no such place
+        return f"{{term}}`{words}`" if words == target else f"{{term}}`{words} <{target}>`"
+
+    text = _GOALS.sub(goals, text)
+    text = _TERM.sub(term, text)
+    text = _IN_BRACKETS.sub(lambda found: f"{{cite}}`{','.join(re.findall(_WORK, found[0]))}`", text)
+    text = re.sub(_WORK, r"{cite:t}`\1`", text)
+    return _NAME.sub(r"{py:obj}`\1`", text)
+
+
+def _read(app: Any, docname: str, source: list[str]) -> None:
+    path = Path(app.env.doc2path(docname))
+    if path.suffix != ".ipynb":
+        return
+    notebook = json.loads(source[0])
+    known = terms(Path(app.srcdir) / "glossary.md")
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = to_myst("".join(cell["source"]), known)
+    source[0] = json.dumps(notebook)
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.connect("source-read", _read)
+    return {"parallel_read_safe": True}
