@@ -88,6 +88,8 @@ def main() -> int:
     os.environ["RECSEG_SMALL"] = "1"
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):  # nothing of this environment reaches into the other
         os.environ.pop(name, None)
+    from nbclient.exceptions import DeadKernelError
+
     wrong = 0
     with tempfile.TemporaryDirectory() as place:
         source, cache = clone(Path(place) / "clone"), Path(place) / "cache"
@@ -100,6 +102,9 @@ def main() -> int:
             folder.mkdir()
             try:
                 picture, end = run(chapter, python, source, folder)
+            except DeadKernelError:  # nbclient answers SIGINT and SIGTERM so; a full memory does it, too
+                print(f"{chapter}: its kernel ended; no further chapter is run", file=sys.stderr)
+                return 1
             except Exception as error:  # whatever a cell may raise: the next chapter may do
                 last = str(error).strip().splitlines()[-1:]
                 print(f"{chapter}: fails: {' '.join(last)}", flush=True)
