@@ -73,6 +73,10 @@ def run(chapter: str, python: Path, source: Path, folder: Path) -> tuple[float |
     client = NotebookClient(notebook, km=manager, timeout=None, resources=resources, on_cell_executed=seen)
     try:
         client.execute()
+    except Exception:
+        if not manager.has_kernel:  # nbclient answers SIGINT and SIGTERM by ending the kernel, and no more
+            raise SystemExit(f"{chapter}: told to end") from None
+        raise
     finally:  # the client leaves a kernel alone that it was given
         if manager.has_kernel:
             manager.shutdown_kernel(now=True)
@@ -88,8 +92,6 @@ def main() -> int:
     os.environ["RECSEG_SMALL"] = "1"
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):  # nothing of this environment reaches into the other
         os.environ.pop(name, None)
-    from nbclient.exceptions import DeadKernelError
-
     wrong = 0
     with tempfile.TemporaryDirectory() as place:
         source, cache = clone(Path(place) / "clone"), Path(place) / "cache"
@@ -102,9 +104,6 @@ def main() -> int:
             folder.mkdir()
             try:
                 picture, end = run(chapter, python, source, folder)
-            except DeadKernelError:  # nbclient answers SIGINT and SIGTERM so; a full memory does it, too
-                print(f"{chapter}: its kernel ended; no further chapter is run", file=sys.stderr)
-                return 1
             except Exception as error:  # whatever a cell may raise: the next chapter may do
                 last = str(error).strip().splitlines()[-1:]
                 print(f"{chapter}: fails: {' '.join(last)}", flush=True)
