@@ -44,8 +44,10 @@ def class_areas(labels: Tensor, num_classes: int) -> Tensor:
     """Pixels of each label, void left out: (B, H, W) → (B, num_classes).
 
     Raises:
-        RecsegError: a label that is neither void nor below num_classes.
+        RecsegError: a label that is neither void nor below num_classes; another shape.
     """
+    if labels.ndim != 3:
+        raise RecsegError(f"label maps of shape {tuple(labels.shape)}: expected (B, H, W)")
     flat = labels.flatten(1).long()  # (B, H·W)
     wrong = (flat != VOID) & ((flat < 0) | (flat >= num_classes))
     if wrong.any():

@@ -77,6 +77,11 @@ def test_unknown_order_is_named() -> None:
         to_sequence(torch.zeros(1, 2, 2, dtype=torch.long), STEPS, num_classes=21, order="size")
 
 
+def test_one_label_map_is_no_batch() -> None:
+    with pytest.raises(RecsegError, match=r"shape \(4, 3\): expected \(B, H, W\)"):
+        to_sequence(torch.zeros(4, 3, dtype=torch.long), STEPS, num_classes=21)
+
+
 @settings(max_examples=60)
 @given(
     cost=arrays(np.float64, (3, STEPS, STEPS), elements=st.floats(-100, 100)),
