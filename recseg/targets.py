@@ -79,8 +79,8 @@ def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str 
     if dropped.any():
         labels = _forget(labels, dropped)
         warnings.warn(
-            f"{int((dropped > 0).sum())} classes of {int((dropped > 0).any(dim=1).sum())} images were dropped: "
-            f"they have more than {max_steps} classes, the largest stay",
+            f"images with more than {max_steps} classes: {int((dropped > 0).any(dim=1).sum())}; their largest stay, "
+            f"classes dropped: {int((dropped > 0).sum())}",
             stacklevel=2,
         )
     lengths = (classes > 0).sum(dim=1)
