@@ -125,15 +125,22 @@ def published(name: str, title: str, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def write_runtimes(folder: Path) -> dict[str, dict[str, Any]]:
-    """ONNX Runtime for browsers, in the version of package-lock.json."""
-    wanted = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]["onnxruntime-web"]
-    package = HERE / "node_modules" / "onnxruntime-web"
-    about = package / "package.json"
-    if not about.is_file() or json.loads(about.read_text(encoding="utf-8"))["version"] != wanted:
+def fetch() -> None:
+    """The packages of package-lock.json, by npm, unless they are there in these versions."""
+    wanted = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    there = [HERE / "node_modules" / name / "package.json" for name in wanted]
+    if any(not about.is_file() for about in there) or [
+        json.loads(about.read_text(encoding="utf-8"))["version"] for about in there
+    ] != list(wanted.values()):
         command = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
         command += ["--fetch-retries=1", "--fetch-retry-mintimeout=2000"]  # without a network, say so soon
         subprocess.run(command, cwd=HERE, check=True, capture_output=True, timeout=240)
+
+
+def write_runtimes(folder: Path) -> dict[str, dict[str, Any]]:
+    """ONNX Runtime for browsers, in the version of package-lock.json."""
+    fetch()
+    package = HERE / "node_modules" / "onnxruntime-web"
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for kind, (script, loader, binary) in RUNTIMES.items():

@@ -6,6 +6,7 @@ Lines take the Okabe–Ito colours, which colour-blind readers can tell apart, a
 import hashlib
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,10 @@ def class_bars(scores: Mapping[str, Mapping[str, float | None]], *, names: Seque
         mean = float(np.mean(found)) if found else float("nan")
         axes.axvline(mean, color=INK, linewidth=1, linestyle="--")
         axes.set_title(f"{score}, %  (mean {100 * mean:.1f}, dashed)", loc="left")
-        axes.set_xlim(0, 1.08)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
+        most = 1.0 if max(found, default=1) > 0.5 else math.ceil(5 * max(found)) / 5  # small shares fill the panel, too
+        ticks = np.linspace(0, most, 5)
+        axes.set_xlim(0, 1.08 * most)
+        axes.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.4, -0.6)  # the first label on top
         axes.tick_params(length=0)

@@ -160,7 +160,7 @@ def step_strip(image: Picture, prediction: Prediction) -> "Figure":
         title = f"{number}  {step.name} {step.probability:.0%}"
         panels.append((title, overlay(grey, labels, prediction.palette, alpha=0.7)))
     end = "" if prediction.stop_probability is None else f" (stop {prediction.stop_probability:.0%})"
-    panels.append((f"fused{end}", overlay(picture, prediction.labels, prediction.palette)))
+    panels.append((f"fused{end}", overlay(grey, prediction.labels, prediction.palette, alpha=0.7)))
     height = 2.3 * picture.height / picture.width + 0.25
     figure = new_figure(2.3 * len(panels), min(height, 4.5))
     for axes, (title, panel) in zip(figure.subplots(1, len(panels)), panels, strict=True):

@@ -51,7 +51,7 @@ def test_lengths_and_orders(labels: torch.Tensor) -> None:
 
 def test_more_classes_than_steps_keeps_the_largest_and_warns() -> None:
     labels = torch.tensor([[[1, 2, 2, 3, 3, 3, 0]], [[4, 4, 4, 4, 4, 4, 0]]])
-    with pytest.warns(UserWarning, match="^images with more than 2 classes: 1; their largest stay, classes dropped: 1$"):
+    with pytest.warns(UserWarning, match="^images with more than 2 classes: 1; .* dropped: 1$"):
         sequence = to_sequence(labels, 2, num_classes=21, order="area")
     with pytest.warns(UserWarning, match="^images with more than 1 classes: 2; .*: 3$"):
         to_sequence(torch.tensor([[[1, 2, 3, 0]], [[5, 6, 0, 0]]]), 1, num_classes=21)
