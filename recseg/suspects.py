@@ -20,7 +20,7 @@ def suspects(loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: T
         ids: B names.
 
     Returns:
-        Words for an error message: "picture a" or "one of the pictures a, b, c".
+        Words for an error message, such as "picture a" or "one of the pictures a, b, c".
     """
     found = []
     # Not where several processes add up their losses: they would wait for one that has an error to report.

@@ -30,7 +30,7 @@ class ScoreDiffers(RecsegError):
     exit_code = 1
 
 
-class Figure(NamedTuple):
+class Compared(NamedTuple):
     """One published number beside the one measured now: their distance, and the largest that is let pass."""
 
     name: str
@@ -56,7 +56,7 @@ def published_results() -> dict[str, Path]:
 
 def verify(
     name: str, *, data: str | None = None, device: str | None = None, progress: bool = False
-) -> tuple[dict[str, Any], list[Figure]]:
+) -> tuple[dict[str, Any], list[Compared]]:
     """Repeat the evaluation that a published result names.
 
     Args:
@@ -87,14 +87,14 @@ def verify(
     return published, compare(published, measured)
 
 
-def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Figure]:
+def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Compared]:
     """Each figure of two evaluations, the worst first.
 
     Numbers of the whole list may differ by `OVERALL`, those of a class by `PER_CLASS`; of the pixels in the confusion
     matrix and of the decisions in the tables of calibration a share of `MOVED` may be counted elsewhere. All else, the
     number of pictures among it, is the same or not. A figure that only one of the two has does not agree.
     """
-    figures: list[Figure] = []
+    figures: list[Compared] = []
     for key in dict.fromkeys([*published, *measured]):
         if key not in _NOT_MEASURED:
             figures += _figures(key, published.get(key), measured.get(key), key in published and key in measured)
@@ -103,25 +103,25 @@ def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Figure]
     )
 
 
-def _figures(key: str, old: Any, new: Any, both: bool) -> Iterator[Figure]:
+def _figures(key: str, old: Any, new: Any, both: bool) -> Iterator[Compared]:
     if not both:
-        yield Figure(key, old, new, float("inf"), 0.0)
+        yield Compared(key, old, new, float("inf"), 0.0)
     elif key == "confusion":
-        yield Figure(key, None, None, _moved(_flat(old), _flat(new)), MOVED)
+        yield Compared(key, None, None, _moved(_flat(old), _flat(new)), MOVED)
     elif key.endswith("_calibration"):
-        yield Figure(key, None, None, _moved(_bins(old), _bins(new)), MOVED)
+        yield Compared(key, None, None, _moved(_bins(old), _bins(new)), MOVED)
     elif key.startswith("best_"):
-        yield Figure(key, old["value"], new["value"], _distance(old["value"], new["value"]), PER_CLASS)
+        yield Compared(key, old["value"], new["value"], _distance(old["value"], new["value"]), PER_CLASS)
     elif isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):
             if (name in old) != (name in new):
-                yield Figure(f"{key} of {name}", old.get(name), new.get(name), float("inf"), 0.0)
+                yield Compared(f"{key} of {name}", old.get(name), new.get(name), float("inf"), 0.0)
             else:
-                yield Figure(f"{key} of {name}", old[name], new[name], _distance(old[name], new[name]), PER_CLASS)
+                yield Compared(f"{key} of {name}", old[name], new[name], _distance(old[name], new[name]), PER_CLASS)
     elif isinstance(old, float) or isinstance(new, float):
-        yield Figure(key, old, new, _distance(old, new), OVERALL)
+        yield Compared(key, old, new, _distance(old, new), OVERALL)
     else:
-        yield Figure(key, old, new, 0.0 if old == new else float("inf"), 0.0)
+        yield Compared(key, old, new, 0.0 if old == new else float("inf"), 0.0)
 
 
 def _distance(old: Any, new: Any) -> float:

@@ -49,9 +49,9 @@ export function draw(values, set) {
     grid(4, 4, cell, shown.truth, (label, r, c) => {
       const on = shown.answer[r][c];
       if (label === 255) return { class: 'off', 'fill-opacity': on ? 0.8 : 0.45 };
-      return label ? { class: on ? 'three' : 'one' } : on && { class: 'two' };
+      return label ? { class: on ? 'three' : 'two' } : on && { class: 'one' };
     }),
-    [['three', 'hit', found.hit], ['one', 'missed', found.missed], ['two', 'invented', found.invented]].map(([kind, name, count], k) => [
+    [['three', 'hit', found.hit], ['two', 'missed', found.missed], ['one', 'invented', found.invented]].map(([kind, name, count], k) => [
       svg('rect', { x: 264, y: 10 + 38 * k, width: 13, height: 13, class: kind }),
       text(282, 21 + 38 * k, name), text(282, 36 + 38 * k, `${count} pixels`, { class: 'small' })]),
     values.rim && [svg('rect', { x: 264, y: 124, width: 13, height: 13, class: 'off', 'fill-opacity': 0.6 }), text(282, 135, 'void')]);
@@ -67,8 +67,8 @@ export function draw(values, set) {
     addEventListener('pointercancel', stop, { once: true });
   });
   const rows = bars('Bars: IoU, Dice and the share of right pixels.', [
-    { name: 'IoU', value: found.iou, words: percent(found.iou, 1) },
-    { name: 'Dice', value: found.dice, words: percent(found.dice, 1), kind: 'two' },
+    { name: 'IoU', value: found.iou, words: percent(found.iou, 1), kind: 'four' },
+    { name: 'Dice', value: found.dice, words: percent(found.dice, 1), kind: 'four' },
     { name: 'pixels right', value: found.pixels, words: percent(found.pixels, 1), kind: 'off' }]);
   const says = `IoU ${percent(found.iou, 1)}, Dice ${percent(found.dice, 1)}, pixels right ${percent(found.pixels, 1)}. `
     + (found.hit ? 'Dice is 2·IoU / (1 + IoU): always the kinder of the two, and never in another order.'

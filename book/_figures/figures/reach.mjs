@@ -24,7 +24,7 @@ export const controls = [
   { name: 'count', label: 'Stages', min: 2, max: 6, value: 5 },
 ];
 
-const KINDS = ['one', 'two', 'three', 'four', 'one', 'two'];
+const KINDS = ['one', 'two', 'three', 'four', 'off', 'one'];
 
 export function draw({ side, count }) {
   const found = stages(side, count);
