@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book" / "_ext")
 pytest.importorskip("docutils")
 
 import definitions  # type: ignore[import-not-found]  # noqa: E402
+import math_font  # type: ignore[import-not-found]  # noqa: E402
 import measured_pages  # type: ignore[import-not-found]  # noqa: E402
 import plain_chapters  # type: ignore[import-not-found]  # noqa: E402
 import policy  # type: ignore[import-not-found]  # noqa: E402
@@ -196,3 +197,16 @@ def test_plain_markdown_becomes_what_a_page_wants() -> None:
 def test_the_glossary_names_its_words() -> None:
     found = plain_chapters.terms(Path(__file__).resolve().parent.parent / "book" / "glossary.md")
     assert found["count-accuracy"] == "count accuracy" and found["miou"] == "mIoU" and len(found) > 40
+
+
+def test_the_font_of_formulas_holds_what_they_use(tmp_path: Path) -> None:
+    used = math_font.characters('<p>z</p><math alttext="h"><msqrt><mi>h</mi></msqrt><mo>&lt;</mo><mi>α</mi></math>')
+    assert {ord(letter) for letter in "h<α√"} | {0x210E, 0x1D6FC} <= used  # letters, and what browsers draw for them
+    assert ord("z") not in used and ord("p") not in used
+    if not math_font.SOURCE.is_file():
+        pytest.skip("the font is fetched by make book, where npm is at hand")
+    from fontTools.ttLib import TTFont
+
+    math_font.write_font(used, tmp_path / "formulas.woff")
+    font = TTFont(tmp_path / "formulas.woff")
+    assert {0x221A, 0x1D6FC} <= set(font.getBestCmap()) and "MATH" in font and len(font.getGlyphOrder()) < 200

@@ -25,8 +25,10 @@ def characters(page: str) -> set[int]:
         ord(letter) for formula in _FORMULA.findall(page) for letter in html.unescape(re.sub("<[^>]+>", "", formula))
     }
     twins = {0x210E, 0x221A, 0x2212}  # a slanted h stands apart from its alphabet; roots and minus signs have no letter
-    for first, last, starts in ((0x41, 0x5A, (0x1D434, 0x1D400)), (0x61, 0x7A, (0x1D44E, 0x1D41A)),
-                                (0x391, 0x3C9, (0x1D6E2, 0x1D6A8))):  # fmt: skip
+    for first, last, starts in (
+        (0x41, 0x5A, (0x1D434, 0x1D400)), (0x61, 0x7A, (0x1D44E, 0x1D41A)),  # A to Z, a to z
+        (0x391, 0x3A9, (0x1D6E2, 0x1D6A8)), (0x3B1, 0x3C9, (0x1D6FC, 0x1D6C2)),  # Α to Ω, α to ω
+    ):  # fmt: skip
         twins |= {start + code - first for code in used if first <= code <= last for start in starts}
     return used | twins
 
