@@ -170,6 +170,9 @@ def test_formulas_are_drawn_as_they_are_meant() -> None:
     assert '<msub><moveraccent="true"><mi>m</mi><mostretchy="false">ˆ</mo></mover><mi>t</mi></msub>' in drawn[0]
     assert '<msub><moveraccent="true"><mi>p</mi><mostretchy="false">ˉ</mo></mover><mrow><mi>t</mi>' in drawn[1]
     assert "<msub>" not in drawn[2] and "<moveraccent" in drawn[2]
+    plain = re.sub(r"\s+", "", to_mathml(r"\tfrac12 (\langle l, h \rangle)", block=False))
+    assert '<mostretchy="false">⟨</mo>' in plain and '<mostretchy="false">⟩</mo>' in plain
+    assert "<mrow><mo>⟨</mo>" in re.sub(r"\s+", "", to_mathml(r"x \left\langle l \right\rangle", block=False))
     half = re.sub(r"\s+", "", to_mathml(r"x > \tfrac12 \in y", block=False))
     assert "<mn>1</mn><mn>2</mn></mfrac><mo>∈</mo>" in half
 

@@ -17,6 +17,8 @@ from sphinx.util.math import get_node_equation_number
 _ACCENT_AND_INDEX = re.compile(
     r"<munderover>\s*(<mi>[^<]*</mi>)\s*(.*?)\s*(<mo stretchy=\"false\">[ˆˉ~˜¯→˙¨]</mo>)\s*</munderover>", re.DOTALL
 )
+# In MathML fences grow with their row. TeX's grow where \left and \right say so, which begin and end a row here.
+_FENCE = re.compile(r"(?P<begins><mrow>\s*)?<mo>(?P<fence>[⟨⟩⌈⌉⌊⌋‖])</mo>(?P<ends>\s*</mrow>)?")
 _logger = logging.getLogger(__name__)
 
 
@@ -28,8 +30,14 @@ def to_mathml(formula: str, *, block: bool) -> str:
     whole = re.fullmatch(r"\\begin\{(aligned|align\*?|split|equation\*?)\}(.*)\\end\{\1\}", source, re.DOTALL)
     mathml = tex2mathml(whole[2].strip() if block and whole else source, as_block=block)
     mathml = _ACCENT_AND_INDEX.sub(_accent_first, mathml)
+    mathml = _FENCE.sub(_as_it_is, mathml)
     spoken = html.escape(re.sub(r"\s+", " ", source))
     return mathml.replace("<math", f'<math alttext="{spoken}"', 1)
+
+
+def _as_it_is(found: re.Match[str]) -> str:
+    begins, fence, ends = found.groups("")
+    return found[0] if begins or ends else f'<mo stretchy="false">{fence}</mo>'
 
 
 def _accent_first(found: re.Match[str]) -> str:
