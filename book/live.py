@@ -128,10 +128,11 @@ def published(name: str, title: str, folder: Path) -> dict[str, Any]:
 def fetch() -> None:
     """The packages of package-lock.json, by npm, unless they are there in these versions."""
     wanted = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]
-    there = [HERE / "node_modules" / name / "package.json" for name in wanted]
-    if any(not about.is_file() for about in there) or [
-        json.loads(about.read_text(encoding="utf-8"))["version"] for about in there
-    ] != list(wanted.values()):
+    abouts = {name: HERE / "node_modules" / name / "package.json" for name in wanted}
+    there = {
+        name: json.loads(path.read_text(encoding="utf-8"))["version"] for name, path in abouts.items() if path.is_file()
+    }
+    if there != wanted:
         command = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
         command += ["--fetch-retries=1", "--fetch-retry-mintimeout=2000"]  # without a network, say so soon
         subprocess.run(command, cwd=HERE, check=True, capture_output=True, timeout=240)

@@ -37,8 +37,8 @@ try {
       const graphs = await graphsOf(about);
       const network = await Network.open(runtime, graphs, about, padding);
       const judge = await Network.open(runtime.onProcessor, graphs, about, padding);
-      const agrees = Boolean(before && (await network.agrees(before))); // with another network
-      const itself = await network.agrees(judge);
+      const agrees = Boolean(before && network.agrees(before)); // with another network
+      const itself = network.agrees(judge);
       before = network;
       const steps = [];
       report.found.push({ network: about.name, kind, steps, agrees, itself });

@@ -101,7 +101,7 @@ def test_links_to_pages_say_their_titles(chapter: Path) -> None:
 @each_chapter
 def test_frame_of_a_chapter(chapter: Path) -> None:
     text = prose(chapter)
-    assert re.match(r"(\([\w-]+\)=\n)?# \S", cells(chapter)[0]["source"]), "a chapter starts with its title"
+    assert re.match(r"# \S", cells(chapter)[0]["source"]), "a chapter starts with its title"
     assert len(re.findall(r"^# ", re.sub(r"```[\s\S]*?```", "", text), re.MULTILINE)) == 1, "one title"
     assert "> **What you will learn**\n>\n> - " in text
     for part in ("What can go wrong", "Summary", "Exercises"):

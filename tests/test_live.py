@@ -149,12 +149,10 @@ def test_the_browser_says_the_same(live: ModuleType, models: dict[str, Any], bui
         assert found["itself"] and not found["agrees"]  # what the page asks before it lets a card compute
         *steps, ended = found["steps"]
         assert len(steps) == 2 == len(masks), found["kind"]
-        # A card adds in another order, and the bold network makes the most of every rounding.
-        near = 1e-2 if (found["network"], found["kind"]) == ("bold", "webgpu") else 1e-4
-        np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], stops, atol=near)
+        np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], stops, atol=1e-4)
         for step, mask, scores in zip(steps, masks, classes, strict=True):
-            np.testing.assert_allclose(np.reshape(step["mask"], mask.shape), mask, atol=near, rtol=near)
-            np.testing.assert_allclose(step["scores"], scores, atol=near, rtol=near)
+            np.testing.assert_allclose(np.reshape(step["mask"], mask.shape), mask, atol=1e-4, rtol=1e-4)
+            np.testing.assert_allclose(step["scores"], scores, atol=1e-4, rtol=1e-4)
             np.testing.assert_allclose(step["h"], np.array(step["gate"]) * np.tanh(step["c"]), atol=1e-4)
     assert report["kinds"] == ["wasm"]  # a card that is the processor in truth is not offered to a reader
     # Pictures are made smaller as Pillow does it, but for a grey level where a rounding is close.

@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from finishing import each_page
+
 PACKAGE = Path(__file__).resolve().parent.parent / "_live" / "node_modules" / "@fontsource" / "stix-two-math"
 SOURCE = PACKAGE / "files" / "stix-two-math-latin-400-normal.woff"
 STYLE = """@font-face { font-family: "Formulas"; src: url("formulas.woff") format("woff"); font-display: swap; }
@@ -52,14 +54,19 @@ def setup(app: Any) -> dict[str, bool]:
             app.add_css_file("formulas.css")
 
     def finish(app: Any, error: Exception | None) -> None:
-        if error is not None or app.builder.format != "html" or not SOURCE.is_file():
+        used: set[int] = set()
+
+        def collect(name: str, page: str) -> str:
+            used.update(characters(page))
+            return page
+
+        if not SOURCE.is_file():
             return
-        root = Path(app.outdir)
-        pages = [path for path in root.rglob("*.html") if "_static" not in path.parts]
-        static = root / "_static"
-        write_font(
-            set().union(*(characters(path.read_text(encoding="utf-8")) for path in pages)), static / "formulas.woff"
-        )
+        each_page(app, error, collect)
+        if not used:  # the build failed, or its pages are no HTML
+            return
+        static = Path(app.outdir) / "_static"
+        write_font(used, static / "formulas.woff")
         shutil.copyfile(PACKAGE / "LICENSE", static / "formulas-LICENSE.txt")
         (static / "formulas.css").write_text(STYLE, encoding="utf-8")
 

@@ -18,7 +18,7 @@ _ACCENT_AND_INDEX = re.compile(
     r"<munderover>\s*(<mi>[^<]*</mi>)\s*(.*?)\s*(<mo stretchy=\"false\">[ˆˉ~˜¯→˙¨]</mo>)\s*</munderover>", re.DOTALL
 )
 # In MathML fences grow with their row. TeX's grow where \left and \right say so, which begin and end a row here.
-_FENCE = re.compile(r"(?P<begins><mrow>\s*)?<mo>(?P<fence>[⟨⟩⌈⌉⌊⌋‖])</mo>(?P<ends>\s*</mrow>)?")
+_FENCE = re.compile(r"(<mrow>\s*)?<mo>([⟨⟩⌈⌉⌊⌋‖])</mo>(\s*</mrow>)?")
 _logger = logging.getLogger(__name__)
 
 
@@ -36,7 +36,7 @@ def to_mathml(formula: str, *, block: bool) -> str:
 
 
 def _as_it_is(found: re.Match[str]) -> str:
-    begins, fence, ends = found.groups("")
+    begins, fence, ends = found.groups()
     return found[0] if begins or ends else f'<mo stretchy="false">{fence}</mo>'
 
 

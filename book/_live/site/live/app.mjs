@@ -61,9 +61,8 @@ async function load() {
     const opened = await Network.open(runtime, graphs, chosen, padding);
     if (kind !== 'wasm') {
       const judge = await Network.open(runtime.onProcessor, graphs, chosen, padding);
-      const agreed = await opened.agrees(judge);
       await judge.close();
-      if (!agreed) throw new Error(`the ${PLACES[kind]} computes something else than the ${PLACES.wasm}`);
+      if (!opened.agrees(judge)) throw new Error(`the ${PLACES[kind]} computes something else than the ${PLACES.wasm}`);
     }
     network = opened;
     place = kind;

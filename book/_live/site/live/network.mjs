@@ -28,7 +28,7 @@ export class Network {
     Object.assign(network, { runtime, about, padding, sessions: {} });
     for (const part of PARTS) network.sessions[part] = await runtime.create(graphs[part]);
     // A first run takes longer, since a browser and a graphics card compile as they go: not at the reader's first picture.
-    await network.says(PROBE);
+    network.probed = await network.says(PROBE);
     return network;
   }
 
@@ -41,11 +41,10 @@ export class Network {
     return numbers;
   }
 
-  /** Whether another network says the same of a small picture: not every card's arithmetic is to be trusted. */
-  async agrees(other) {
-    const [mine, theirs] = [await this.says(PROBE), await other.says(PROBE)];
+  /** Whether another network said the same of that first picture: not every card's arithmetic is to be trusted. */
+  agrees({ probed: theirs }) {
     const near = (number, k) => Math.abs(number - theirs[k]) <= TOLERANCE * (1 + Math.abs(theirs[k]));
-    return mine.length === theirs.length && mine.every(near);
+    return this.probed.length === theirs.length && this.probed.every(near);
   }
 
   async close() {
