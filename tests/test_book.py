@@ -170,6 +170,17 @@ def test_plots_have_alt_text(chapter: Path) -> None:
 
 
 @each_chapter
+def test_what_a_loop_prints_stays_beside_what_it_draws(chapter: Path) -> None:
+    """The book makes one output of all that a cell prints, ahead of its pictures, unless the cell says otherwise."""
+    for cell in cells(chapter, "code"):
+        both = all(
+            re.search(rf"^ +(?:plotting\.)?{name}\(", cell["source"], re.MULTILINE) for name in ("print", "show")
+        )
+        merged = cell["metadata"].get("mystnb", {}).get("merge_streams", True)
+        assert not (both and merged), cell["source"]
+
+
+@each_chapter
 def test_no_score_is_typed_into_prose(chapter: Path) -> None:
     text = without_code(prose(chapter))
     typed = re.findall(
