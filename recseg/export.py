@@ -1,12 +1,11 @@
 """A trained network as ONNX graphs, which ONNX Runtime runs without PyTorch.
 
-NAME.onnx        the picture → what does not depend on the step: pixel embedding, deepest features, gates of the input
-NAME.step.onnx   gates, state and what is left → the next state, its summary, the stop
-NAME.read.onnx   embedding, features, state, summary, what is left → mask and class of one step, what is left now
+NAME.onnx        `RecurrentUNet.encode`: image → pixel embedding, bottleneck features, their part of the gates
+NAME.step.onnx   `RecurrentUNet.step`: features and state → next state, stop, class logits, mask, attention map
 
-So the loop stays a loop, outside of the graphs (`recseg.onnx_model` has it), and stops where the network says so. A
-dense network is NAME.onnx alone, with a channel for each class. Sides are multiples of the coarsest map's stride: then
-every map is exactly twice as large as the next coarser one, and the graphs need no rule for odd rests.
+So the loop over time steps stays a loop, outside of the graphs (`recseg.onnx_model` has it), and ends where the learned
+stop ends it. A dense network is NAME.onnx alone, with a channel for each class. The sides of an image are multiples of
+the stride of the deepest features, to which `recseg.onnx_model` pads it as the networks themselves do.
 """
 
 import contextlib
@@ -20,123 +19,56 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
-from recseg.feedback import EXPLAINED, TOLD
 from recseg.files import atomic_write
-from recseg.heads import EmbeddingHead, broken_off, not_again
 from recseg.onnx_model import part_path
+from recseg.recurrent_unet import Features, RecurrentUNet, State, StepOutput
+from recseg.unet import UNet
 
 OPSET = 18
 
 
-class Look(nn.Module):
-    """What is computed once: images (1, 3, H, W) in [0, 1] → E (1, d, h, w), features (1, r, gh, gw), gates.
+class Encode(nn.Module):
+    """Images (1, 3, H, W) in [0, 1] → embedding (1, d, h, w), x (1, reduced, gh, gw), gates (1, 4·hidden, gh, gw)."""
 
-    And where steps are told what is left: present (1, h, w), the probability of foreground.
-    """
-
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: RecurrentUNet) -> None:
         super().__init__()
         self.model = model
-        self.cells = int(model.encoder.strides[model.level] // model.encoder.strides[model.skip_levels[-1]])
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        model = self.model
-        features, projected = model._encode(images)
-        embedding = model.decoder(features[-1], projected)
-        beside = F.avg_pool2d(embedding, self.cells)  # sides are multiples: the same as the model's adaptive pooling
-        times = model.encoder.strides[-1] // model.encoder.strides[model.level]
-        deepest = F.interpolate(model.reduce(features[-1]), scale_factor=float(times), mode="bilinear")
-        found = embedding, deepest, model.cell.input_gates(torch.cat([deepest, beside], dim=1))
-        return (*found, model.head.foreground(embedding).squeeze(1).sigmoid()) if told(model) else found
+    def forward(self, images: Tensor) -> Features:
+        return self.model.encode(images)
 
 
 class Step(nn.Module):
-    """One turn of the ConvLSTM: gates, h, c → h, c (1, hidden, gh, gw), summary (1, hidden), stop (1, 1)."""
+    """One time step, as a function of tensors alone.
 
-    def __init__(self, model: Any) -> None:
+    The features of `Encode`; the state h, c (1, hidden, gh, gw), uncovered (1, h, w), named (1, C; 1 for each class that
+    has been named) → the next state, stop (1,), classes (1, C), mask (1, h, w), attention (1, h, w).
+    """
+
+    def __init__(self, model: RecurrentUNet) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self._turn(gates, h, c, None)
-
-    def _turn(self, gates: Tensor, h: Tensor, c: Tensor, cells: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        h, c = self.model.cell.step(gates, (h, c))
-        summary = self.model._summarise(h, cells)
-        return h, c, summary, self.model.stop(summary)
-
-
-class ToldStep(Step):
-    """The same, which is told what is left: present and left (1, h, w; the logarithm of a share)."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self.cells = Look(model).cells
-
-    def forward(  # type: ignore[override]
-        self, gates: Tensor, h: Tensor, c: Tensor, present: Tensor, left: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        cells = F.avg_pool2d((present * left.exp()).unsqueeze(1), self.cells).squeeze(1)  # (1, gh, gw)
-        return self._turn(gates, h, c, cells)
-
-
-class Read(nn.Module):
-    """The mask and the class of a step.
-
-    E, features, h, summary, what is left (1, h, w; logarithm of the share that no step has taken), taken (1, C; 1 for
-    each class that a step has named) → mask logits (1, h, w), class logits (1, C), left, taken.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.head: EmbeddingHead = model.head
-        self.shared, self.explained = model.config.feedback != "none", model.config.feedback in EXPLAINED
-        self.cells = Look(model).cells
-
     def forward(
-        self, embedding: Tensor, deepest: Tensor, h: Tensor, summary: Tensor, left: Tensor, taken: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        head = self.head
-        claims = head.claim(embedding, h, summary)  # (1, h, w)
-        rough = broken_off(claims, left) if self.shared else claims
-        weight = rough.sigmoid().unsqueeze(1)  # (1, 1, h, w)
-        coarse = F.avg_pool2d(weight, self.cells)  # (1, 1, gh, gw)
-        classes = head.classes(weight, coarse, embedding, torch.cat([deepest, h], dim=1))  # (1, C)
-        classes = not_again(classes, taken > 0)
-        best = classes.argmax(dim=1)  # (1,)
-        taken = torch.maximum(taken, F.one_hot(best, classes.shape[1]).to(taken.dtype))
-        rows, bias = head.rows()
-        row, offset = rows[best + 1] - rows[:1], bias[best + 1] - bias[0]  # (1, d), (1,)
-        mask = head.mask(rough, row, offset, embedding)  # (1, h, w)
-        if self.shared:
-            left = left + _log_sigmoid(-(mask if self.explained else claims))
-        return mask, classes, left, taken
-
-
-def _log_sigmoid(logits: Tensor) -> Tensor:
-    """As `F.logsigmoid`, which ONNX would write as log(sigmoid(x)): minus infinity, or NaN, where x is below -20."""
-    return -F.softplus(-logits)
-
-
-def told(model: Any) -> bool:
-    """Whether the steps of a recurrent network are told how much foreground is left."""
-    return model.config.feedback in TOLD
+        self, embedding: Tensor, x: Tensor, gates: Tensor, h: Tensor, c: Tensor, uncovered: Tensor, named: Tensor
+    ) -> tuple[Tensor, ...]:
+        # Floats: not every runtime of a browser takes bool tensors in and gives them out.
+        state, output = self.model.step(Features(embedding, x, gates), State(h, c, uncovered, named > 0))
+        return *state[:3], state.named.to(h.dtype), *output
 
 
 class Pixels(nn.Module):
     """A dense network at its own resolution: images (1, 3, H, W) → logits (1, num_classes, h, w)."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: UNet) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model.pixel_logits(images)
-        return logits
+        return self.model.pixel_logits(images)
 
 
 def folded(model: Any) -> Any:
@@ -160,8 +92,8 @@ def export(model: Any, path: Path | str) -> list[Path]:
     """Write the graphs of a network.
 
     Args:
-        model: dense, or recurrent with the embedding head, from `recseg.load`.
-        path: NAME.onnx; NAME.step.onnx and NAME.read.onnx come to stand beside it.
+        model: dense or recurrent, from `recseg.load`.
+        path: NAME.onnx; of a recurrent network, NAME.step.onnx is written beside it.
 
     Returns:
         The files.
@@ -216,31 +148,19 @@ def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], li
     stride = model.encoder.strides[-1]
     images = torch.zeros(1, 3, 3 * stride, 4 * stride)
     if model.kind == "dense":
-        yield "look", Pixels(model), (images,), ["logits"], (sides(stride),)
+        yield "encode", Pixels(model), (images,), ["logits"], (sides(stride),)
         return
-    if model.kind != "recurrent" or model.config.head != "embedding" or model.config.feedback == "coverage":
-        raise RecsegError(
-            f"a {model.kind} network of this make-up has no ONNX graphs: "
-            "expected a dense one, or a recurrent one with the embedding head and without coverage"
-        )
-    look, step, read = Look(model).eval(), ToldStep(model) if told(model) else Step(model), Read(model)
-    grid = stride // model.config.grid  # cells of the recurrence to one of the coarsest map, and cells of E
-    fine = grid * look.cells
-    yield "look", look, (images,), ["embedding", "deepest", "gates", "present"][: 3 + told(model)], (sides(stride),)
+    if model.kind != "recurrent":
+        raise RecsegError(f"a {model.kind} network has no ONNX graphs: expected a dense or a recurrent one")
+    yield "encode", Encode(model), (images,), list(Features._fields), (sides(stride),)
     with torch.no_grad():
-        embedding, deepest, gates = look(images)[:3]
-    # Two tensors, not two names of one: the exporter would take them for one input.
-    h, c = (torch.zeros(1, model.config.hidden, *deepest.shape[-2:]) for _ in range(2))
-    present, left = (torch.zeros(1, *embedding.shape[-2:]) for _ in range(2))
-    turn: tuple[Tensor, ...] = (gates, h, c)
-    among: tuple[Any, ...] = (sides(grid),) * 3
-    if told(model):
-        turn, among = (*turn, present, left), (*among, sides(fine, 1), sides(fine, 1))
-    yield "step", step, turn, ["h_next", "c_next", "summary", "stop"], among
-    summary, taken = torch.zeros(1, model.config.hidden), torch.zeros(1, model.num_classes - 1)
-    given = (embedding, deepest, h, summary, left, taken)
-    shapes: Any = (sides(fine), sides(grid), sides(grid), {}, sides(fine, 1), {})
-    yield "read", read, given, ["mask", "scores", "left_next", "taken_next"], shapes
+        features = model.encode(images)
+        h, c, uncovered, named = model.initial_state(features)
+    grid, fine = stride // model.encoder.strides[-2], stride // model.decoder.stride
+    given = (*features, h, c, uncovered, named.to(h.dtype))
+    shapes = (sides(fine), *(sides(grid),) * 4, sides(fine, 1), {})
+    outputs = [f"{name}_next" for name in State._fields] + list(StepOutput._fields)
+    yield "step", Step(model), given, outputs, shapes
 
 
 @contextlib.contextmanager

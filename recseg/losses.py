@@ -25,8 +25,6 @@ class LossWeights:
     classes: float = 0.5
     stop: float = 0.5
     pixels: float = 3.0
-    rough: float = 1.0
-    foreground: float = 1.0
 
 
 def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -86,32 +84,14 @@ def recurrent_loss(
         weights: of the terms.
 
     Returns:
-        {"loss": total, "bce", "dice", "classes", "stop", "rough", "pixels", "foreground": its terms, unweighted};
-        scalars. "rough" is BCE and Dice of the rough masks in the proportion of `weights`; it and what follows exist
-        in training mode only, and where the model has such maps.
+        {"loss": total, "bce", "dice", "classes", "stop", "pixels": its terms, unweighted}; scalars. "pixels" exists in
+        training mode only.
     """
     weights = weights or LossWeights()
-    height, width = output.masks.shape[-2:]
-    small = shrink_labels(labels, (height, width))  # (B, h, w)
-    # Classes are counted at full size: one too small for the coarse map still is a class that is present.
-    sequence = to_sequence(labels, max_steps, num_classes=num_classes, order=order)
-    sample, step = output.sample, output.step
+    label, truth, valid = step_targets(output, labels, num_classes=num_classes, max_steps=max_steps, order=order)
     logits = output.masks.float().flatten(1)  # (P, N)
     log_class = output.classes.float().log_softmax(dim=1)  # (P, C)
-    pixels = small.flatten(1)[sample]  # (P, N)
-    valid = (pixels != VOID).float()
-
-    target = step
-    if order == "matched" and len(sample):
-        with torch.no_grad():
-            cost = _cost(logits, log_class, pixels, valid, sequence.classes[sample])  # (P, T)
-            padded = cost.new_zeros(len(labels), max_steps, max_steps)
-            padded[sample, step] = cost
-            target = match(padded, output.lengths)[sample, step]  # (P,)
-    label = sequence.classes[sample, target]  # (P,)
-    truth = (pixels == label[:, None]).float()  # (P, N)
-
-    live = whole_count(len(sample))
+    live = whole_count(len(label))
     stop_truth, stop_weight = stop_target(output.lengths, output.stop.shape[1])
     stop = F.binary_cross_entropy_with_logits(output.stop.float(), stop_truth, stop_weight, reduction="sum")
     terms = {
@@ -120,18 +100,38 @@ def recurrent_loss(
         "classes": F.nll_loss(log_class, label - 1, reduction="sum") / live,
         "stop": stop / whole_count(stop_weight.sum()),
     }
-    if output.rough is not None:  # it shall lie on the class that is read under it
-        rough = output.rough.float().flatten(1)  # (P, N)
-        loss = weights.bce * mask_bce(rough, truth, valid) + weights.dice * mask_dice(rough, truth, valid)  # (P,)
-        terms["rough"] = loss.sum() / live
     if output.pixels is not None:
         terms["pixels"] = dense_loss(output.pixels, labels)["pixels"]
-    if output.foreground is not None:  # of any class at all
-        each = F.binary_cross_entropy_with_logits(output.foreground.float(), (small > 0).float(), reduction="none")
-        known = small != VOID  # (B, h, w)
-        terms["foreground"] = (each * known).sum() / whole_count(known.sum())
     total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
     return {"loss": total, **terms}
+
+
+def step_targets(
+    output: RecurrentOutput, labels: Tensor, *, num_classes: int, max_steps: int, order: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What each live step is to learn, at the resolution of its mask of N = h·w pixels.
+
+    Args: as of `recurrent_loss`.
+
+    Returns:
+        label (P,) of the class, its mask (P, N) of 0 and 1, and valid (P, N): 0 where the ground truth is void.
+    """
+    height, width = output.masks.shape[-2:]
+    # Classes are counted at full size: one too small for the coarse map still is a class that is present.
+    sequence = to_sequence(labels, max_steps, num_classes=num_classes, order=order)
+    sample, step = output.sample, output.step
+    pixels = shrink_labels(labels, (height, width)).flatten(1)[sample]  # (P, N)
+    valid = (pixels != VOID).float()
+    target = step
+    if order == "matched" and len(sample):
+        with torch.no_grad():
+            log_class = output.classes.float().log_softmax(dim=1)  # (P, C)
+            cost = _cost(output.masks.float().flatten(1), log_class, pixels, valid, sequence.classes[sample])  # (P, T)
+            padded = cost.new_zeros(len(labels), max_steps, max_steps)
+            padded[sample, step] = cost
+            target = match(padded, output.lengths)[sample, step]  # (P,)
+    label = sequence.classes[sample, target]  # (P,)
+    return label, (pixels == label[:, None]).float(), valid
 
 
 def _cost(logits: Tensor, log_class: Tensor, pixels: Tensor, valid: Tensor, classes: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from recseg.training_config import TrainConfig
 def loss_of(model: Any, images: Tensor, labels: Tensor, config: TrainConfig, done: float = 1.0) -> dict[str, Tensor]:
     """Loss terms of a batch: images (B, 3, S, S) in [0, 1], labels (B, S, S); `done`: share of the budget used."""
     assert config.pixels_first is not None  # resolved
-    pixels_only = model.kind == "recurrent" and config.head == "embedding" and done < config.pixels_first
+    pixels_only = model.kind == "recurrent" and done < config.pixels_first
     if model.kind == "dense" or pixels_only:
         return dense_loss(model.pixel_logits(images), labels)
     if model.kind == "published":

@@ -18,7 +18,7 @@ from recseg.classes import SMALLEST_AREA, VOID, palette
 from recseg.data.images import MEAN_COLOUR, resized_shape
 from recseg.errors import RecsegError
 
-PARTS = ("look", "step", "read")
+PARTS = ("encode", "step")
 LARGEST = 8192  # pixels that a forged file may make of a picture's short side
 
 Floats = NDArray[np.float32]
@@ -39,8 +39,8 @@ class Sequence(NamedTuple):
 
 
 def part_path(path: Path, part: str) -> Path:
-    """NAME.onnx, NAME.step.onnx or NAME.read.onnx."""
-    return path if part == "look" else path.with_suffix(f".{part}.onnx")
+    """NAME.onnx or NAME.step.onnx."""
+    return path if part == "encode" else path.with_suffix(f".{part}.onnx")
 
 
 class OnnxModel:
@@ -80,9 +80,9 @@ class OnnxModel:
             except Exception as error:  # onnxruntime has a dozen kinds of its own, with no common parent
                 raise RecsegError(f"{file}: not an ONNX file that can be run") from error
 
-        self._look = session("look")
+        self._encode = session("encode")
         try:
-            about = json.loads(self._look.get_modelmeta().custom_metadata_map["recseg"])
+            about = json.loads(self._encode.get_modelmeta().custom_metadata_map["recseg"])
             self.kind, self.classes = str(about["kind"]), tuple(about["classes"])
             self.image_size, self.max_steps = int(about["image_size"]), int(about["max_steps"])
             self.stride = int(about["stride"])
@@ -98,7 +98,7 @@ class OnnxModel:
         ):
             raise RecsegError(f"{self.path}: says of itself what no network is; not written by recseg export")
         if self.kind == "recurrent":
-            self._step, self._read = session("step"), session("read")
+            self._step = session("step")
 
     def pixels(self, picture: Image.Image) -> Floats:
         """The picture at the network's size: (1, 3, h, w) in [0, 1]."""
@@ -110,7 +110,7 @@ class OnnxModel:
     def pixel_logits(self, pixels: Floats) -> Floats:
         """A dense network's logits (1, num_classes, h, w) for pixels (1, 3, H, W)."""
         padded = pad(pixels, self.stride)
-        logits: Floats = self._run("look", self._look, {"images": padded})[0]
+        logits: Floats = self._run("encode", self._encode, {"images": padded})[0]
         if logits.ndim != 4 or logits.shape[1] != len(self.classes):
             raise RecsegError(f"{self.path}: answers with shape {logits.shape} to {len(self.classes)} classes")
         return cropped(logits, pixels, padded)
@@ -140,25 +140,20 @@ class OnnxModel:
 
     def _unroll(self, pixels: Floats) -> Sequence:
         padded = pad(pixels, self.stride)
-        embedding, deepest, gates, *told = self._run("look", self._look, {"images": padded})
-        hidden = gates.shape[1] // 4
-        h = c = np.zeros((1, hidden, *gates.shape[-2:]), np.float32)
-        left = np.zeros((1, *embedding.shape[-2:]), np.float32)
-        taken = np.zeros((1, len(self.classes) - 1), np.float32)
+        embedding, x, gates = self._run("encode", self._encode, {"images": padded})
+        h = c = np.zeros((1, gates.shape[1] // 4, *gates.shape[-2:]), np.float32)
+        uncovered = np.ones((1, *embedding.shape[-2:]), np.float32)
+        named = np.zeros((1, len(self.classes) - 1), np.float32)
         masks, classes, stops = [], [], []
         for _ in range(self.max_steps):
-            turn = {"gates": gates, "h": h, "c": c} | ({"present": told[0], "left": left} if told else {})
-            h, c, summary, stop = self._run("step", self._step, turn)
-            stops.append(float(stop[0, 0]))
+            given = {"embedding": embedding, "x": x, "gates": gates, "h": h, "c": c}
+            given |= {"uncovered": uncovered, "named": named}
+            h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
+            if scores.shape != named.shape or mask.shape != uncovered.shape:
+                raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
+            stops.append(float(stop[0]))
             if stops[-1] > 0:
                 break
-            given = {"embedding": embedding, "deepest": deepest, "h": h, "summary": summary, "left": left}
-            given["taken"] = taken
-            wanted = {field.name for field in self._read.get_inputs()}  # without claims, nothing is left over
-            asked = {name: given[name] for name in given if name in wanted}
-            mask, scores, left, taken = self._run("read", self._read, asked)
-            if scores.shape != taken.shape or mask.shape[1:] != embedding.shape[-2:]:
-                raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
             masks.append(mask[0])
             classes.append(scores[0])
         shape = (0, *embedding.shape[-2:])

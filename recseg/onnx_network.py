@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from recseg.onnx_model import OnnxModel
-from recseg.recurrent_unet import ENDED, RecurrentOutput, live_pairs
+from recseg.recurrent_unet import RecurrentOutput, live_pairs
 
 
 class OnnxNetwork(nn.Module):
@@ -32,7 +32,7 @@ class OnnxNetwork(nn.Module):
         found = [self.onnx.sequence(array[None]) for array in arrays]
         lengths = torch.tensor([len(sequence.masks) for sequence in found])
         steps = max(len(sequence.stops) for sequence in found)
-        stop = torch.full((len(found), steps), ENDED)
+        stop = torch.full((len(found), steps), 30.0)  # where a sequence had ended before: certainly over, and finite
         for row, sequence in zip(stop, found, strict=True):
             row[: len(sequence.stops)] = torch.tensor(sequence.stops)
         masks, classes = (

@@ -8,8 +8,8 @@ Static quantisation: training pictures show how large each map's values become, 
   beside large values, later layers amplify what is rounded away, and 8 bits are no faster on so few channels.
 - A range is the mean over pictures of each picture's extremes. The most extreme value of all would make steps coarse
   for every picture, for the sake of one.
-- Of a turn of the recurrence only the convolution is rounded. Its input lies between −1 and 1; the memory itself, and
-  what reads it, stay in 32 bits, so that no error adds up over the steps.
+- Of a time step only the convolutions are rounded: their inputs, h and coverage, lie between −1 and 1. The cell state,
+  and what reads it, stay in 32 bits, so that no error adds up over the steps.
 """
 
 import tempfile
@@ -54,7 +54,7 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
             yield pad(model.pixels(as_image(dataset.pixels(index))), model.stride)
 
     first = next(shown())
-    stride = first.shape[-1] // model._run("look", model._look, {"images": first})[0].shape[-1]
+    stride = first.shape[-1] // model._run("encode", model._encode, {"images": first})[0].shape[-1]
     turns = _turns(model, shown()) if model.kind == "recurrent" else []  # before the first file is another
     _rewrite(path, ({"images": images} for images in shown()), stride=stride)
     if turns:

@@ -154,10 +154,7 @@ def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> 
                 num_classes=len(classes),
                 encoder=config.encoder,
                 decoder_widths=widths,
-                grid=8 if config.encoder == "plain" else 16,  # 64-pixel pictures: a 4×4 grid tells too little of place
                 max_steps=max_steps,
-                head=config.head,
-                feedback=config.feedback or "none",
             )
         )
     if config.encoder_weights or config.pretrained:

@@ -41,9 +41,11 @@ class UNetConfig:
     num_classes: int = 21
     encoder: str = "plain"
     encoder_widths: tuple[int, ...] = (16, 32, 64, 128, 192)
-    decoder_widths: tuple[int, ...] = (96, 64, 40)
+    decoder_widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.decoder_widths:
+            object.__setattr__(self, "decoder_widths", (96, 64, 40) if self.encoder == "plain" else (160, 96, 64))
         if self.encoder not in ENCODERS:
             raise RecsegError(f"encoder {self.encoder!r}: expected one of {', '.join(ENCODERS)}")
         if self.num_classes < 2:
@@ -198,11 +200,10 @@ def _from_file(path: Path, network: nn.Module) -> dict[str, Tensor]:
 
 
 class DecoderBlock(nn.Module):
-    """Double the resolution and merge a skip: two 3×3 convolutions over both.
+    """Double the resolution and merge a skip connection: two 3×3 convolutions.
 
-    A convolution over a concatenation is the sum of two convolutions. Written as that sum, each half can be computed
-    where it is cheapest: the coarse map's before it is enlarged, at a quarter of the cost (here we depart from the
-    paper, which enlarges first), and the skip's once an image, by `project_skip`, however many steps share it.
+    The paper enlarges the coarse map, concatenates the skip and convolves. A convolution of a concatenation is the sum
+    of two convolutions, and that of the coarse map is four times cheaper before it is enlarged than after.
     """
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
@@ -217,52 +218,59 @@ class DecoderBlock(nn.Module):
             nn.ReLU(inplace=True),
         )
 
-    def project_skip(self, skip: Tensor) -> Tensor:
-        """(B, skip, H, W) → (B, outputs, H, W)."""
-        projected: Tensor = self.conv_skip(skip)
-        return projected
-
-    def forward(self, x: Tensor, projected_skip: Tensor) -> Tensor:
-        """(B, inputs, ⌈H/2⌉, ⌈W/2⌉) and (B, outputs, H, W) → (B, outputs, H, W)."""
-        x = F.interpolate(self.conv_x(x), size=projected_skip.shape[-2:], mode="bilinear", align_corners=False)
-        merged: Tensor = self.merge(x + projected_skip)
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, inputs, ⌈H/2⌉, ⌈W/2⌉) and (B, skip, H, W) → (B, outputs, H, W)."""
+        x = F.interpolate(self.conv_x(x), size=skip.shape[-2:], mode="bilinear", align_corners=False)
+        merged: Tensor = self.merge(x + self.conv_skip(skip))
         return merged
 
 
 class Decoder(nn.Module):
-    """Blocks from a coarse map to a fine one.
+    """From the deepest features to a fine map, one block a resolution.
 
     Args:
-        inputs: channels of the map to start from.
-        skips: channels of the skips, coarse to fine.
+        channels: of the encoder's features, finest first.
+        strides: of the encoder's features, finest first.
         widths: channels after each block, coarse to fine.
+
+    Attributes:
+        channels: of the output.
+        stride: of the output: how many input pixels one cell spans a side.
     """
 
-    def __init__(self, inputs: int, skips: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], strides: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
-        sources = (inputs, *widths[:-1])
+        skips = channels[-2 :: -1][: len(widths)]  # coarse to fine
+        sources = (channels[-1], *widths[:-1])
         self.blocks = nn.ModuleList(DecoderBlock(*sizes) for sizes in zip(sources, skips, widths, strict=True))
-        self.channels = widths[-1]
+        self.channels, self.stride = widths[-1], strides[-1 - len(widths)]
 
-    def project_skips(self, skips: Sequence[Tensor]) -> list[Tensor]:
-        """The half of each block that depends on the image alone; `skips` coarse to fine."""
-        return [block.project_skip(skip) for block, skip in zip(self.blocks, skips, strict=True)]  # type: ignore[operator]
-
-    def forward(self, x: Tensor, projected_skips: Sequence[Tensor], sample: Tensor | None = None) -> Tensor:
-        """Decode maps x (P, inputs, h, w) → (P, channels, H, W).
-
-        Args:
-            x: the maps to decode.
-            projected_skips: of B images, from `project_skips`.
-            sample: (P,) which image each map belongs to; None where P = B and map k is of image k.
-        """
-        for block, skip in zip(self.blocks, projected_skips, strict=True):
-            x = block(x, skip if sample is None else skip.index_select(0, sample))
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """The encoder's features, finest first → (B, channels, H / stride, W / stride)."""
+        x, *skips = features[::-1]  # coarse to fine
+        for block, skip in zip(self.blocks, skips, strict=False):  # finer features than the output's are not used
+            x = block(x, skip)
         return x
 
 
+def pad_to_stride(images: Tensor, stride: int) -> Tensor:
+    """(B, 3, H, W) in [0, 1] → sides that are multiples of a stride, filled with grey at the right and below."""
+    height, width = (-(-side // stride) * stride for side in images.shape[-2:])
+    if (height, width) == images.shape[-2:]:
+        return images
+    colour = (torch.tensor(IMAGENET_MEAN, device=images.device) * 255).round() / 255  # as training crops are filled
+    padded = colour.to(images.dtype).view(1, 3, 1, 1).expand(len(images), 3, height, width).clone()
+    padded[..., : images.shape[-2], : images.shape[-1]] = images
+    return padded
+
+
+def crop_padding(maps: Tensor, size: tuple[int, int], stride: int) -> Tensor:
+    """Maps (…, h, w) of a padded image → those of its own size (H, W), without what the padding added."""
+    return maps[..., : -(-size[0] // stride), : -(-size[1] // stride)]
+
+
 class UNet(nn.Module):
-    """The dense twin: one channel for each label, at every pixel. What the recurrent model is measured against."""
+    """The dense baseline: one channel for each label, at every pixel."""
 
     kind = "dense"
 
@@ -271,16 +279,14 @@ class UNet(nn.Module):
         self.config = config = config or UNetConfig()
         self.num_classes = config.num_classes
         self.encoder = Encoder(config.encoder, config.encoder_widths)
-        skips = self.encoder.channels[::-1][1 : len(config.decoder_widths) + 1]  # coarse to fine, without the deepest
-        self.decoder = Decoder(self.encoder.channels[-1], skips, config.decoder_widths)
+        self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
         self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)
 
     def pixel_logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, num_classes, h, w) at the decoder's resolution: what the loss is computed on."""
-        deepest, *skips = self.encoder(images)[::-1]  # coarse to fine
-        projected = self.decoder.project_skips(skips[: len(self.decoder.blocks)])
-        logits: Tensor = self.classifier(self.decoder(deepest, projected))
-        return logits
+        features = self.encoder(pad_to_stride(images, self.encoder.strides[-1]))
+        logits = self.classifier(self.decoder(features))
+        return crop_padding(logits, (images.shape[-2], images.shape[-1]), self.decoder.stride)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) floats in [0, 1] → (B, num_classes, H, W) logits."""
