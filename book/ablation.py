@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 
-from recseg.checkpoints import load
 from recseg.data import open_dataset
 from recseg.data.pictograms import write_dataset
-from recseg.evaluation import evaluate
+from recseg.evaluation.evaluate import evaluate
+from recseg.evaluation.results import write_result
 from recseg.files import atomic_write
-from recseg.optimisation import ExponentialMovingAverage
-from recseg.results import write_result
-from recseg.training import Trainer, training_data
-from recseg.training_config import TrainConfig, resolve
+from recseg.training.config import TrainConfig, resolve
+from recseg.training.optim import ExponentialMovingAverage
+from recseg.training.trainer import Trainer, training_data
+from recseg.weights.io import load
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES, SEED = 500, 777  # of the pictograms to score on

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from publish import ROOT, train_command
 
-from recseg.checkpoints import load
 from recseg.data import open_dataset
-from recseg.evaluation import evaluate
-from recseg.figures import read_log
-from recseg.results import write_result
-from recseg.training import choose_precision, precision_name
-from recseg.training_config import load_config
+from recseg.evaluation.evaluate import evaluate
+from recseg.evaluation.results import write_result
+from recseg.training.config import load_config
+from recseg.training.trainer import choose_precision, precision_name
+from recseg.viz.figures import read_log
+from recseg.weights.io import load
 
 SCORES = (
     "miou", "slot_accuracy", "slot_iou", "best_slot_accuracy", "best_slot_iou", "count_accuracy", "label_set_f1",

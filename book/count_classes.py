@@ -15,8 +15,8 @@ from recseg.classes import BACKGROUND, VOC_CLASSES, VOID
 from recseg.data import voc_root
 from recseg.data.folder import find_root, read_split
 from recseg.data.images import read_labels
+from recseg.evaluation.results import write_result
 from recseg.resources import resource
-from recseg.results import write_result
 
 QUANTILES = (5, 25, 50, 75, 95)
 

@@ -25,9 +25,9 @@ from recseg.classes import palette
 from recseg.data import open_dataset
 from recseg.data.images import LONGEST, MEAN_COLOUR
 from recseg.errors import RecsegError
-from recseg.export import export
-from recseg.onnx_model import PARTS, part_path
-from recseg.registry import published_weights
+from recseg.export.onnx import export
+from recseg.export.runtime import PARTS, part_path
+from recseg.weights.registry import published_weights
 
 HERE = Path(__file__).resolve().parent / "_live"
 FILES = HERE / "site" / "live" / "files"
@@ -69,7 +69,7 @@ def rounded(proto: Any) -> Any:
 
 
 def with_gates(proto: Any) -> Any:
-    """The step's graph with its gates among the outputs: they are computed anyway (i, f, g, o in `recseg.convlstm`)."""
+    """The step's graph with its gates as outputs: all are computed anyway (i, f, g, o: `recseg.models.convlstm`)."""
     from onnx import TensorProto, helper
 
     splits = [node for node in proto.graph.node if node.op_type == "Split" and len(node.output) == 4]

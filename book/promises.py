@@ -16,7 +16,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from recseg.results import write_result
+from recseg.evaluation.results import write_result
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "data" / "results" / "promises.json"

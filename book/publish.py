@@ -14,11 +14,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from recseg.checkpoints import load, register, save_weights
 from recseg.data import open_dataset
-from recseg.evaluation import evaluate
-from recseg.results import write_result
-from recseg.training_config import TrainConfig, load_config, resolve
+from recseg.evaluation.evaluate import evaluate
+from recseg.evaluation.results import write_result
+from recseg.training.config import TrainConfig, load_config, resolve
+from recseg.weights.io import load, register, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"

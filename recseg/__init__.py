@@ -7,16 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from recseg.checkpoints import load
+    from recseg.book.exercises import check
     from recseg.classes import VOC_CLASSES
-    from recseg.convlstm import ConvLSTM, ConvLSTMCell
     from recseg.errors import RecsegError
-    from recseg.evaluation import evaluate
-    from recseg.exercises import check
-    from recseg.prediction import predict
-    from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
-    from recseg.training import train
-    from recseg.unet import UNet, UNetConfig
+    from recseg.evaluation.evaluate import evaluate
+    from recseg.inference.predict import predict
+    from recseg.models.convlstm import ConvLSTM, ConvLSTMCell
+    from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+    from recseg.models.unet import UNet, UNetConfig
+    from recseg.training.trainer import train
+    from recseg.weights.io import load
 
     __version__: str
 
@@ -39,18 +39,18 @@ __all__ = [
 
 _HOME = {
     "VOC_CLASSES": "classes",
-    "ConvLSTM": "convlstm",
-    "ConvLSTMCell": "convlstm",
+    "ConvLSTM": "models.convlstm",
+    "ConvLSTMCell": "models.convlstm",
     "RecsegError": "errors",
-    "RecurrentUNet": "recurrent_unet",
-    "RecurrentUNetConfig": "recurrent_unet",
-    "UNet": "unet",
-    "UNetConfig": "unet",
-    "check": "exercises",
-    "evaluate": "evaluation",
-    "load": "checkpoints",
-    "predict": "prediction",
-    "train": "training",
+    "RecurrentUNet": "models.recurrent_unet",
+    "RecurrentUNetConfig": "models.recurrent_unet",
+    "UNet": "models.unet",
+    "UNetConfig": "models.unet",
+    "check": "book.exercises",
+    "evaluate": "evaluation.evaluate",
+    "load": "weights.io",
+    "predict": "inference.predict",
+    "train": "training.trainer",
 }
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES, VOID, palette
-from recseg.cli import main
+from recseg.cli.main import main
 from recseg.errors import RecsegError
-from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
-from recseg.unet import UNet, UNetConfig
+from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.models.unet import UNet, UNetConfig
+from recseg.weights.io import save_weights
 
 Snapshot = Callable[[Path], dict[str, bytes | None]]
 Refuses = Callable[..., None]

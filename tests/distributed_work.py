@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from recseg.checkpoints import load
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import batches
 from recseg.distributed import average_gradients, process_group, rank, share
-from recseg.evaluation import evaluate
-from recseg.training import TrainConfig, Trainer, loss_of, training_data
-from recseg.training_config import resolve
+from recseg.evaluation.evaluate import evaluate
+from recseg.training.config import resolve
+from recseg.training.trainer import TrainConfig, Trainer, loss_of, training_data
+from recseg.weights.io import load
 
 
 def main(data: str, weights: str, out: str) -> None:

@@ -1,5 +1,5 @@
-"""Solutions of exercises as readers write them, without `recseg.exercises`, and where there is another way, in another
-way than the book's own solutions; an argument that has a default makes a mistake."""
+"""Solutions of exercises as readers write them, without `recseg.book.exercises`, and where there is another way, in
+another way than the book's own solutions; an argument that has a default makes a mistake."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 import recseg
 from recseg import ConvLSTMCell
 from recseg.classes import palette
-from recseg.metrics import VOCMetric
+from recseg.evaluation.metrics import VOCMetric
 from recseg.resources import resource
 
 
@@ -220,7 +220,7 @@ def check_score(rule: Any, truths: list[Tensor], black: bool = True) -> None:
 
 
 def updates() -> int:
-    from recseg.figures import read_log
+    from recseg.viz.figures import read_log
 
     return int(read_log(resource("results", "pictograms-recurrent-log.jsonl"))[-1]["step"])
 

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from recseg import training
-from recseg.published import PublishedConfig, PublishedNetwork
-from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
-from recseg.training import TrainConfig, Trainer, resume, train
+from recseg.models.baseline import PublishedConfig, PublishedNetwork
+from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.training import trainer as training
+from recseg.training.trainer import TrainConfig, Trainer, resume, train
 
 PLACES = ("moment", "update", "half", "fsync", "replace", "replaced", "log")
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from recseg.training import TrainConfig
-from recseg.training_config import resolve, save_config
+from recseg.training.config import resolve, save_config
+from recseg.training.trainer import TrainConfig
 
 QUICK: dict[str, Any] = {"size": 16, "image_size": 16, "batch_size": 2, "workers": 0, "seed": 3, "device": "cpu"}
 

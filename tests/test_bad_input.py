@@ -21,11 +21,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import recseg
-from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES
-from recseg.cli import main
+from recseg.cli.main import main
 from recseg.data.images import read_image, read_labels
-from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.weights.io import save_weights
 
 HANG = 600  # seconds after which a case counts as one that never ends (a starved machine is slow, too)
 
@@ -50,7 +50,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def exported(weights: Path) -> Path:
     pytest.importorskip("onnxruntime")
-    from recseg.export import export
+    from recseg.export.onnx import export
 
     export(recseg.load(weights), weights.with_suffix(".onnx"))
     return weights.with_suffix(".onnx")
@@ -191,7 +191,7 @@ def predict_all(seeds: range, weights: Path, folder: Path) -> None:
 
 
 def predict_all_exported(seeds: range, exported: Path, folder: Path) -> None:
-    from recseg.onnx_model import OnnxModel
+    from recseg.export.runtime import OnnxModel
 
     many(predict_case, seeds, folder, ["--onnx", exported], OnnxModel(exported).predict)
 
@@ -268,7 +268,7 @@ def tiny_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(config: Any, classes: Any, max_steps: int) -> RecurrentUNet:
         return RecurrentUNet(RecurrentUNetConfig(**TINY, hidden=8, reduced=8, grid=4, max_steps=max_steps))
 
-    monkeypatch.setattr("recseg.training.build_model", build)
+    monkeypatch.setattr("recseg.training.trainer.build_model", build)
 
 
 def test_train(tmp_path: Path, tiny_trainings: None) -> None:

@@ -14,15 +14,16 @@ from kill_work import recurrent
 from PIL import Image
 from torch.utils.data import get_worker_info
 
-from recseg import evaluate, load, training
-from recseg.cli import main
+from recseg import evaluate, load
+from recseg.cli.main import main
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import batches
-from recseg.evaluation import evaluate as score
-from recseg.recurrent_unet import RecurrentUNet
-from recseg.suspects import suspects
-from recseg.training import Trainer, resume, train
-from recseg.training_config import TrainConfig
+from recseg.evaluation.evaluate import evaluate as score
+from recseg.models.recurrent_unet import RecurrentUNet
+from recseg.training import trainer as training
+from recseg.training.bad_samples import suspects
+from recseg.training.config import TrainConfig
+from recseg.training.trainer import Trainer, resume, train
 from runs import begin, content, log_of, same_run, step_of
 
 

@@ -31,7 +31,7 @@ from recseg.benchmark.networks import (
 from recseg.benchmark.parts import Bar, Setting, update
 from recseg.benchmark.timing import exponent, interleave, ratio, weighted
 from recseg.classes import VOC_CLASSES
-from recseg.cli import main
+from recseg.cli.main import main
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import write_pack
 

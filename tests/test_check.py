@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import recseg
 from recseg import RecsegError
-from recseg.exercises import EXERCISES
-from recseg.exercises.comparison import difference, to_compare
-from recseg.exercises.exercise import Number, Off
+from recseg.book.exercises import EXERCISES
+from recseg.book.exercises.comparison import difference, to_compare
+from recseg.book.exercises.exercise import Number, Off
 
 CHAPTERS = sorted((Path(__file__).resolve().parent.parent / "book").glob("*.ipynb"))
 NAMED = r"recseg\.check\(\s*\"([^\"]+)\""

@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from recseg import checkpoints, registry
-from recseg.checkpoints import load, published_weights, register, save_weights
 from recseg.errors import RecsegError
-from recseg.published import PublishedConfig, PublishedNetwork
-from recseg.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
-from recseg.unet import UNet, UNetConfig
+from recseg.models.baseline import PublishedConfig, PublishedNetwork
+from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.models.unet import UNet, UNetConfig
+from recseg.weights import io as checkpoints
+from recseg.weights import registry
+from recseg.weights.io import load, published_weights, register, save_weights
 
 NAMES = ("background", "cat", "dog")
 RESULT = {"data": "pictograms", "split": "val", "miou": 0.5, "images": 7, "command": "recseg evaluate", "other": 1}

@@ -12,9 +12,9 @@ import pytest
 from conftest import Refuses, Snapshot, save_indexed
 from PIL import Image
 
-from recseg import commands
 from recseg.classes import VOC_CLASSES, palette
-from recseg.cli import main
+from recseg.cli import commands
+from recseg.cli.main import main
 
 EVALUATE_KEYS = {
     "miou", "iou_per_class", "pixel_accuracy", "slot_accuracy", "slot_iou", "label_set_f1", "count_accuracy",
@@ -223,7 +223,7 @@ def test_train_passes_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pat
         seen.append(config)
         return out / "weights.safetensors"
 
-    monkeypatch.setattr("recseg.training.train", train)
+    monkeypatch.setattr("recseg.training.trainer.train", train)
     typed = (
         "train --data voc --model dense --minutes 1.5 --seed 4 --encoder resnet18 --encoder-weights w.safetensors "
         "--size 96 --batch-size 3 --lr 0.01 --order area --head decoder --feedback none --split train --workers 1 "
@@ -294,7 +294,7 @@ def test_video_command(tiny_recurrent: Path, tmp_path: Path, refuses: Refuses) -
 def test_weights_lists_the_registry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     entry = {"name": "tiny-one", "file": "tiny-one.safetensors", "sha256": "ab" * 32, "bytes": 2_500_000,
              "data": "pictograms", "split": "val", "miou": 0.7123}  # fmt: skip
-    monkeypatch.setattr("recseg.registry.published_weights", lambda: [entry])
+    monkeypatch.setattr("recseg.weights.registry.published_weights", lambda: [entry])
     assert main(["weights"]) == 0
     table = capsys.readouterr().out
     assert all(word in table for word in ("tiny-one", "pictograms val", "71.2 %", "2.5 MB", "ab" * 6))

@@ -10,13 +10,13 @@ import pytest
 from conftest import Refuses
 from odd_pictures import BAD
 
-from recseg import commands
-from recseg.cli import main
+from recseg.cli import commands
+from recseg.cli.main import main
 
 
 def test_help_names_every_command_and_needs_no_torch() -> None:
     code = (
-        "import sys; from recseg.cli import main\n"
+        "import sys; from recseg.cli.main import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as stop: assert not stop.code\n"
         "assert not {'torch', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)"

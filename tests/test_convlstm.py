@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from recseg.convlstm import ConvLSTM, ConvLSTMCell, PaddingMode
 from recseg.errors import RecsegError
+from recseg.models.convlstm import ConvLSTM, ConvLSTMCell, PaddingMode
 
 TIGHT = {"rtol": 0.0, "atol": 1e-12}
 

@@ -17,11 +17,11 @@ from conftest import recurrent_model, refusal
 from safetensors.torch import load_file
 
 import recseg.distributed as distributed
-from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import StreamSampler
 from recseg.distributed import average_gradients, collect, largest, mean, share, whole_count
+from recseg.weights.io import save_weights
 
 WORK = Path(__file__).with_name("distributed_work.py")
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
-from recseg.evaluation import _argmax, _batches, evaluate
-from recseg.published import PublishedConfig, PublishedNetwork
-from recseg.recurrent_unet import RecurrentOutput, RecurrentUNet, RecurrentUNetConfig, live_pairs
-from recseg.unet import UNet, UNetConfig
+from recseg.evaluation.evaluate import _argmax, _batches, evaluate
+from recseg.models.baseline import PublishedConfig, PublishedNetwork
+from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, RecurrentUNetConfig, live_pairs
+from recseg.models.unet import UNet, UNetConfig
 
 NAMES = ("background", "cat", "dog", "owl")
 STEP = 60  # a pixel of label k is painted in grey 60·k

@@ -15,17 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recseg
-from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES
-from recseg.cli import main
+from recseg.cli.main import main
 from recseg.data.folder import SegmentationFolder
-from recseg.export import export, folded
-from recseg.fusion import fuse
-from recseg.onnx_model import OnnxModel, cropped, pad, stretch
-from recseg.onnx_network import OnnxNetwork
-from recseg.quantisation import quantise
-from recseg.recurrent_unet import RecurrentOutput
-from recseg.unet import UNet, UNetConfig
+from recseg.export.network import OnnxNetwork
+from recseg.export.onnx import export, folded
+from recseg.export.quantise import quantise
+from recseg.export.runtime import OnnxModel, cropped, pad, stretch
+from recseg.inference.fusion import fuse
+from recseg.models.recurrent_unet import RecurrentOutput
+from recseg.models.unet import UNet, UNetConfig
+from recseg.weights.io import save_weights
 
 pytest.importorskip("onnxruntime")
 
@@ -211,7 +211,9 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_predict_needs_no_torch(exported: dict[str, Path], photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["predict", str(photo), "--onnx", str(exported["recurrent"]), "--out", str(out), "--gif"]
-    program = f"import sys; sys.modules['torch'] = None; from recseg.cli import main; sys.exit(main({arguments!r}))"
+    program = (
+        f"import sys; sys.modules['torch'] = None; from recseg.cli.main import main; sys.exit(main({arguments!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in out.iterdir()} == {"photo-overlay.png", "photo-labels.png", "photo.gif"}

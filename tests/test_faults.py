@@ -15,10 +15,10 @@ import pytest
 from conftest import refusal
 from kill_work import recurrent
 
-from recseg import training
-from recseg.cli import main
-from recseg.run_folder import Log, claimed, open_log
-from recseg.training import Trainer
+from recseg.cli.main import main
+from recseg.training import trainer as training
+from recseg.training.run_folder import Log, claimed, open_log
+from recseg.training.trainer import Trainer
 from runs import begin, same_run, step_of
 
 STEPS, FAULT = 6, 3  # length of a run, and the step in which the fault happens

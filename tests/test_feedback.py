@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recseg.feedback import Claims, amount
-from recseg.heads import Reading, broken_off
+from recseg.models.feedback import Claims, amount
+from recseg.models.heads import Reading, broken_off
 
 GRID, MAPS = (2, 3), (4, 6)  # cells, and pixels of E
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recseg import figures
 from recseg.errors import RecsegError
+from recseg.viz import figures
 
 TRUTH = np.array([[0, 1, 1, 0], [0, 2, 255, 255]], dtype=np.uint8)
 ANSWER = np.array([[0, 1, 0, 3], [0, 1, 2, 0]], dtype=np.uint8)

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from recseg.fusion import fuse, survival
-from recseg.recurrent_unet import RecurrentOutput, live_pairs
+from recseg.inference.fusion import fuse, survival
+from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
 
 
 def random_output(lengths: list[int], size: tuple[int, int] = (6, 5), seed: int = 0) -> RecurrentOutput:

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recseg.heads import broken_off, distinct
-from recseg.recurrent_unet import live_pairs
+from recseg.models.heads import broken_off, distinct
+from recseg.models.recurrent_unet import live_pairs
 
 LENGTHS = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)
 

@@ -9,12 +9,12 @@ from node import ask, needs_node
 from torch.utils.flop_counter import FlopCounterMode
 
 from recseg.classes import VOC_CLASSES, palette
-from recseg.convlstm import ConvLSTMCell
-from recseg.losses import mask_bce, mask_dice
-from recseg.optimisation import ExponentialMovingAverage, schedule
-from recseg.recurrent_unet import live_pairs
-from recseg.targets import match, to_labels, to_sequence
-from recseg.unet import Encoder
+from recseg.models.convlstm import ConvLSTMCell
+from recseg.models.recurrent_unet import live_pairs
+from recseg.models.unet import Encoder
+from recseg.training.losses import mask_bce, mask_dice
+from recseg.training.optim import ExponentialMovingAverage, schedule
+from recseg.training.targets import match, to_labels, to_sequence
 
 pytestmark = needs_node
 

@@ -9,11 +9,11 @@ from node import ask, needs_node
 
 import recseg
 from recseg.classes import VOID
-from recseg.fusion import fuse, survival
-from recseg.losses import mask_dice
-from recseg.metrics import SetMetric, SlotMetric, VOCMetric
-from recseg.recurrent_unet import RecurrentOutput, lengths_from_stop
-from recseg.targets import match
+from recseg.evaluation.metrics import SetMetric, SlotMetric, VOCMetric
+from recseg.inference.fusion import fuse, survival
+from recseg.models.recurrent_unet import RecurrentOutput, lengths_from_stop
+from recseg.training.losses import mask_dice
+from recseg.training.targets import match
 
 pytestmark = needs_node
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import recseg
-from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES
-from recseg.onnx_model import PARTS, OnnxModel, cropped, pad, part_path
+from recseg.export.runtime import PARTS, OnnxModel, cropped, pad, part_path
+from recseg.weights.io import save_weights
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")

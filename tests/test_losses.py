@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from recseg.classes import VOID
-from recseg.losses import (
+from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, RecurrentUNetConfig, live_pairs
+from recseg.training.losses import (
     LossWeights,
     _cost,
     dense_loss,
@@ -18,7 +19,6 @@ from recseg.losses import (
     shrink_labels,
     stop_target,
 )
-from recseg.recurrent_unet import RecurrentOutput, RecurrentUNet, RecurrentUNetConfig, live_pairs
 
 TINY = {"encoder_widths": (4, 4, 6, 6, 8), "decoder_widths": (8, 6, 6), "hidden": 4, "reduced": 4, "grid": 8}
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recseg.errors import RecsegError
-from recseg.maps import panel_grid
+from recseg.viz.maps import panel_grid
 
 
 def test_each_kind_of_panel_is_drawn_as_what_it_is() -> None:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from recseg.errors import RecsegError
-from recseg.metrics import CalibrationMetric, SetMetric, SlotMetric, VOCMetric
+from recseg.evaluation.metrics import CalibrationMetric, SetMetric, SlotMetric, VOCMetric
 
 CLASSES = 5
 LABELS = st.sampled_from([0, 1, 2, 3, 4, 255])

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from recseg.muon import Muon, orthogonalise
-from recseg.optimisation import make_optimisers, parameter_groups
-from recseg.unet import UNet, UNetConfig
+from recseg.models.unet import UNet, UNetConfig
+from recseg.training.muon import Muon, orthogonalise
+from recseg.training.optim import make_optimisers, parameter_groups
 
 
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 2**31 - 1))

@@ -7,12 +7,12 @@ import pytest
 import streets
 from PIL import Image
 
-from recseg.checkpoints import load
 from recseg.classes import palette
 from recseg.data import open_dataset
-from recseg.evaluation import evaluate
-from recseg.recurrent_unet import RecurrentUNet
-from recseg.training import TrainConfig, train
+from recseg.evaluation.evaluate import evaluate
+from recseg.models.recurrent_unet import RecurrentUNet
+from recseg.training.trainer import TrainConfig, train
+from recseg.weights.io import load
 
 
 @pytest.fixture

@@ -18,15 +18,15 @@ from odd_pictures import exif
 from PIL import Image
 
 import recseg.data.pack as pack
-from recseg.cli import main
+from recseg.cli.main import main
 from recseg.data import open_dataset, open_train
 from recseg.data.folder import SegmentationFolder
 from recseg.data.images import resized_shape
 from recseg.data.pack import PackedFolder, open_pack, pack_bytes, packed_shapes, write_pack
 from recseg.data.stream import batches
 from recseg.data.transforms import nearest, resize_short_side, train_transform
-from recseg.evaluation import evaluate
-from recseg.training import TrainConfig, train
+from recseg.evaluation.evaluate import evaluate
+from recseg.training.trainer import TrainConfig, train
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from recseg import cli
-from recseg.training_config import TrainConfig, resolve
+from recseg.cli import main as cli
+from recseg.training.config import TrainConfig, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

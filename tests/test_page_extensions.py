@@ -186,9 +186,9 @@ def test_plain_markdown_becomes_what_a_page_wants() -> None:
         "([Shi et al. 2015](bibliography.md#shi2015convlstm))": "{cite}`shi2015convlstm`",
         "([A 1](bibliography.md#a1); [B 2](bibliography.md#b2))": "{cite}`a1,b2`",
         "as [Shi et al. (2015)](bibliography.md#shi2015convlstm) do": "as {cite:t}`shi2015convlstm` do",
-        "`recseg.unet` and `recseg.predict()`": "{py:obj}`recseg.unet` and {py:obj}`recseg.predict`",
+        "`recseg.models.unet` and `recseg.predict()`": "{py:obj}`recseg.models.unet` and {py:obj}`recseg.predict`",
         "`recseg train`, `predict`, `recseg.check(1)`": "`recseg train`, `predict`, `recseg.check(1)`",
-        "```\n`recseg.unet`\n```\n`recseg.unet`": "```\n`recseg.unet`\n```\n{py:obj}`recseg.unet`",
+        "```\n`recseg.errors`\n```\n`recseg.errors`": "```\n`recseg.errors`\n```\n{py:obj}`recseg.errors`",
         "> **What you will learn**\n>\n> - this;\n> - that.\n\nText": (
             "```{admonition} What you will learn\n:class: goals\n- this;\n- that.\n```\n\nText"
         ),

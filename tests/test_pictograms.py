@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL import __version__ as pillow_version
 
+from recseg.book.contact_sheet import contact_sheet
 from recseg.classes import VOC_CLASSES, VOID, palette
-from recseg.data import pictogram_scene, pictograms
-from recseg.data.contact_sheet import contact_sheet
-from recseg.data.pictogram_drawing import OUTSIDE, bend, rasterize, silhouette
-from recseg.data.pictogram_shapes_living import DISTRACTORS, SHAPES
-from recseg.data.pictograms import TRAIN_SEED, VAL_SEED, encode, ensure_train, generate, write_dataset
+from recseg.data.pictograms import TRAIN_SEED, VAL_SEED, VERSION, dataset, ensure_train, generate, scene, write_dataset
+from recseg.data.pictograms.dataset import encode, picture_id
+from recseg.data.pictograms.drawing import OUTSIDE, bend, rasterize, silhouette
+from recseg.data.pictograms.shapes_living import DISTRACTORS, SHAPES
 from recseg.errors import RecsegError
 from recseg.resources import resource
 
@@ -98,7 +98,7 @@ def test_a_picture_depends_on_its_own_number_only() -> None:
 
 def test_one_to_five_planned_classes_can_all_be_seen() -> None:
     for index, (_, labels) in enumerate(sample()):
-        planned = pictogram_scene._plan_classes(np.random.default_rng([77, index, pictograms.VERSION]))
+        planned = scene._plan_classes(np.random.default_rng([77, index, VERSION]))
         assert sorted(planned) == present(labels), index
         pixels = np.bincount(labels.ravel(), minlength=256)
         assert pixels[planned].min() >= 30 / 4, index  # 30 pixels at 128 × 128
@@ -109,13 +109,13 @@ def test_the_last_resort_shows_every_class_whatever_they_are() -> None:
     for count in range(1, 6):
         for _ in range(8):
             classes = [int(label) for label in rng.choice(np.arange(1, 21), count, replace=False)]
-            placed = pictogram_scene._grid_layout(rng, classes, canvas=256)
-            labels, visible = pictogram_scene._label(placed, 256)
-            assert pictogram_scene._acceptable(classes, placed, labels, visible)
+            placed = scene._grid_layout(rng, classes, canvas=256)
+            labels, visible = scene._label(placed, 256)
+            assert scene._acceptable(classes, placed, labels, visible)
 
 
 def test_classes_an_image_and_class_frequencies_are_those_of_voc() -> None:
-    plans = [pictogram_scene._plan_classes(np.random.default_rng([1, index])) for index in range(4000)]
+    plans = [scene._plan_classes(np.random.default_rng([1, index])) for index in range(4000)]
     share = np.bincount([len(plan) for plan in plans], minlength=6)[1:] / len(plans)
     np.testing.assert_allclose(share, np.array([933, 383, 124, 21, 3]) / 1464, atol=0.025)
     frequency = np.bincount([label for plan in plans for label in plan], minlength=21)[1:]
@@ -184,7 +184,7 @@ def test_masks_are_palette_pngs_and_keep_every_label() -> None:
 def test_the_committed_set_is_what_the_generator_draws() -> None:
     root = resource("pictograms")
     info = json.loads((root / "info.json").read_text())
-    assert info["version"] == pictograms.VERSION
+    assert info["version"] == VERSION
     splits = lists(root)
     assert (len(splits["train"]), len(splits["val"])) == (200, 500)
     assert splits["trainval"] == splits["train"] + splits["val"]
@@ -196,7 +196,7 @@ def test_the_committed_set_is_what_the_generator_draws() -> None:
         (VAL_SEED, 0, "val"),
         (VAL_SEED, 499, "val"),
     ):
-        name = pictograms.picture_id((seed, index))
+        name = picture_id((seed, index))
         assert splits[split][index] == name
         image, labels = generate(index, seed)
         jpeg, png = (
@@ -232,7 +232,7 @@ def test_an_interrupted_run_leaves_no_lists_and_is_resumed(tmp_path: Path, monke
         drawn.append(index)
         return generate(index, seed, size)
 
-    monkeypatch.setattr(pictograms, "generate", stops)
+    monkeypatch.setattr(dataset, "generate", stops)
     with pytest.raises(KeyboardInterrupt):
         write_dataset(tmp_path / "set", 6, seed=4, size=64, progress=False)
     assert lists(tmp_path / "set") == {}
@@ -241,7 +241,7 @@ def test_an_interrupted_run_leaves_no_lists_and_is_resumed(tmp_path: Path, monke
         drawn.append(index)
         return generate(index, seed, size)
 
-    monkeypatch.setattr(pictograms, "generate", counts)
+    monkeypatch.setattr(dataset, "generate", counts)
     write_dataset(tmp_path / "set", 6, seed=4, size=64, progress=False)
     assert drawn == [0, 1, 2, 3, 4, 5]  # nothing twice
     monkeypatch.undo()
@@ -269,7 +269,7 @@ def test_several_workers_write_what_one_writes_even_if_they_die(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: type[Pool]
 ) -> None:
     write_dataset(tmp_path / "one", 40, seed=4, size=32, progress=False)
-    monkeypatch.setattr(pictograms, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(dataset, "ProcessPoolExecutor", pool)
     write_dataset(tmp_path / "two", 40, seed=4, size=32, workers=2, progress=False)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
@@ -310,10 +310,10 @@ def test_bad_numbers_are_named_and_nothing_is_written(tmp_path: Path, arguments:
 def test_the_training_set_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSEG_CACHE", str(tmp_path))
     root = ensure_train(3, workers=1, progress=False)
-    assert root.name == f"pictograms-v{pictograms.VERSION}-{TRAIN_SEED}-3"
-    assert lists(root)["train"] == [pictograms.picture_id((TRAIN_SEED, index)) for index in range(3)]
+    assert root.name == f"pictograms-v{VERSION}-{TRAIN_SEED}-3"
+    assert lists(root)["train"] == [picture_id((TRAIN_SEED, index)) for index in range(3)]
     assert lists(root)["val"] == []
-    monkeypatch.setattr(pictograms, "write_dataset", lambda *a, **k: pytest.fail("drawn again"))
+    monkeypatch.setattr(dataset, "write_dataset", lambda *a, **k: pytest.fail("drawn again"))
     assert ensure_train(3, workers=1, progress=False) == root
 
 

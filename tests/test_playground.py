@@ -12,12 +12,12 @@ from conftest import recurrent_model, refusal
 from PIL import Image
 
 import recseg
-from recseg.checkpoints import save_weights
 from recseg.classes import VOC_CLASSES
-from recseg.unet import UNet, UNetConfig
+from recseg.models.unet import UNet, UNetConfig
+from recseg.weights.io import save_weights
 
 pytest.importorskip("ipywidgets")
-from recseg.playground import ORDERS, Answer, Playground
+from recseg.book.playground import ORDERS, Answer, Playground
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
 OTHER = PICTURE[::-1].copy()
@@ -105,7 +105,7 @@ def test_uploads(playground: Playground) -> None:
 
 def test_camera(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
     from recseg import playground as module
-    from recseg.video import Clip
+    from recseg.inference.video import Clip
 
     monkeypatch.setattr(module, "open_clip", lambda number: Clip(iter([(Image.fromarray(OTHER), 40.0)]), "camera"))
     playground.snapshot()

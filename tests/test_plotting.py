@@ -12,11 +12,12 @@ import pytest
 from conftest import uninstall
 from PIL import Image
 
-from recseg import drawing, figures, plotting
 from recseg.classes import VOC_CLASSES, palette
 from recseg.errors import RecsegError
-from recseg.prediction import Prediction, Step
-from recseg.recurrent_unet import RecurrentUNetConfig
+from recseg.inference.predict import Prediction, Step
+from recseg.models.recurrent_unet import RecurrentUNetConfig
+from recseg.viz import diagrams as drawing
+from recseg.viz import figures, plotting
 
 GREY = Image.new("RGB", (60, 40), (120, 120, 120))
 

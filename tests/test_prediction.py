@@ -13,10 +13,10 @@ from PIL import Image
 import recseg
 from recseg.classes import VOC_CLASSES, palette
 from recseg.errors import RecsegError
-from recseg.fusion import fuse
-from recseg.prediction import as_image, predict, prepare
-from recseg.recurrent_unet import RecurrentOutput
-from recseg.unet import UNet, UNetConfig
+from recseg.inference.fusion import fuse
+from recseg.inference.predict import as_image, predict, prepare
+from recseg.models.recurrent_unet import RecurrentOutput
+from recseg.models.unet import UNet, UNetConfig
 
 
 class Scripted(torch.nn.Module):

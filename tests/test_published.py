@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
-from recseg.fusion import fuse
-from recseg.published import PublishedConfig, PublishedNetwork, published_loss
+from recseg.inference.fusion import fuse
+from recseg.models.baseline import PublishedConfig, PublishedNetwork, published_loss
 
 TINY = PublishedConfig(num_classes=4, max_steps=3, input_size=20, widths=(4, 6), dropout=0.1, head_dropout=0.1)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
-from recseg.heads import EmbeddingHead
-from recseg.recurrent_unet import (
+from recseg.models.heads import EmbeddingHead
+from recseg.models.recurrent_unet import (
     ENDED,
     RecurrentOutput,
     RecurrentUNet,
@@ -21,7 +21,7 @@ from recseg.recurrent_unet import (
     lengths_from_stop,
     live_pairs,
 )
-from recseg.unet import ENCODERS
+from recseg.models.unet import ENCODERS
 
 VARIANTS = [
     ("embedding", "none"),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recseg import results
 from recseg.errors import RecsegError
-from recseg.results import hardware, versions, without_paths, write_result
+from recseg.evaluation import results
+from recseg.evaluation.results import hardware, versions, without_paths, write_result
 
 
 def test_a_result_carries_its_origin(tmp_path: Path) -> None:

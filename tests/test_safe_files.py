@@ -20,10 +20,10 @@ from conftest import Refuses, refusal
 from safetensors.torch import load_file, save_file
 
 import recseg
-from recseg import checkpoints
 from recseg.data.archive import extract_tar
-from recseg.tensor_file import TensorFile, open_tensors
-from recseg.unet import Encoder, _torchvision_network, load_encoder_weights
+from recseg.models.unet import Encoder, _torchvision_network, load_encoder_weights
+from recseg.weights import io as checkpoints
+from recseg.weights.safetensors import TensorFile, open_tensors
 
 
 class Harmful:
@@ -265,7 +265,7 @@ def forbid(torch=None):
         torch.load = torch.serialization.load = forbidden
 
 forbid()
-from recseg.cli import main  # everything that is imported is imported under the ban
+from recseg.cli.main import main  # everything that is imported is imported under the ban
 import torch
 forbid(torch)
 photo, weights, data, out = sys.argv[1:]

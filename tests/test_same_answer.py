@@ -26,10 +26,10 @@ from torch import Tensor, nn
 import recseg
 from recseg.classes import VOC_CLASSES
 from recseg.data.transforms import eval_transform
-from recseg.evaluation import _argmax
-from recseg.fusion import fuse
-from recseg.recurrent_unet import RecurrentOutput, RecurrentUNet, lengths_from_stop
-from recseg.unet import UNet, UNetConfig
+from recseg.evaluation.evaluate import _argmax
+from recseg.inference.fusion import fuse
+from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, lengths_from_stop
+from recseg.models.unet import UNet, UNetConfig
 
 PICTURES = 16
 TOLERANCE = {
@@ -154,8 +154,8 @@ def ask(way: str, model: Any, images: Tensor, folder: Path) -> list[Said]:
         torch.compiler.reset()
         model = torch.compile(model)
     elif way == "ONNX":
-        from recseg.export import export
-        from recseg.onnx_network import OnnxNetwork
+        from recseg.export.network import OnnxNetwork
+        from recseg.export.onnx import export
 
         with torch.inference_mode(False):
             export(model, folder / "network.onnx")

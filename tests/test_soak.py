@@ -10,8 +10,8 @@ from kill_work import recurrent
 from PIL import Image
 
 import recseg
-from recseg import training
-from recseg.training_config import load_config
+from recseg.training import trainer as training
+from recseg.training.config import load_config
 from runs import begin, same_run, step_of
 
 pytestmark = pytest.mark.slow

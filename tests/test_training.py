@@ -12,15 +12,15 @@ import torchvision
 from conftest import refusal
 from safetensors.torch import load_file, save_file
 
-import recseg.training as training
-from recseg.checkpoints import load
+import recseg.training.trainer as training
 from recseg.data.stream import StreamSampler, batches
 from recseg.errors import RecsegError
-from recseg.optimisation import ExponentialMovingAverage, parameter_groups, schedule
-from recseg.published import PublishedConfig, PublishedNetwork
-from recseg.training import TrainConfig, Trainer, choose_device, choose_precision, resume, train, training_data
-from recseg.training_config import build_model, load_config, resolve
-from recseg.unet import UNet, UNetConfig
+from recseg.models.baseline import PublishedConfig, PublishedNetwork
+from recseg.models.unet import UNet, UNetConfig
+from recseg.training.config import build_model, load_config, resolve
+from recseg.training.optim import ExponentialMovingAverage, parameter_groups, schedule
+from recseg.training.trainer import TrainConfig, Trainer, choose_device, choose_precision, resume, train, training_data
+from recseg.weights.io import load
 
 QUICK: dict[str, Any] = {"size": 16, "image_size": 16, "batch_size": 2, "workers": 0, "seed": 3, "device": "cpu"}
 

@@ -9,13 +9,13 @@ import pytest
 from conftest import Refuses, refusal
 
 import recseg
-from recseg import verification
-from recseg.cli import main
+from recseg.cli.main import main
 from recseg.data.folder import SegmentationFolder
-from recseg.evaluation import evaluate
-from recseg.registry import published_weights
-from recseg.results import write_result
-from recseg.verification import MOVED, OVERALL, PER_CLASS, compare, published_results, verify
+from recseg.evaluation import verify as verification
+from recseg.evaluation.evaluate import evaluate
+from recseg.evaluation.results import write_result
+from recseg.evaluation.verify import MOVED, OVERALL, PER_CLASS, compare, published_results, verify
+from recseg.weights.registry import published_weights
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import pytest
 from conftest import recurrent_model, uninstall
 from PIL import Image
 
-from recseg import video
 from recseg.errors import RecsegError
-from recseg.prediction import predict
+from recseg.inference import video
+from recseg.inference.predict import predict
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@
 | `[gates](glossary.md#gate)` | the word, linked, with its definition |
 | `([Shi et al. 2015](bibliography.md#shi2015convlstm))` | a citation in brackets |
 | `[Shi et al. (2015)](bibliography.md#shi2015convlstm)` | one in the sentence |
-| a name of the package as code, as in `recseg.convlstm` | a link to the reference, where that lists the name |
+| a name of the package as code, as in `recseg.models.convlstm` | a link to the reference, where that lists the name |
 | a quotation that begins with **What you will learn** | the coloured box |
 
 Links to other chapters need nothing: MyST knows them.

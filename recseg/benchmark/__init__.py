@@ -55,7 +55,7 @@ def benchmark(
     """
     import torch
 
-    from recseg.training import choose_device
+    from recseg.training.trainer import choose_device
 
     result: dict[str, Any] = {}
     bars: list[Bar] = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recseg.benchmark.networks import forward, random_images
 from recseg.benchmark.parts import Found, Setting
-from recseg.feedback import Claims
+from recseg.models.feedback import Claims
 
 
 def anatomy(setting: Setting) -> Found:

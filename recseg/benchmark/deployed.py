@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from recseg.answer import as_image
 from recseg.benchmark.parts import Bar, Found, Setting
 from recseg.benchmark.timing import ratio
-from recseg.checkpoints import load
 from recseg.data import open_dataset
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
-from recseg.evaluation import evaluate
-from recseg.export import export
-from recseg.onnx_model import PARTS, OnnxModel, part_path
-from recseg.onnx_network import OnnxNetwork
-from recseg.quantisation import quantise
+from recseg.evaluation.evaluate import evaluate
+from recseg.export.network import OnnxNetwork
+from recseg.export.onnx import export
+from recseg.export.quantise import quantise
+from recseg.export.runtime import PARTS, OnnxModel, part_path
+from recseg.inference.prediction import as_image
+from recseg.weights.io import load
 
 NAME = "voc-recurrent"
 SIDE = 513  # what the usual DeepLab networks take

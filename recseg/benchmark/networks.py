@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recseg.training_config import TrainConfig, build_model, resolve
+from recseg.training.config import TrainConfig, build_model, resolve
 
 CONTESTANTS = ("encoder", "dense", "recurrent", "recurrent, decoder head", "published")
 # Pictures of VOC 2012's training list with 1, 2 … 5 classes.

@@ -21,8 +21,8 @@ from recseg.benchmark.networks import (
     voc_lengths,
 )
 from recseg.benchmark.timing import Ratio, exponent, interleave, ratio, waiter, weighted
-from recseg.optimisation import make_optimisers, parameter_groups
-from recseg.training import choose_precision, loss_of, precision_name
+from recseg.training.optim import make_optimisers, parameter_groups
+from recseg.training.trainer import choose_precision, loss_of, precision_name
 
 RECURRENT = ("recurrent", "recurrent, decoder head")
 COUNTS = range(1, len(VOC_MIX) + 1)
@@ -214,7 +214,7 @@ def scaling(setting: Setting) -> Found:
 def update(
     name: str, model: Any, images: Tensor, labels: Tensor, precision: torch.dtype | None = None
 ) -> Callable[[], object]:
-    """One update of the weights as `recseg.training` does it, as an act to be timed."""
+    """One update of the weights as `recseg.training.trainer` does it, as an act to be timed."""
     config = contestant_config(name, pixels_first=0.0)
     assert config.optimiser is not None
     optimisers = make_optimisers(config.optimiser, parameter_groups(model, 1e-6, 1e-6, 0.0))

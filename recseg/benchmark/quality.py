@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from recseg.benchmark.parts import Bar, Found, Setting, precisions
-from recseg.checkpoints import load
 from recseg.data import open_dataset
-from recseg.evaluation import evaluate
+from recseg.evaluation.evaluate import evaluate
+from recseg.weights.io import load
 
 NAMES = ("pictograms-recurrent", "pictograms-dense")
 

@@ -105,7 +105,7 @@ def main() -> int:
 
 def measure(browser: chromium.Browser, address: str, names: list[str], html: Path, path: Path) -> int:
     """Measure the pages that a reader reads, and write the result; 1 where one is too heavy."""
-    from recseg.results import write_result
+    from recseg.evaluation.results import write_result
 
     result: dict[str, Any] = {}
     for name in names:

@@ -21,7 +21,7 @@ export const SCENES = {
   ]),
 };
 
-/** What recseg.targets.to_sequence finds: classes by ascending label; with too many, the largest stay, the rest is void. */
+/** What recseg.training.targets.to_sequence finds: classes by ascending label; with too many, the largest stay, the rest is void. */
 export function toSequence(labels, maxSteps) {
   const areas = new Map();
   for (const label of labels.flat()) if (label !== 0 && label !== VOID) areas.set(label, (areas.get(label) ?? 0) + 1);

@@ -1,4 +1,4 @@
-// The recurrence as a loop around three graphs: recseg/onnx_model.py, in JavaScript.
+// The recurrence as a loop around three graphs: recseg/export/runtime.py, in JavaScript.
 
 import { crop, pad } from './pixels.mjs';
 

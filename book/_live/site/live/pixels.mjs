@@ -1,4 +1,4 @@
-// Pictures and maps as plain arrays: {data, height, width}, rows from the top. As recseg/onnx_model.py and Pillow do.
+// Pictures and maps as plain arrays: {data, height, width}, rows from the top. As recseg/export/runtime.py and Pillow do.
 
 /** Height and width of a picture whose short side becomes `size`; a long side beyond `longest` times that is squeezed. */
 export function resizedShape(height, width, size, longest) {

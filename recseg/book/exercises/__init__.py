@@ -1,0 +1,71 @@
+"""`recseg.check("ch05.ex2", answer)`: is it right, and if not, what is off?
+
+Every exercise of the book that has one answer has a checker here, one file a chapter. A checker knows no figures: it
+computes the truth with the package itself, or calls the reader's function and its own on the same inputs.
+"""
+
+import difflib
+
+import torch
+
+from recseg.book.exercises import (
+    chapter01,
+    chapter02,
+    chapter03,
+    chapter04,
+    chapter05,
+    chapter06,
+    chapter07,
+    chapter08,
+    chapter09,
+    chapter10,
+    chapter11,
+    chapter12,
+    chapter13,
+    chapter14,
+)
+from recseg.book.exercises.exercise import Exercise, Off
+from recseg.errors import RecsegError
+
+__all__ = ["EXERCISES", "check"]
+
+_CHAPTERS = (
+    chapter01, chapter02, chapter03, chapter04, chapter05, chapter06,
+    chapter07, chapter08, chapter09, chapter10, chapter11, chapter12,
+    chapter13, chapter14,
+)  # fmt: skip
+
+EXERCISES: dict[str, Exercise] = {
+    f"ch{number:02}.ex{exercise}": checker
+    for number, chapter in enumerate(_CHAPTERS, 1)
+    for exercise, checker in chapter.EXERCISES.items()
+}
+
+
+def check(name: str, answer: object, *, strict: bool = False) -> None:
+    """Print one line: "right", or what is off in an answer to an exercise of the book.
+
+    Args:
+        name: of the exercise, such as "ch05.ex2"; it stands in the exercise's text.
+        answer: what the exercise asks for: a number, a tensor, a function, a network.
+        strict: raise instead of printing what is off. The book's own solutions are checked so whenever it is built.
+
+    Raises:
+        RecsegError: no exercise of this name (the line lists those that come near); with `strict`, a wrong answer.
+    """
+    if not isinstance(name, str) or name not in EXERCISES:
+        near = difflib.get_close_matches(str(name), EXERCISES, n=4, cutoff=0.5) or list(EXERCISES)[:4]
+        raise RecsegError(f"exercise {name!r}: none of this name can be checked; near ones are {', '.join(near)}")
+    try:
+        if answer is ...:
+            raise Off("no answer yet: put yours in the place of the dots")
+        with torch.random.fork_rng(devices=[]):  # a check leaves the reader's random numbers as they were
+            torch.manual_seed(0)
+            EXERCISES[name].judge(answer)
+    except Off as off:
+        line = " ".join(f"{name}: {off}".split())
+        if strict:
+            raise RecsegError(line) from off.__cause__
+        print(line)
+    else:
+        print(f"{name}: right")

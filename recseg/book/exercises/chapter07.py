@@ -1,0 +1,127 @@
+"""Exercises of chapter 7: what surrounds an update."""
+
+import json
+import math
+from collections.abc import Sequence
+
+import torch
+
+from recseg.book.exercises.exercise import Case, Exercise, Function, Number
+from recseg.resources import resource
+from recseg.training.optim import ExponentialMovingAverage, schedule
+
+
+def _updates() -> int:
+    last = resource("results", "pictograms-recurrent-log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    return int(json.loads(last)["step"])
+
+
+SEEN = Number(
+    "the number of times",
+    lambda: _updates() * 16 / 8000,
+    lambda: [
+        (_updates() / 8000, "an update sees a batch, not one picture"),
+        (_updates() * 16, "that is the number of crops; they are of 8,000 pictures"),
+        (8000 / (_updates() * 16), "upside down: crops divided by pictures"),
+        (8000 / 16, "that is the number of updates in which each picture is seen once"),
+    ],
+)
+
+
+def _cosine(step: int, total: int, warmup: int) -> float:
+    return schedule(step, 0.0, warmup=warmup) * 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+COSINE = Function(
+    "(k, total, warmup) → factor",
+    _cosine,
+    lambda: (
+        Case("k = {}, total = {}, warmup = {}".format(*numbers), numbers)
+        for numbers in (
+            (0, 2000, 100),
+            (50, 2000, 100),
+            (99, 2000, 100),
+            (1000, 2000, 100),
+            (2000, 2000, 100),
+            (3, 9, 1),
+        )
+    ),
+    [
+        (lambda k, total, warmup: 0.5 * (1 + math.cos(math.pi * k / total)), "the warm-up is missing"),
+        (
+            lambda k, total, warmup: min(1, k / warmup) * 0.5 * (1 + math.cos(math.pi * k / total)),
+            "off by one in the warm-up: update 0 would not move at all; it is (k + 1) / warmup",
+        ),
+        (
+            lambda k, total, warmup: min(1, (k + 1) / warmup) * (1 + math.cos(math.pi * k / total)),
+            "the factor one half is missing",
+        ),
+        (
+            lambda k, total, warmup: (
+                min(1, (k + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * max(0, k - warmup) / (total - warmup)))
+            ),
+            "p is the share of the whole training that is over, its warm-up included",
+        ),
+        (
+            lambda k, total, warmup: schedule(k, k / total, warmup=warmup),
+            "that is the poly rule",
+        ),
+    ],
+)
+
+
+@torch.no_grad()
+def _average(values: Sequence[float], decay: float) -> float:
+    """By the package: a model of one weight."""
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    model.weight.fill_(values[0])
+    average = ExponentialMovingAverage(model, decay)
+    for step, value in enumerate(values[1:]):
+        model.weight.fill_(value)
+        average.update(model, step)
+    weight = average.model.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.item()
+
+
+def _by_hand(
+    values: Sequence[float], decay: float, *, warm: bool = True, first: int = 0, swapped: bool = False
+) -> float:
+    average = values[0]
+    for step, value in enumerate(values[1:], first):
+        keep = min(decay, (1 + step) / (10 + step)) if warm else decay
+        keep = 1 - keep if swapped else keep
+        average = keep * average + (1 - keep) * value
+    return average
+
+
+AVERAGE = Function(
+    "(values, decay) → average",
+    _average,
+    lambda: (
+        Case(f"values = {values}, decay = {decay}", (values, decay))
+        for values, decay in (
+            ([2.0], 0.9),
+            ([0.0, 1.0], 0.999),
+            ([1.0, 2.0, 4.0, 8.0], 0.99),
+            ([0.0, 1.0, 1.0, 5.0], 0.15),
+        )
+    ),
+    [
+        (
+            lambda values, decay: _by_hand(values, decay, warm=False),
+            "the decay warms up: min(decay, (1 + k) / (10 + k))",
+        ),
+        (
+            lambda values, decay: _by_hand(values, decay, first=1),
+            "off by one: k starts with 0, so the first decay is 1/10",
+        ),
+        (
+            lambda values, decay: _by_hand(values, decay, swapped=True),
+            "the other way round: the decay is the share of the old average that is kept",
+        ),
+        (lambda values, decay: sum(values) / len(values), "that is the plain mean, where old values never fade"),
+    ],
+)
+
+EXERCISES: dict[int, Exercise] = {1: SEEN, 2: COSINE, 3: AVERAGE}

@@ -1,0 +1,162 @@
+"""The network as an instrument, in a notebook: give it a picture, step through its answer, turn its thresholds.
+
+Chapter 10 of the book plays with it. Needs the extra `recseg[notebook]`, and for the camera `recseg[video]`.
+"""
+
+import html
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from recseg.errors import RecsegError
+from recseg.inference.mode import in_use
+from recseg.inference.predict import from_sequence, names_of, prepare
+from recseg.inference.prediction import Picture, Prediction, Step, as_image
+from recseg.inference.video import open_clip
+from recseg.models.recurrent_unet import RecurrentOutput
+from recseg.viz.plotting import describe, gif_frames, save_gif, to_html
+
+try:
+    import ipywidgets as widgets
+except ImportError as error:
+    raise RecsegError('the playground needs an extra: pip install "recseg[notebook]"') from error
+
+ORDERS: dict[str, Callable[[Step], float]] = {
+    "as the network says them": lambda step: 0,
+    "largest first": lambda step: -step.area,
+    "by class": lambda step: step.class_id,
+}
+
+
+class Answer:
+    """All steps that a recurrent network can make of a picture, those after its stop as well.
+
+    Args:
+        image: as `recseg.predict` takes it.
+        model: recurrent, from `recseg.load`.
+
+    Raises:
+        RecsegError: a network without steps, or something that is no picture.
+    """
+
+    def __init__(self, image: Picture, model: nn.Module) -> None:
+        if getattr(model, "kind", None) != "recurrent":
+            raise RecsegError("expected a recurrent network: only such a one has steps to play with")
+        self.image = as_image(image)
+        self.names = names_of(model)
+        everything = torch.tensor([model.max_steps], device=next(model.parameters()).device)
+        with in_use(model):
+            self.output: RecurrentOutput = model(prepare(self.image, model).unsqueeze(0), everything)
+        self.stops: list[float] = self.output.stop[0].float().sigmoid().tolist()  # (T,)
+
+    def prediction(
+        self, *, threshold: float = 0.5, stop: float = 0.5, order: str = "as the network says them"
+    ) -> Prediction:
+        """The answer for other thresholds than one half.
+
+        Args:
+            threshold: probability from which on a pixel belongs to a step's mask.
+            stop: stop probability from which on the sequence has ended.
+            order: one of `ORDERS`, in which the steps are told.
+        """
+        live = next((t for t, value in enumerate(self.stops) if value > stop), len(self.stops))
+        out = self.output
+        kept = out._replace(
+            masks=out.masks[:live], classes=out.classes[:live], sample=out.sample[:live], step=out.step[:live],
+            lengths=torch.full_like(out.lengths, live),
+        )  # fmt: skip
+        found = from_sequence(kept, (self.image.height, self.image.width), self.names, threshold)
+        return replace(found, steps=sorted(found.steps, key=ORDERS[order]))
+
+
+class Playground:
+    """A panel of widgets: picture, upload, camera; step, thresholds, order; and the answer as a GIF.
+
+    Args:
+        model: recurrent, from `recseg.load`.
+        pictures: to choose from, as `recseg.predict` takes them; at least one.
+        folder: where GIFs go.
+
+    Attributes:
+        panel: the widget to show.
+        answer: of the picture that is shown.
+    """
+
+    def __init__(self, model: nn.Module, pictures: Sequence[Picture], *, folder: Path | str = ".") -> None:
+        self.model, self.pictures, self.folder = model, pictures, Path(folder)
+        self.choice = widgets.IntSlider(min=0, max=len(pictures) - 1, description="picture", continuous_update=False)
+        self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your own")
+        self.camera = widgets.Button(description="camera", tooltip="a picture from the first camera of this computer")
+        self.step = widgets.IntSlider(min=0, max=1, description="step")
+        self.threshold = widgets.FloatSlider(value=0.5, min=0.05, max=0.95, step=0.05, description="mask from")
+        self.stop = widgets.FloatSlider(value=0.5, min=0.05, max=0.95, step=0.05, description="stop from")
+        self.order = widgets.Dropdown(options=list(ORDERS), description="order")
+        self.save = widgets.Button(description="save as GIF")
+        self.view, self.message = widgets.HTML(), widgets.HTML()
+        self.choice.observe(lambda change: self.open(self.pictures[self.choice.value]), names="value")
+        self.upload.observe(lambda change: self._open_upload(), names="value")
+        self.camera.on_click(lambda button: self.snapshot())
+        for control in (self.threshold, self.stop, self.order):
+            control.observe(lambda change: self._compose(), names="value")
+        self.step.observe(lambda change: self._show(), names="value")
+        self.save.on_click(lambda button: self.save_gif())
+        sources = widgets.HBox([self.choice, self.upload, self.camera])
+        knobs = widgets.VBox([self.step, self.threshold, self.stop, self.order, self.save])
+        self.panel = widgets.VBox([sources, widgets.HBox([self.view, knobs]), self.message])
+        self.open(pictures[0])
+
+    def open(self, picture: Picture) -> None:
+        """Segment a picture and show it; what is none is named in one line, and the last one stays."""
+        try:
+            self.answer = Answer(picture, self.model)
+        except RecsegError as error:
+            self._say(str(error))
+        else:
+            self._compose()
+
+    def snapshot(self, camera: int = 0) -> None:
+        """Segment what a camera of this computer sees now."""
+        try:
+            frame, _ = next(open_clip(camera).frames)
+        except (RecsegError, StopIteration) as error:
+            self._say(str(error) or f"camera {camera}: gives no picture")
+        else:
+            self.open(frame)
+
+    def save_gif(self) -> Path:
+        """Write the answer as it is shown to `recurrence.gif`."""
+        path = self.folder / "recurrence.gif"
+        save_gif(self.prediction, self.answer.image, path)
+        self._say(f"written: {path}")
+        return path
+
+    def _open_upload(self) -> None:
+        value = self.upload.value
+        for file in value if isinstance(value, (tuple, list)) else value.values():  # ipywidgets 8, 7
+            with tempfile.TemporaryDirectory() as folder:  # read as any other file is, with the same complaints
+                path = Path(folder) / Path(file.get("name") or "upload").name
+                path.write_bytes(bytes(file["content"]))
+                self.open(path)
+                self.message.value = self.message.value.replace(html.escape(f"{folder}{os.sep}"), "")  # nobody's folder
+
+    def _compose(self) -> None:
+        """The answer anew, for the knobs as they stand."""
+        self.prediction: Prediction = self.answer.prediction(
+            threshold=self.threshold.value, stop=self.stop.value, order=self.order.value
+        )
+        self.pages = list(gif_frames(self.answer.image, self.prediction, side=320))
+        self.step.max = len(self.pages) - 1
+        self._say(describe(self.prediction))
+        self._show()
+
+    def _show(self) -> None:
+        page = min(self.step.value, len(self.pages) - 1)
+        self.view.value = to_html(self.pages[page], f"Page {page}. {describe(self.prediction)}.")
+
+    def _say(self, words: str) -> None:
+        self.message.value = html.escape(words)

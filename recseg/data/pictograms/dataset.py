@@ -1,0 +1,215 @@
+"""Folders of pictograms in VOC's layout: any number from a seed, the committed set, and the training set of the book.
+
+`generate` draws one picture (`scene` tells how); what is here writes them, resumes, and refuses to mix sets.
+"""
+
+import io
+import json
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from PIL import Image, features
+from PIL import __version__ as PIL_VERSION
+from tqdm import tqdm
+
+from recseg.classes import VOC_CLASSES, palette
+from recseg.data.pictograms.drawing import Raster
+from recseg.data.pictograms.scene import VERSION, generate
+from recseg.errors import RecsegError
+from recseg.files import atomic_write
+from recseg.resources import cache_dir
+
+__all__ = ["TRAIN_SEED", "VAL_SEED", "VERSION", "ensure_train", "generate", "write_dataset", "write_embedded"]
+
+TRAIN_SEED, VAL_SEED = 1, 2  # streams that share no picture: what is trained on is never scored
+EMBEDDED_TRAIN, EMBEDDED_VAL = 200, 500  # pictures of the committed set
+JPEG_QUALITY = 90
+
+Picture = tuple[int, int]  # seed, index
+
+
+def picture_id(picture: Picture) -> str:
+    """File name without suffix: it names the seed and the index, so that a picture can be drawn again from it."""
+    seed, index = picture
+    return f"pictogram_{seed}_{index:06d}"
+
+
+def encode(image: Raster, labels: Raster) -> tuple[bytes, bytes]:
+    """An image as JPEG and its label map as palette PNG, as VOC stores them."""
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(image).save(jpeg, "JPEG", quality=JPEG_QUALITY)
+    mask = Image.fromarray(labels)
+    mask.putpalette(palette().ravel().tolist())
+    mask.save(png, "PNG")
+    return jpeg.getvalue(), png.getvalue()
+
+
+def _paths(out: Path, picture: Picture) -> tuple[Path, Path]:
+    name = picture_id(picture)
+    return out / "JPEGImages" / f"{name}.jpg", out / "SegmentationClass" / f"{name}.png"
+
+
+def _write_picture(out: Path, picture: Picture, size: int) -> None:
+    """Write the two files of one picture, unless an interrupted run has."""
+    seed, index = picture
+    paths = _paths(out, picture)
+    if all(path.exists() for path in paths):
+        return
+    for path, content in zip(paths, encode(*generate(index, seed, size)), strict=True):
+        # Renamed into place, so that a file is whole where it exists; not forced to the disk one by one as
+        # `atomic_write` does, which would take longer than drawing: the lists come last and vouch for all.
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _write_pictures(out: Path, pictures: Sequence[Picture], size: int) -> int:
+    """Write a share of the pictures; what a worker process runs."""
+    for picture in pictures:
+        _write_picture(out, picture, size)
+    return len(pictures)
+
+
+def _in_processes(out: Path, pictures: Sequence[Picture], size: int, workers: int) -> Iterator[int]:
+    """Write pictures in `workers` processes; yield how many were written since the last time."""
+    shares = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
+    done = 0
+    if workers > 1 and len(shares) > 1:
+        # Fresh processes: a fork of a process that runs PyTorch's threads may hang.
+        context = multiprocessing.get_context("spawn")
+        try:
+            with ProcessPoolExecutor(min(workers, len(shares)), mp_context=context) as pool:
+                for written in pool.map(_write_pictures, [out] * len(shares), shares, [size] * len(shares)):
+                    done += 1
+                    yield written
+        except BrokenProcessPool:
+            pass  # a script without `if __name__ == "__main__"`, or no memory for a second process: go on in this one
+    for share in shares[done:]:
+        yield _write_pictures(out, share, size)
+
+
+def _write_text(path: Path, lines: Iterable[str]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _claim(out: Path, info: dict[str, object]) -> None:
+    """Make `out` ours: it must be absent, empty, or hold what an identical run left there."""
+    path = out / "info.json"
+    try:
+        present = out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir())
+        if not present:
+            for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+                (out / folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecsegError(f"{out}: cannot be used as a folder ({error.strerror or error})") from error
+    if present:
+        try:
+            theirs = json.loads(path.read_text(encoding="utf-8"))
+            different = [key for key, value in info.items() if theirs.get(key) != value]
+        except (OSError, ValueError, AttributeError):
+            raise RecsegError(f"{out}: not empty, and not a set of pictograms; name an empty folder") from None
+        if different:
+            found = ", ".join(f"{key} {theirs.get(key)} instead of {info[key]}" for key in different)
+            raise RecsegError(f"{out}: holds other pictograms ({found}); name an empty folder")
+        return
+    # The bits of a drawing are those of one version of the drawing library.
+    drawn_with = {"pillow": PIL_VERSION, "libjpeg_turbo": features.version("libjpeg_turbo")}
+    _write_text(path, [json.dumps(info | {"drawn_with": drawn_with}, indent=2)])
+
+
+def _write(
+    out: Path,
+    train: Sequence[Picture],
+    val: Sequence[Picture],
+    info: dict[str, object],
+    workers: int,
+    progress: bool,
+) -> None:
+    _claim(out, info)
+    pictures = [*train, *val]
+    with tqdm(total=len(pictures), desc=f"pictograms in {out.name}", unit="img", disable=not progress) as bar:
+        for written in _in_processes(out, pictures, int(str(info["size"])), workers):
+            bar.update(written)
+    _write_text(out / "classes.txt", VOC_CLASSES)
+    lists = {"val": val, "trainval": pictures, "train": train}
+    for name, members in lists.items():  # train.txt last of all: where it is, the set is complete
+        _write_text(out / "ImageSets" / "Segmentation" / f"{name}.txt", map(picture_id, members))
+
+
+def write_dataset(
+    out: Path | str,
+    images: int,
+    seed: int,
+    *,
+    size: int = 128,
+    val_fraction: float = 0.2,
+    workers: int = 1,
+    progress: bool = True,
+) -> None:
+    """Write pictures 0 … `images` − 1 of a stream as a folder in VOC's layout; the last of them are `val`.
+
+    An interrupted run leaves no image lists, so nothing takes it for a set; the same call goes on where it stopped.
+
+    Args:
+        out: folder, new or empty.
+        images: how many, at least 1.
+        seed: the stream, 0 or more. `TRAIN_SEED` and `VAL_SEED` are the book's own.
+        size: height and width in pixels.
+        val_fraction: share of the pictures that is listed in `val.txt`, from 0 to below 1.
+        workers: processes that draw. The result does not depend on it.
+        progress: show a bar.
+
+    Raises:
+        RecsegError: a bad number, a folder that holds something else, or a disk that cannot be written.
+    """
+    if images < 1:
+        raise RecsegError(f"images {images}: must be 1 or more")
+    if seed < 0:
+        raise RecsegError(f"seed {seed}: must be 0 or more")
+    if size < 32:
+        raise RecsegError(f"size {size}: must be 32 pixels or more")
+    if not 0 <= val_fraction < 1:
+        raise RecsegError(f"val_fraction {val_fraction}: must be 0 or more and below 1")
+    held_out = round(images * val_fraction)
+    if val_fraction > 0 and images > 1:
+        held_out = min(max(held_out, 1), images - 1)
+    pictures = [(seed, index) for index in range(images)]
+    info: dict[str, object] = {
+        "name": "pictograms", "version": VERSION, "seed": seed, "images": images, "size": size,
+        "val_fraction": val_fraction,
+    }  # fmt: skip
+    _write(Path(out), pictures[: images - held_out], pictures[images - held_out :], info, workers, progress)
+
+
+def write_embedded(out: Path | str, *, progress: bool = True) -> None:
+    """Write the set that is committed as `data/pictograms`: a taste of `TRAIN_SEED`, and `VAL_SEED` to score on."""
+    train = [(TRAIN_SEED, index) for index in range(EMBEDDED_TRAIN)]
+    val = [(VAL_SEED, index) for index in range(EMBEDDED_VAL)]
+    info: dict[str, object] = {
+        "name": "pictograms", "version": VERSION, "seed": {"train": TRAIN_SEED, "val": VAL_SEED},
+        "images": {"train": EMBEDDED_TRAIN, "val": EMBEDDED_VAL}, "size": 128,
+    }  # fmt: skip
+    _write(Path(out), train, val, info, 1, progress)
+
+
+def ensure_train(images: int = 8000, *, workers: int = 2, progress: bool = True) -> Path:
+    """The book's training set, drawn at first use and kept in the cache: the folder's path, all ids in `train.txt`.
+
+    Its first pictures are those of the committed set's `train.txt`; none of them is in the committed `val.txt`.
+
+    Raises:
+        RecsegError: fewer than 1 image, or a cache folder that cannot be written.
+    """
+    root = cache_dir() / f"pictograms-v{VERSION}-{TRAIN_SEED}-{images}"
+    if not (root / "ImageSets" / "Segmentation" / "train.txt").is_file():
+        write_dataset(root, images, TRAIN_SEED, val_fraction=0, workers=workers, progress=progress)
+    return root

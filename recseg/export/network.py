@@ -1,0 +1,42 @@
+"""An exported network as a module, so that what scores a network scores its export by the same rules."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recseg.export.runtime import OnnxModel
+from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
+
+
+class OnnxNetwork(nn.Module):
+    """`OnnxModel`, asked with tensors: images (B, 3, H, W) in [0, 1], one by one, on the CPU.
+
+    Masks and logits come at the network's own resolution.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__()
+        self.onnx = OnnxModel(path, threads=torch.get_num_threads())
+        self.kind, self.classes, self.image_size = self.onnx.kind, self.onnx.classes, self.onnx.image_size
+        self.num_classes = len(self.classes)
+        self.metadata = {"onnx": Path(path).name}
+        self.register_parameter("place", nn.Parameter(torch.zeros(()), requires_grad=False))  # says: on the CPU
+
+    def forward(self, images: Tensor) -> RecurrentOutput | Tensor:
+        """The output of a recurrent network, or logits (B, num_classes, h, w) of a dense one."""
+        arrays, size = images.float().cpu().numpy(), (images.shape[-2], images.shape[-1])
+        if self.kind == "dense":
+            return torch.from_numpy(np.concatenate([self.onnx.pixel_logits(array[None]) for array in arrays]))
+        found = [self.onnx.sequence(array[None]) for array in arrays]
+        lengths = torch.tensor([len(sequence.masks) for sequence in found])
+        steps = max(len(sequence.stops) for sequence in found)
+        stop = torch.full((len(found), steps), 30.0)  # where a sequence had ended before: certainly over, and finite
+        for row, sequence in zip(stop, found, strict=True):
+            row[: len(sequence.stops)] = torch.tensor(sequence.stops)
+        masks, classes = (
+            torch.from_numpy(np.concatenate(parts))
+            for parts in ([sequence.masks for sequence in found], [sequence.classes for sequence in found])
+        )
+        return RecurrentOutput(masks, classes, stop, *live_pairs(lengths), lengths, None, size)

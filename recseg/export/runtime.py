@@ -1,0 +1,240 @@
+"""Run an exported network with ONNX Runtime: the recurrence as a loop in plain NumPy, without PyTorch.
+
+`recseg.export.onnx` writes the graphs. Here stands what is left to do: pad the picture to whole cells of the coarsest
+map, take turns until the stop, and stretch the masks back before anything is decided (as `recseg.inference.predict` and
+`recseg.inference.fusion` do).
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from recseg.classes import SMALLEST_AREA, VOID, palette
+from recseg.data.images import MEAN_COLOUR, resized_shape
+from recseg.errors import RecsegError
+from recseg.inference.prediction import Picture, Prediction, Step, as_image
+
+PARTS = ("encode", "step")
+LARGEST = 8192  # pixels that a forged file may make of a picture's short side
+
+Floats = NDArray[np.float32]
+
+
+class Sequence(NamedTuple):
+    """What the recurrence says of one picture, N steps and the stop that ended them.
+
+    Attributes:
+        masks: (N, h, w) logits at the network's own resolution.
+        classes: (N, C) logits; column k is label k + 1.
+        stops: logits of the decisions that were taken, N + 1 of them, or N where all steps ran.
+    """
+
+    masks: Floats
+    classes: Floats
+    stops: list[float]
+
+
+def part_path(path: Path, part: str) -> Path:
+    """NAME.onnx or NAME.step.onnx."""
+    return path if part == "encode" else path.with_suffix(f".{part}.onnx")
+
+
+class OnnxModel:
+    """An exported network.
+
+    Args:
+        path: NAME.onnx.
+        threads: of ONNX Runtime; None leaves it to choose.
+
+    Attributes:
+        kind: "recurrent" or "dense".
+        classes: names of the labels, background first.
+        image_size: short side that pictures are resized to.
+        stride: pixels to a cell of the coarsest map; sides are padded to multiples of it.
+
+    Raises:
+        RecsegError: ONNX Runtime is missing, a file is, or it is no export of recseg's.
+    """
+
+    def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise RecsegError('ONNX Runtime is not installed: pip install "recseg[onnx]"') from error
+        self.path = Path(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+
+        def session(part: str) -> Any:
+            file = part_path(self.path, part)
+            if not file.is_file():
+                raise RecsegError(f"{file}: no such file")
+            try:
+                return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # onnxruntime has a dozen kinds of its own, with no common parent
+                raise RecsegError(f"{file}: not an ONNX file that can be run") from error
+
+        self._encode = session("encode")
+        try:
+            about = json.loads(self._encode.get_modelmeta().custom_metadata_map["recseg"])
+            self.kind, self.classes = str(about["kind"]), tuple(about["classes"])
+            self.image_size, self.max_steps = int(about["image_size"]), int(about["max_steps"])
+            self.stride = int(about["stride"])
+        except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
+            raise RecsegError(f"{self.path}: not written by recseg export") from error
+        if not (
+            self.kind in ("recurrent", "dense")
+            and 2 <= len(self.classes) <= VOID
+            and all(isinstance(name, str) for name in self.classes)
+            and 1 <= self.image_size <= LARGEST
+            and (self.kind == "recurrent") <= self.max_steps <= VOID  # a dense network has no steps
+            and 1 <= self.stride <= LARGEST
+        ):
+            raise RecsegError(f"{self.path}: says of itself what no network is; not written by recseg export")
+        if self.kind == "recurrent":
+            self._step = session("step")
+
+    def pixels(self, picture: Image.Image) -> Floats:
+        """The picture at the network's size: (1, 3, h, w) in [0, 1]."""
+        height, width = resized_shape(picture.height, picture.width, self.image_size)
+        resized = picture.resize((width, height), Image.Resampling.BILINEAR)  # antialiased, in Pillow
+        array = np.asarray(resized, dtype=np.float32) / np.float32(255)  # (h, w, 3)
+        return np.ascontiguousarray(array.transpose(2, 0, 1))[None]  # (1, 3, h, w)
+
+    def pixel_logits(self, pixels: Floats) -> Floats:
+        """A dense network's logits (1, num_classes, h, w) for pixels (1, 3, H, W)."""
+        padded = pad(pixels, self.stride)
+        logits: Floats = self._run("encode", self._encode, {"images": padded})[0]
+        if logits.ndim != 4 or logits.shape[1] != len(self.classes):
+            raise RecsegError(f"{self.path}: answers with shape {logits.shape} to {len(self.classes)} classes")
+        return cropped(logits, pixels, padded)
+
+    def _run(self, part: str, session: Any, given: dict[str, Floats]) -> list[Floats]:
+        """One graph's outputs: finite, or nobody could say which class is the largest."""
+        try:
+            found: list[Floats] = session.run(None, given)
+        except Exception as error:  # as above: kinds of its own
+            raise RecsegError(f"{part_path(self.path, part)}: cannot be run with the files beside it") from error
+        if not all(np.isfinite(values).all() for values in found):
+            raise RecsegError(f"{part_path(self.path, part)}: answers with values that are not finite")
+        return found
+
+    def sequence(self, pixels: Floats) -> Sequence:
+        """Run the recurrence on pixels (1, 3, H, W), step by step, until it says stop.
+
+        Raises:
+            RecsegError: the files do not belong together.
+        """
+        try:
+            return self._unroll(pixels)
+        except RecsegError:
+            raise
+        except (ValueError, IndexError) as error:
+            raise RecsegError(f"{self.path}: does not fit the files beside it") from error
+
+    def _unroll(self, pixels: Floats) -> Sequence:
+        padded = pad(pixels, self.stride)
+        embedding, x, gates = self._run("encode", self._encode, {"images": padded})
+        h = c = np.zeros((1, gates.shape[1] // 4, *gates.shape[-2:]), np.float32)
+        uncovered = np.ones((1, *embedding.shape[-2:]), np.float32)
+        named = np.zeros((1, len(self.classes) - 1), np.float32)
+        masks, classes, stops = [], [], []
+        for _ in range(self.max_steps):
+            given = {"embedding": embedding, "x": x, "gates": gates, "h": h, "c": c}
+            given |= {"uncovered": uncovered, "named": named}
+            h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
+            if scores.shape != named.shape or mask.shape != uncovered.shape:
+                raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
+            stops.append(float(stop[0]))
+            if stops[-1] > 0:
+                break
+            masks.append(mask[0])
+            classes.append(scores[0])
+        shape = (0, *embedding.shape[-2:])
+        return Sequence(
+            cropped(np.stack(masks) if masks else np.zeros(shape, np.float32), pixels, padded),
+            np.stack(classes) if classes else np.zeros((0, len(self.classes) - 1), np.float32),
+            stops,
+        )
+
+    def predict(self, image: Picture) -> Prediction:
+        """Segment one picture, as `recseg.predict` does."""
+        picture = as_image(image)
+        pixels, size = self.pixels(picture), (picture.height, picture.width)
+        if self.kind == "dense":
+            return self._from_pixels(self.pixel_logits(pixels)[0], size)
+        return self._from_sequence(self.sequence(pixels), size)
+
+    def _from_sequence(self, found: Sequence, size: tuple[int, int]) -> Prediction:
+        best, labels = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+        steps, survived = [], 0.0  # logarithm of the probability that the sequence gets this far
+        for mask, scores, stop in zip(found.masks, found.classes, found.stops, strict=False):
+            survived -= float(np.logaddexp(0, stop))
+            logits = stretch(mask, size)
+            label = int(scores.argmax()) + 1
+            odds = logits + np.float32(survived)
+            labels[odds > best] = label
+            best = np.maximum(best, odds)
+            inside = logits > 0
+            probability = float(1 / np.exp(scores - scores.max()).sum())
+            steps.append(Step(label, self.classes[label], probability, sigmoid(stop), inside, float(inside.mean())))
+        ended = sigmoid(found.stops[-1]) if len(found.stops) > len(steps) else None
+        return Prediction(steps, labels, palette(), ended)
+
+    def _from_pixels(self, logits: Floats, size: tuple[int, int]) -> Prediction:
+        best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
+        total = best.copy()
+        for label, plane in enumerate(logits):
+            plane = stretch(plane, size)
+            labels[plane > best] = label
+            best, total = np.maximum(best, plane), np.logaddexp(total, plane)
+        confidence = np.exp(best - total)
+        steps = []
+        for label in range(1, len(logits)):
+            mask = labels == label
+            if mask.mean() >= SMALLEST_AREA:
+                sure = float(confidence[mask].mean())
+                steps.append(Step(label, self.classes[label], sure, None, mask, float(mask.mean())))
+        steps.sort(key=lambda step: -step.area)
+        return Prediction(steps, labels, palette())
+
+
+def pad(pixels: Floats, stride: int) -> Floats:
+    """(1, 3, H, W) with sides made multiples of a stride, filled at the right and below as crops are in training."""
+    height, width = (-(-side // stride) * stride for side in pixels.shape[-2:])
+    padded = np.empty((1, 3, height, width), np.float32)
+    padded[:] = np.array(MEAN_COLOUR, np.float32).reshape(3, 1, 1) / 255
+    padded[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels
+    return padded
+
+
+def cropped(maps: Floats, pixels: Floats, padded: Floats) -> Floats:
+    """Maps (…, h, w) of the padded picture without what stands for the padding."""
+    height, width = (
+        -(-side * cells // whole)  # rounded up, as the network itself halves odd sides
+        for side, cells, whole in zip(pixels.shape[-2:], maps.shape[-2:], padded.shape[-2:], strict=True)
+    )
+    return maps[..., :height, :width]
+
+
+def stretch(plane: Floats, size: tuple[int, int]) -> Floats:
+    """Resize logits (h, w) to (H, W), bilinear between the centres of pixels; never smoothed when they shrink."""
+    for axis, length in enumerate(size):
+        old = plane.shape[axis]
+        centre = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
+        below = np.floor(centre).astype(np.int64)
+        above = np.minimum(below + 1, old - 1)
+        share = (centre - below).astype(np.float32)
+        share = share[:, None] if axis == 0 else share[None, :]
+        plane = plane.take(below, axis) * (1 - share) + plane.take(above, axis) * share
+    return plane
+
+
+def sigmoid(logit: float) -> float:
+    return float(np.exp(-np.logaddexp(0, -logit)))

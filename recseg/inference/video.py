@@ -1,0 +1,206 @@
+"""Masks drawn on moving pictures: a GIF, a video file or a camera in, a GIF or an MP4 out.
+
+GIFs need nothing but Pillow. Video files and cameras go through imageio and its ffmpeg, the extra `recseg[video]`.
+Each frame is segmented by itself: the network has no memory from one frame to the next.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageSequence
+from torch import nn
+
+from recseg.classes import palette
+from recseg.errors import RecsegError
+from recseg.files import atomic_write
+from recseg.inference.predict import Prediction, predict
+from recseg.viz.plotting import INK, overlay, text, text_width, write_gif
+
+CAMERA_FRAMES = 150  # a camera never ends by itself
+KEPT = [(255, 255, 255), *palette(21)[1:].tolist()]  # colours that a GIF has exactly: VOC's classes, labels' white
+GIF_FRAMES, GIF_SIDE = 300, 640  # a GIF is put together in memory
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames as they come, each with how long it stands, in milliseconds."""
+
+    frames: Iterator[tuple[Image.Image, float]]
+    name: str
+
+
+def open_clip(source: str | int) -> Clip:
+    """Open a GIF (through Pillow), a video file or a camera (through imageio).
+
+    Args:
+        source: path of a file, or the number of a camera, 0 for the first; digits that name no file are one, too.
+
+    Raises:
+        RecsegError: no such file or camera, not a video, or the extra is not installed.
+    """
+    if isinstance(source, int) or (source.isdigit() and not Path(source).exists()):
+        return Clip(_imageio_frames(f"<video{int(source)}>", f"camera {source}"), f"camera {source}")
+    path = Path(source)
+    if not path.is_file():
+        raise RecsegError(f"{source}: {'is a folder' if path.is_dir() else 'no such file'}, expected a GIF or a video")
+    with path.open("rb") as stream:
+        is_gif = stream.read(3) == b"GIF"
+    return Clip(_gif_frames(path) if is_gif else _imageio_frames(str(path), str(path)), str(path))
+
+
+def _gif_frames(path: Path) -> Iterator[tuple[Image.Image, float]]:
+    try:
+        with Image.open(path) as image:
+            for frame in ImageSequence.Iterator(image):
+                # 0 means "as fast as you can" and every viewer makes 100 ms of it.
+                yield frame.convert("RGB"), float(frame.info.get("duration") or 100)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise RecsegError(f"{path}: damaged, cut short or too large ({error})") from error
+
+
+def _imageio() -> Any:
+    try:
+        import imageio.v2
+
+        import_module("imageio_ffmpeg")  # imageio itself would only complain later, and at length
+    except ImportError as error:
+        raise RecsegError("video files and cameras need an extra: pip install 'recseg[video]'") from error
+    return imageio.v2
+
+
+def _imageio_frames(uri: str, name: str) -> Iterator[tuple[Image.Image, float]]:
+    imageio = _imageio()
+    try:
+        # Named by its plug-in, or a picture would pass for a video of one frame.
+        with imageio.get_reader(uri, format="FFMPEG") as reader:
+            duration = 1000 / (reader.get_meta_data().get("fps") or 25)
+            for frame in reader:
+                yield Image.fromarray(np.asarray(frame)), duration
+    except RecsegError:
+        raise
+    # ffmpeg's troubles reach us as whatever imageio makes of them, the whole of ffmpeg's log included.
+    except Exception as error:
+        if uri.startswith("<"):
+            raise RecsegError(f"{name}: no such camera, or another program holds it") from error
+        raise RecsegError(f"{name}: not a video that ffmpeg can read") from error
+
+
+def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
+    """The frame with its masks laid over and the steps listed in a corner."""
+    frame = overlay(image, prediction.labels, prediction.palette)
+    if not prediction.steps:
+        return frame
+    size = max(11, min(22, image.height // 22))
+    canvas = ImageDraw.Draw(frame)
+    for row, step in enumerate(prediction.steps):
+        top = 4 + row * (size + 6)
+        words = f"{step.name} {step.probability:.0%}"
+        width = size + 12 + text_width(words, size * 0.85)
+        canvas.rounded_rectangle((4, top, 4 + width, top + size + 3), radius=4, fill="white")
+        colour = tuple(prediction.palette[step.class_id])
+        canvas.rectangle((8, top + 4, 4 + size, top + size - 1), fill=colour, outline=INK)
+        text(canvas, (size + 10, top + size / 2 + 1), words, size=size * 0.85)
+    return frame
+
+
+def segment_video(
+    source: str | int,
+    model: nn.Module,
+    out: Path | str,
+    *,
+    every: int = 1,
+    max_frames: int | None = None,
+    device: str | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> int:
+    """Segment a video frame by frame and write it with the masks drawn.
+
+    Args:
+        source: GIF, video file or camera number.
+        model: the network.
+        out: `.gif` or `.mp4`.
+        every: take each k-th frame; the frames taken stand k times as long, so the tempo stays.
+        max_frames: stop after so many frames taken. By default a file ends when it ends, a camera after 150 frames; a
+            GIF holds at most 300 frames, of at most 640 pixels a side.
+        device: where to run; by default where the model is.
+        progress: called with the number of frames done.
+
+    Returns:
+        Number of frames written. Ctrl-C ends the recording of a camera, and what was recorded is written.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in (".gif", ".mp4"):
+        raise RecsegError(f"{out}: expected a name that ends in .gif or .mp4")
+    if every < 1 or (max_frames is not None and max_frames < 1):
+        raise RecsegError(f"every {every}, max_frames {max_frames}: expected 1 or more")
+    if out.suffix.lower() == ".mp4":
+        _imageio()  # before the work, not after it
+    clip = open_clip(source)
+    camera = clip.name.startswith("camera ")
+    limit = max_frames or (CAMERA_FRAMES if camera else None)
+    small = out.suffix.lower() == ".gif"
+    if small:
+        limit = min(limit or GIF_FRAMES, GIF_FRAMES)
+
+    def drawn() -> Iterator[tuple[Image.Image, float]]:
+        done = 0
+        try:
+            for number, (frame, duration) in enumerate(clip.frames):
+                if number % every:
+                    continue
+                if small:
+                    frame.thumbnail((GIF_SIDE, GIF_SIDE))
+                yield draw(frame, predict(frame, model, device=device)), duration * every
+                done += 1
+                if progress is not None:
+                    progress(done)
+                if done == limit:
+                    break
+        except KeyboardInterrupt:
+            if not camera:
+                raise
+
+    return _write_gif(drawn(), out, clip.name) if small else _write_mp4(drawn(), out, clip.name)
+
+
+def _write_gif(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str) -> int:
+    taken = list(frames)
+    if not taken:
+        raise RecsegError(f"{name}: holds no frame")
+    write_gif([frame for frame, _ in taken], out, [max(20, round(duration)) for _, duration in taken], KEPT)
+    return len(taken)
+
+
+def _write_mp4(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str) -> int:
+    first = next(frames, None)
+    if first is None:
+        raise RecsegError(f"{name}: holds no frame")
+    frame, duration = first
+    count = 0
+    with atomic_write(out) as temporary:
+        try:
+            writer = _imageio().get_writer(
+                str(temporary), format="FFMPEG", fps=1000 / duration, macro_block_size=1, codec="libx264"
+            )
+            with contextlib.closing(writer):
+                for frame, _ in _chain(first, frames):
+                    pixels = np.asarray(frame)
+                    # H.264 halves its colour planes: an odd last row or column is doubled, not scaled.
+                    pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
+                    writer.append_data(pixels)
+                    count += 1
+        except BrokenPipeError as error:
+            raise RecsegError(f"{out}: ffmpeg stopped while writing (disk full?)") from error
+    return count
+
+
+def _chain(
+    first: tuple[Image.Image, float], rest: Iterator[tuple[Image.Image, float]]
+) -> Iterator[tuple[Image.Image, float]]:
+    yield first
+    yield from rest

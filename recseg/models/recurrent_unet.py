@@ -1,0 +1,273 @@
+"""The recurrent U-Net: name a class, then paint it, until the sequence has ended.
+
+A U-Net encodes the image once. A ConvLSTM in its bottleneck unrolls over time steps. Each step emits one class that is
+present and the mask of that class; a learned stop ends the sequence. Chapter 4 of the book explains this file.
+
+For an image with pixel embedding E (d channels, from the decoder) and bottleneck features x, one time step is
+
+    h, c      = ConvLSTM([x, coverage], (h, c))       coverage = 1 − uncovered, on the grid of x
+    z         = relu(A [mean(h), max(h)])             summary of the hidden state
+    stop      = ⟨b, z⟩                                logit: has the sequence ended?
+    attention = σ(⟨Q z, E⟩ / √d) · uncovered          where this step looks
+    class     = W ⟨E⟩ + V ⟨[x, h]⟩                    logits; ⟨·⟩ is the mean under the attention map
+    mask      = (w_class − w_background) · E          logits; w_k is the row of class k in W
+    uncovered = uncovered · (1 − σ(mask))
+
+W also classifies single pixels in training, as the last layer of a dense U-Net does. So a step paints with a classifier
+that every pixel has trained, and no map of num_classes channels is computed at inference.
+
+Sources: Romera-Paredes and Torr, "Recurrent instance segmentation", ECCV 2016 (emit one object after another and learn
+when to stop; here a step is a class); Cheng et al., "MaskFormer", NeurIPS 2021 (a mask as the product of a vector with
+a pixel embedding); Tu et al., "Modeling coverage for neural machine translation", ACL 2016 (coverage).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recseg.errors import RecsegError
+from recseg.models.convlstm import ConvLSTMCell
+from recseg.models.unet import Decoder, Encoder, UNetConfig, crop_padding, pad_to_stride
+
+
+@dataclass(frozen=True)
+class RecurrentUNetConfig(UNetConfig):
+    """What a recurrent U-Net is made of: the fields of the dense baseline, and those of the recurrence.
+
+    Attributes:
+        hidden: channels of the hidden state and of the cell state.
+        reduced: channels of x, to which the bottleneck features are reduced.
+        max_steps: the most classes that one image can be given.
+    """
+
+    hidden: int = 64
+    reduced: int = 64
+    max_steps: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden", "reduced", "max_steps"):
+            if getattr(self, name) < 1:
+                raise RecsegError(f"{name} {getattr(self, name)}: expected at least 1")
+
+
+class Features(NamedTuple):
+    """What is computed once an image.
+
+    Attributes:
+        embedding: (B, d, h, w) pixel embedding E, at the decoder's resolution.
+        x: (B, reduced, gh, gw) bottleneck features.
+        gates: (B, 4·hidden, gh, gw) the part of the ConvLSTM's gates that depends on x.
+    """
+
+    embedding: Tensor
+    x: Tensor
+    gates: Tensor
+
+
+class State(NamedTuple):
+    """What one time step hands to the next; it is never changed in place.
+
+    Attributes:
+        h: (B, hidden, gh, gw) hidden state.
+        c: (B, hidden, gh, gw) cell state.
+        uncovered: (B, h, w) share of each pixel that no earlier mask has covered, in [0, 1].
+        named: (B, C) bool, classes that earlier steps have named.
+    """
+
+    h: Tensor
+    c: Tensor
+    uncovered: Tensor
+    named: Tensor
+
+
+class StepOutput(NamedTuple):
+    """What one time step emits for each of B images.
+
+    Attributes:
+        stop: (B,) logit that the sequence has ended before this step.
+        classes: (B, C) logits over the C = num_classes − 1 foreground classes; column k is label k + 1.
+        mask: (B, h, w) mask logits.
+        attention: (B, h, w) attention map, in [0, 1].
+    """
+
+    stop: Tensor
+    classes: Tensor
+    mask: Tensor
+    attention: Tensor
+
+
+class ImageOutput(NamedTuple):
+    """The n steps of one image: masks (n, h, w), classes (n, C), and the stop logits (T,) of its batch's T steps."""
+
+    masks: Tensor
+    classes: Tensor
+    stop: Tensor
+
+
+class RecurrentOutput(NamedTuple):
+    """The steps of B images, packed: P = Σ lengths live (image, step) pairs, and nothing for steps after a stop.
+
+    Attributes:
+        masks: (P, h, w) mask logits at the decoder's resolution.
+        classes: (P, C) logits over the C = num_classes − 1 foreground classes; column k is label k + 1.
+        stop: (B, T) logit that the sequence has ended before step t; T is the number of steps that were run.
+        sample: (P,) image of each pair, ascending.
+        step: (P,) step of each pair, 0-based, ascending within an image.
+        lengths: (B,) steps of each image.
+        pixels: (B, num_classes, h, w) logits of the per-pixel classifier, in training mode only.
+        size: (H, W) of the input.
+    """
+
+    masks: Tensor
+    classes: Tensor
+    stop: Tensor
+    sample: Tensor
+    step: Tensor
+    lengths: Tensor
+    pixels: Tensor | None
+    size: tuple[int, int]
+
+    def split(self) -> list[ImageOutput]:
+        """One entry an image."""
+        counts = self.lengths.tolist()
+        parts = zip(self.masks.split(counts), self.classes.split(counts), self.stop, strict=True)
+        return [ImageOutput(*part) for part in parts]
+
+
+def live_pairs(lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths (B,) → image and step of each live pair, (P,) each: [2, 1] gives images 0, 0, 1 and steps 0, 1, 0."""
+    sample = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)  # (P,)
+    first = torch.cumsum(lengths, 0) - lengths  # (B,) where each image's pairs begin
+    step = torch.arange(len(sample), device=lengths.device) - first[sample]  # (P,)
+    return sample, step
+
+
+def lengths_from_stop(stop: Tensor) -> Tensor:
+    """Steps before the first whose stop probability exceeds one half: (B, T) logits → (B,)."""
+    return (stop <= 0).long().cumprod(dim=1).sum(dim=1)
+
+
+def masked_average_pool(features: Tensor, weight: Tensor) -> Tensor:
+    """Mean of features (B, d, h, w), weighted by maps (B, h, w) of non-negative numbers: (B, d)."""
+    weight = weight / weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-6)
+    return torch.einsum("bdhw,bhw->bd", features, weight)
+
+
+class RecurrentUNet(nn.Module):
+    """Emit one class and its mask a time step, for the classes that are present.
+
+    Args:
+        config: the network's configuration; by default that of the published networks.
+    """
+
+    kind = "recurrent"
+
+    def __init__(self, config: RecurrentUNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or RecurrentUNetConfig()
+        self.num_classes = config.num_classes
+        self.max_steps = config.max_steps
+        self.encoder = Encoder(config.encoder, config.encoder_widths)
+        self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
+        self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)  # W
+
+        # The grid of the recurrence is that of the second deepest features: the deepest tell too little of place.
+        grid, deepest = self.encoder.channels[-2:]
+        self.reduce = nn.Conv2d(grid + deepest, config.reduced, 1)
+        self.upsample = self.encoder.strides[-1] // self.encoder.strides[-2]
+        self.pool = nn.AvgPool2d(self.encoder.strides[-2] // self.decoder.stride)  # from E's resolution to the grid
+
+        self.cell = ConvLSTMCell(config.reduced, config.hidden)
+        self.coverage = nn.Conv2d(1, 4 * config.hidden, 3, padding=1, bias=False)
+        self.summary = nn.Linear(2 * config.hidden, config.hidden)  # A
+        self.stop = nn.Linear(config.hidden, 1)  # b
+        self.query = nn.Linear(config.hidden, self.decoder.channels)  # Q
+        self.context = nn.Linear(config.reduced + config.hidden, config.num_classes - 1, bias=False)  # V
+        nn.init.zeros_(self.context.weight)  # at first a step classifies as the pixels do, and V learns what they miss
+
+    def encode(self, images: Tensor) -> Features:
+        """Images (B, 3, H, W) in [0, 1], sides multiples of the encoder's deepest stride → what all steps share."""
+        features = self.encoder(images)
+        deepest = F.interpolate(features[-1], scale_factor=float(self.upsample), mode="bilinear")
+        x = self.reduce(torch.cat([features[-2], deepest], dim=1))  # (B, reduced, gh, gw)
+        return Features(self.decoder(features), x, self.cell.input_gates(x))
+
+    def initial_state(self, features: Features) -> State:
+        """The state before the first step: nothing remembered, nothing covered, nothing named."""
+        h, c = self.cell.zero_state(features.gates)
+        batch, _, height, width = features.embedding.shape
+        uncovered = c.new_ones(batch, height, width)  # a product of many factors: as c, not in 16 bits
+        return State(h, c, uncovered, c.new_zeros((batch, self.num_classes - 1), dtype=torch.bool))
+
+    def step(self, features: Features, state: State) -> tuple[State, StepOutput]:
+        """One time step: where to look, what is there, its mask. The equations stand at the top of this file."""
+        embedding = features.embedding  # (B, d, h, w)
+        # Without a gradient: a mask is trained to fit its class, not to inform later steps.
+        coverage = 1 - self.pool(state.uncovered.detach().unsqueeze(1)).to(features.x.dtype)  # (B, 1, gh, gw)
+        h, c = self.cell.step(features.gates + self.coverage(coverage), (state.h, state.c))
+        z = F.relu(self.summary(torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)))  # (B, hidden)
+        stop = self.stop(z).squeeze(1)  # (B,)
+
+        # Name.
+        query = self.query(z) / math.sqrt(embedding.shape[1])  # (B, d)
+        attention = torch.einsum("bd,bdhw->bhw", query, embedding).to(state.uncovered.dtype).sigmoid() * state.uncovered
+        coarse = self.pool(attention.unsqueeze(1)).squeeze(1)  # (B, gh, gw)
+        weight, bias = self.classifier.weight.flatten(1), self.classifier.bias  # (K, d), (K,)
+        assert bias is not None
+        classes = F.linear(masked_average_pool(embedding, attention), weight[1:], bias[1:])
+        classes = classes + self.context(masked_average_pool(torch.cat([features.x, h], dim=1), coarse))  # (B, C)
+
+        # Paint.
+        if self.training:  # by the expected row: a gradient for the class logits
+            share = classes.softmax(dim=1)  # (B, C)
+            named = state.named
+        else:  # by the row of the best class that has not been named yet
+            classes = torch.where(state.named, classes.amin(dim=1, keepdim=True) - 1, classes)
+            share = F.one_hot(classes.argmax(dim=1), classes.shape[1]).to(classes.dtype)  # (B, C)
+            named = state.named | (share > 0)
+        row, offset = share @ (weight[1:] - weight[:1]), share @ (bias[1:] - bias[:1])  # (B, d), (B,)
+        mask = torch.einsum("bd,bdhw->bhw", row, embedding) + offset.view(-1, 1, 1)
+        uncovered = state.uncovered * (-mask.to(state.uncovered.dtype)).sigmoid()  # 1 − σ(m) = σ(−m)
+        return State(h, c, uncovered, named), StepOutput(stop, classes, mask, attention)
+
+    def forward(self, images: Tensor, lengths: Tensor | None = None) -> RecurrentOutput:
+        """Segment images.
+
+        Args:
+            images: (B, 3, H, W) RGB floats in [0, 1], any H and W.
+            lengths: (B,) true number of classes of each image, in training: these steps are emitted, and the step
+                after them has its stop logit. On the CPU they cost a GPU no wait. None: the learned stop decides.
+        """
+        features = self.encode(pad_to_stride(images, self.encoder.strides[-1]))
+        state = self.initial_state(features)
+        steps = self.max_steps if lengths is None else min(self.max_steps, int(lengths.max()) + 1)
+        # To ask a GPU whether all images have stopped costs a wait, where a step costs less.
+        ask = lengths is None and images.device.type == "cpu" and not torch.compiler.is_compiling()
+        running = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        outputs: list[StepOutput] = []
+        while len(outputs) < steps and not (ask and outputs and not running.any()):
+            state, output = self.step(features, state)
+            running = running & (output.stop <= 0)
+            outputs.append(output)
+        size = (images.shape[-2], images.shape[-1])
+
+        # Pack: what an image emitted after its stop is dropped.
+        stop = torch.stack([output.stop for output in outputs], dim=1)  # (B, T)
+        lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
+        sample, step = (index.to(stop.device) for index in live_pairs(lengths))  # (P,)
+        masks = torch.stack([output.mask for output in outputs])[step, sample]  # (P, h, w)
+        classes = torch.stack([output.classes for output in outputs])[step, sample]  # (P, C)
+        pixels = self.classifier(features.embedding) if self.training else None  # (B, num_classes, h, w)
+        masks, pixels = (m if m is None else crop_padding(m, size, self.decoder.stride) for m in (masks, pixels))
+        return RecurrentOutput(masks, classes, stop, sample, step, lengths.to(stop.device), pixels, size)
+
+    def pixel_logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, num_classes, h, w): the per-pixel classifier alone, without any recurrence."""
+        features = self.encoder(pad_to_stride(images, self.encoder.strides[-1]))
+        logits = self.classifier(self.decoder(features))
+        return crop_padding(logits, (images.shape[-2], images.shape[-1]), self.decoder.stride)

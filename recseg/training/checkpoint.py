@@ -1,0 +1,90 @@
+"""The whole state of a training as one safetensors file, so that a run can be cut off anywhere and go on exactly.
+
+Tensors (weights, averaged weights, the optimisers' moments, random states) are stored under prefixed names, numbers as
+JSON text.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from recseg.errors import RecsegError
+from recseg.weights.safetensors import write_tensors
+
+FORMAT = "recseg-training-2"
+
+
+def save_state(
+    path: Path,
+    model: nn.Module,
+    average: nn.Module,
+    optimisers: Sequence[torch.optim.Optimizer],
+    scaler: GradScaler,
+    progress: dict[str, Any],
+) -> None:
+    """Write everything that the next step depends on.
+
+    Args:
+        progress: JSON-able numbers of the loop: step, elapsed seconds, …
+    """
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
+    for number, optimiser in enumerate(optimisers):
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{number}.{index}.{name}": value for name, value in state.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    # Clones: safetensors refuses two names for one memory.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    text = {"format": FORMAT, "progress": json.dumps(progress), "scaler": json.dumps(scaler.state_dict())}
+    write_tensors(path, tensors, text)
+
+
+def load_state(
+    path: Path,
+    model: nn.Module,
+    average: nn.Module,
+    optimisers: Sequence[torch.optim.Optimizer],
+    scaler: GradScaler,
+) -> dict[str, Any]:
+    """Put a saved state back in place; returns its `progress`.
+
+    Raises:
+        RecsegError: no such file, a damaged one, or one of another network.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            text = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise RecsegError(f"{path}: not a readable checkpoint ({error})") from error
+    if text.get("format") != FORMAT:
+        raise RecsegError(f"{path}: not a checkpoint of a training, expected format {FORMAT!r}")
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimisers]
+    for name, value in part("optimiser.").items():
+        number, index, key = name.split(".", 2)
+        moments[int(number)].setdefault(int(index), {})[key] = value
+    try:
+        model.load_state_dict(part("model."))
+        average.load_state_dict(part("average."))
+        for optimiser, state in zip(optimisers, moments, strict=True):
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        progress: dict[str, Any] = json.loads(text["progress"])
+        scaler.load_state_dict(json.loads(text["scaler"]))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise RecsegError(f"{path}: does not fit the network that the run's config.json describes") from error
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return progress

@@ -1,0 +1,188 @@
+"""What a training is: the data, the model, the budget. One dataclass, stored as JSON in the run's folder."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from recseg.errors import RecsegError
+from recseg.files import atomic_write
+
+MODELS = ("recurrent", "dense", "published")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that `train` needs. None means: `resolve` chooses, by the encoder and the data.
+
+    Attributes:
+        data: "pictograms", "voc", or a folder in VOC's layout.
+        split: list to train on; for VOC "train_aug" where it exists.
+        model: "recurrent", "dense" (its twin) or "published" (the baseline).
+        minutes: wall-clock budget of the steps. Either this or `steps`.
+        steps: number of updates.
+        seed: of the initial weights, the order of the images and their augmentation.
+        encoder: see `recseg.models.unet.ENCODERS`.
+        encoder_weights: safetensors file of a torchvision classifier to start from.
+        pretrained: fetch torchvision's own weights instead.
+        freeze: encoder stages, from the finest, that keep their weights; None freezes two of a pretrained encoder.
+        size: side of the square training crops, in pixels.
+        image_size: short side that images are resized to for prediction.
+        scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the picture's short side.
+        auxiliary: "pixels" also trains the shared classifier on single pixels; "none" leaves it to the steps.
+        pixels_first: share of the budget in which the recurrent model only learns to classify single pixels, as its
+            twin does. The steps read classes with that same classifier, and learn them faster once it knows some.
+        optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
+        lr: peak learning rate; a pretrained encoder gets a tenth of it.
+        ema: decay of the averaged weights.
+        amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
+        max_steps: None takes 5, or the most classes that an image of the folder has.
+        on_bad_image: "stop" ends the training at a picture that cannot be read; "skip" takes another one in its place,
+            and lists it.
+    """
+
+    data: str
+    model: str = "recurrent"
+    split: str | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+    encoder: str = "plain"
+    encoder_weights: str | None = None
+    pretrained: bool = False
+    freeze: int | None = None
+    head: str = "embedding"
+    feedback: str | None = None
+    order: str = "matched"
+    max_steps: int | None = None
+    auxiliary: str = "pixels"
+    pixels_first: float | None = None
+    size: int | None = None
+    image_size: int | None = None
+    scale: tuple[float, float] | None = None
+    batch_size: int | None = None
+    optimiser: str | None = None
+    lr: float | None = None
+    weight_decay: float = 0.02
+    warmup: int = 100
+    clip: float = 5.0
+    ema: float = 0.998
+    workers: int | None = None
+    device: str | None = None
+    amp: str = "auto"
+    checkpoint_seconds: float = 120.0
+    on_bad_image: str = "stop"
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise RecsegError(f"model {self.model!r}: expected one of {', '.join(MODELS)}")
+        if self.minutes is not None and self.steps is not None:
+            raise RecsegError("--minutes and --steps: expected one of them, not both")
+        for name in ("minutes", "steps", "size", "image_size", "batch_size", "lr", "max_steps", "checkpoint_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise RecsegError(f"{name} {value}: expected a positive number")
+        if self.amp not in ("auto", "off", "bf16", "fp16"):
+            raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
+        if self.on_bad_image not in ("stop", "skip"):
+            raise RecsegError(f"on_bad_image {self.on_bad_image!r}: expected stop or skip")
+        if self.optimiser not in (None, "muon", "adamw"):
+            raise RecsegError(f"optimiser {self.optimiser!r}: expected muon or adamw")
+        if self.auxiliary not in ("pixels", "none"):
+            raise RecsegError(f"auxiliary {self.auxiliary!r}: expected pixels or none")
+        if self.auxiliary == "none" and self.pixels_first:
+            raise RecsegError(f"pixels_first {self.pixels_first}: expected 0 with --auxiliary none, or neither")
+        if self.pixels_first is not None and not 0 <= self.pixels_first < 1:
+            raise RecsegError(f"pixels_first {self.pixels_first}: expected a share of the budget, from 0 to below 1")
+        if self.freeze is not None and not 0 <= self.freeze <= 5:
+            raise RecsegError(f"freeze {self.freeze}: expected a number of encoder stages, 0 to 5")
+        if self.freeze and not (self.encoder_weights or self.pretrained):
+            raise RecsegError(
+                f"freeze {self.freeze}: expected --encoder-weights or --pretrained with it, else noise is kept"
+            )
+        if self.seed < 0:
+            raise RecsegError(f"seed {self.seed}: expected 0 or more")
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Fill in what was left open. Plain encoders learn from scratch on small pictures, the others on photographs.
+
+    Pictures are predicted a sixth larger than the crops: there things have the size that they have in most crops, and
+    edges more pixels (measured on pictures that are neither trained on nor reported).
+    """
+    defaults: dict[str, Any]
+    if config.model == "published":  # as its authors trained it: Adam 1e-3, batch 32, 256×256, fixed by its class head
+        defaults = {"size": 256, "image_size": config.size or 256, "batch_size": 32, "lr": 1e-3, "scale": (0.5, 1.2)}
+    elif config.encoder == "plain":
+        size = config.size or 64
+        defaults = {"size": size, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
+        defaults["image_size"] = max(16, 16 * round(size * 7 / 6 / 16))  # whole cells of the coarsest map
+    else:
+        size = config.size or 192
+        defaults = {"size": size, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
+        defaults["image_size"] = max(32, 32 * round(size * 7 / 6 / 32))
+    if config.minutes is None and config.steps is None:
+        defaults["minutes"] = 20.0
+    defaults["pixels_first"] = 0.5 if config.auxiliary == "pixels" else 0.0
+    defaults["feedback"] = "explained" if config.head == "embedding" else "none"
+    defaults["optimiser"] = "adamw" if config.model == "published" else "muon"
+    defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
+    return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
+
+
+def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> nn.Module:
+    """The untrained network that a (resolved) configuration describes."""
+    from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+    from recseg.models.unet import UNet, UNetConfig, load_encoder_weights
+
+    if config.model == "published":
+        from recseg.models.baseline import PublishedConfig, PublishedNetwork
+
+        return PublishedNetwork(
+            PublishedConfig(num_classes=len(classes), max_steps=max_steps, input_size=config.size or 256)
+        )
+    widths = (96, 64, 40) if config.encoder == "plain" else (160, 96, 64)
+    model: UNet | RecurrentUNet
+    if config.model == "dense":
+        model = UNet(UNetConfig(num_classes=len(classes), encoder=config.encoder, decoder_widths=widths))
+    else:
+        model = RecurrentUNet(
+            RecurrentUNetConfig(
+                num_classes=len(classes),
+                encoder=config.encoder,
+                decoder_widths=widths,
+                max_steps=max_steps,
+            )
+        )
+    if config.encoder_weights or config.pretrained:
+        load_encoder_weights(model.encoder, config.encoder_weights)
+    model.encoder.freeze(config.freeze or 0)
+    return model
+
+
+def save_config(path: Path, config: TrainConfig) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(asdict(config), indent=2) + "\n")
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read a run's config.json back.
+
+    Raises:
+        RecsegError: missing, not JSON, or with fields that no training has.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise RecsegError(f"{path}: no such file, expected the folder of a training run") from error
+    except ValueError as error:
+        raise RecsegError(f"{path}: not JSON ({error})") from error
+    known = {field.name for field in fields(TrainConfig)}
+    if not isinstance(values, dict) or set(values) - known or "data" not in values:
+        raise RecsegError(f"{path}: not the configuration of a training run")
+    if values.get("scale") is not None:
+        values["scale"] = tuple(values["scale"])  # JSON knows lists only
+    return TrainConfig(**values)

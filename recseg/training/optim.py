@@ -1,0 +1,92 @@
+"""The parts around a gradient step: who learns how, how the learning rate moves, the averaged model to publish.
+
+Chapter 7 of the book explains this file. AdamW: Loshchilov and Hutter, ICLR 2019. The poly schedule: Chen et al.,
+"DeepLab", 2017. Averaging weights: Polyak and Juditsky, 1992.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recseg.training.muon import Muon
+
+
+def parameter_groups(model: nn.Module, lr: float, encoder_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters by optimiser, learning rate and decay: a pretrained encoder learns slower, vectors are not decayed.
+
+    Frozen parameters belong to no group.
+    Each group keeps `base_lr`, which the schedule multiplies, and `hidden`: whether it is for `Muon`.
+    """
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = encoder_lr if name.startswith("encoder.") else lr
+        decay = weight_decay if parameter.ndim > 1 else 0.0  # vectors are biases and the scales of norms
+        groups.setdefault((rate, decay, is_hidden(name, parameter)), []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay, "hidden": hidden}
+        for (rate, decay, hidden), parameters in groups.items()
+    ]
+
+
+def is_hidden(name: str, parameter: Tensor) -> bool:
+    """Whether a weight turns many features into many: a convolution between the first and the heads.
+
+    Muon asks each direction of such a weight for a step of one size. That is no good where the directions have
+    meanings of their own, such as colours, classes, or the one channel of a depthwise filter.
+    """
+    return parameter.ndim == 4 and min(parameter.shape[:2]) >= 16 and not name.startswith(("head.", "classifier."))
+
+
+def make_optimisers(name: str, groups: list[dict[str, Any]]) -> list[torch.optim.Optimizer]:
+    """ "muon": Muon for the hidden weights and AdamW for all others; "adamw": AdamW for all."""
+    hidden = [group for group in groups if group["hidden"] and name == "muon"]
+    others = [group for group in groups if not group["hidden"] or name != "muon"]
+    return [Muon(hidden), torch.optim.AdamW(others)] if hidden else [torch.optim.AdamW(others)]
+
+
+def schedule(step: int, progress: float, *, warmup: int, power: float = 0.9) -> float:
+    """Factor of the learning rate: a linear rise over `warmup` steps, then poly decay to zero.
+
+    Args:
+        step: 0-based.
+        progress: share of the whole training that is behind, in [0, 1]; of steps or of minutes.
+    """
+    rise: float = min(1.0, (step + 1) / max(1, warmup))
+    fall: float = (1.0 - min(1.0, progress)) ** power
+    return rise * fall
+
+
+def set_learning_rate(optimisers: Iterable[torch.optim.Optimizer], factor: float) -> None:
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+
+class ExponentialMovingAverage:
+    """A second model that follows the first slowly; it scores better than the last step, and it is what gets published.
+
+    The decay warms up, so that the random start is forgotten within the first steps of a short training too.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards `model` after step number `step` (0-based)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages: list[Tensor] = []
+        values: list[Tensor] = []
+        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:
+                average.copy_(value)  # counters of batch norms
+        torch._foreach_lerp_(averages, values, 1 - decay)

@@ -1,0 +1,1 @@
+"""What a person sees: overlays, plots, diagrams of networks."""

@@ -1,0 +1,266 @@
+"""Pictures of predictions: overlays, the strip of steps, the animated recurrence. (Results: `recseg.viz.figures`.)
+
+One visual language: classes wear VOC's colours everywhere; figures stand on white with dark text, so that they read on
+a dark page too. matplotlib is imported inside the functions that need it: overlays and GIFs get by with Pillow, and so
+does the command line.
+"""
+
+import base64
+import html
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from recseg.classes import palette as voc_palette
+from recseg.errors import RecsegError
+from recseg.files import atomic_write
+from recseg.inference.prediction import Picture, Prediction, as_image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#1b1f24"
+FAINT = "#8a939e"
+STYLE: Any = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "legend.frameon": False,
+}
+
+
+def new_figure(width: float, height: float, **options: Any) -> "Figure":
+    """An empty figure of `width` × `height` inches in the house style, outside pyplot's global list.
+
+    Raises:
+        RecsegError: matplotlib is not installed; says how to get it.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise RecsegError("figures need matplotlib: pip install 'recseg[notebook]'") from error
+    matplotlib.rcParams.update(STYLE)
+    return Figure(figsize=(width, height), layout="constrained", **options)
+
+
+def to_html(picture: "Figure | Image.Image | Path | str", alt: str) -> str:
+    """An `<img>` with the picture inside and a text for those who cannot see it.
+
+    Args:
+        picture: a figure, a Pillow image, or the path of a GIF or PNG.
+        alt: what the picture shows, in words.
+    """
+    if not alt.strip():
+        raise RecsegError("a picture needs an alt text: say in words what it shows")
+    width = ""
+    stream = io.BytesIO()
+    kind = "png"
+    if isinstance(picture, Image.Image):
+        picture.save(stream, format="PNG", optimize=True)
+    elif isinstance(picture, (str, Path)):
+        try:
+            stream.write(Path(picture).read_bytes())
+        except OSError as error:
+            raise RecsegError(f"{picture}: cannot be read ({error.strerror or error})") from error
+        kind = Path(picture).suffix.lstrip(".").lower().replace("jpg", "jpeg")
+    else:
+        picture.savefig(stream, format="png", dpi=160)
+        # Drawn at 160 dots an inch for sharp screens, shown at 80.
+        width = f' width="{round(picture.get_figwidth() * 80)}"'
+    data = base64.b64encode(stream.getvalue()).decode()
+    style = "max-width:100%;height:auto;background:#fff;border-radius:10px;padding:6px;box-sizing:border-box"
+    return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt)}"{width} style="{style}">'
+
+
+def show(picture: "Figure | Image.Image | Path | str", alt: str) -> None:
+    """Show a figure, an image or a GIF file in a notebook, with its alt text; a pyplot figure is closed."""
+    markup = to_html(picture, alt)
+    try:
+        from IPython.display import HTML, display
+    except ImportError as error:
+        raise RecsegError("show() is for notebooks and needs IPython: pip install 'recseg[notebook]'") from error
+    display(HTML(markup))  # type: ignore[no-untyped-call]
+    if not isinstance(picture, (Image.Image, Path, str)):
+        import matplotlib.pyplot
+
+        matplotlib.pyplot.close(picture)  # or the notebook would draw it once more below the cell
+
+
+def overlay(
+    image: Picture,
+    labels: NDArray[np.uint8],
+    palette: NDArray[np.uint8] | None = None,
+    alpha: float = 0.55,
+) -> Image.Image:
+    """The picture with each label's colour laid over it; background stays clear.
+
+    Args:
+        image: the picture, of the labels' size.
+        labels: (H, W) label map.
+        palette: (256, 3) colours; VOC's by default.
+        alpha: opacity of the colours, 0 … 1.
+    """
+    picture = as_image(image)
+    labels = np.asarray(labels)
+    if labels.shape != (picture.height, picture.width):
+        raise RecsegError(
+            f"labels of {labels.shape[0]}×{labels.shape[1]} over a picture of {picture.height}×{picture.width}: "
+            "expected the same size"
+        )
+    colours = (voc_palette() if palette is None else palette)[labels]  # (H, W, 3)
+    pixels = np.asarray(picture, dtype=np.float32)
+    opacity = np.where(labels > 0, alpha, 0.0).astype(np.float32)[..., None]  # (H, W, 1)
+    blended = np.round(pixels * (1 - opacity) + colours * opacity).astype(np.uint8)
+    edges = outline(labels)
+    blended[edges] = colours[edges]  # a full-colour rim keeps thin things visible on a like-coloured ground
+    return Image.fromarray(blended)
+
+
+def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """(H, W) bool: pixels of a label that touch another one, background's own side left out."""
+    labels = np.asarray(labels).astype(np.int16)
+    edge = np.zeros(labels.shape, dtype=bool)
+    vertical, horizontal = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= vertical
+    edge[:-1] |= vertical
+    edge[:, 1:] |= horizontal
+    edge[:, :-1] |= horizontal
+    return edge & (labels > 0)
+
+
+def describe(prediction: Prediction) -> str:
+    """The steps in one sentence: an alt text, or a line to print."""
+    parts = [f"{step.name} ({step.probability:.0%}, {step.area:.0%} of the picture)" for step in prediction.steps]
+    return f"{len(parts)} step{'s' * (len(parts) != 1)}: {', '.join(parts)}" if parts else "no step: only background"
+
+
+def step_strip(image: Picture, prediction: Prediction) -> "Figure":
+    """The sequence as a strip: the picture, one panel for each step with its mask, and the fused label map."""
+    picture = as_image(image)
+    panels = [("picture", picture)]
+    grey = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, "white"), 0.45)
+    for number, step in enumerate(prediction.steps, 1):
+        labels = np.where(step.mask, step.class_id, 0).astype(np.uint8)
+        title = f"{number}  {step.name} {step.probability:.0%}"
+        panels.append((title, overlay(grey, labels, prediction.palette, alpha=0.7)))
+    end = "" if prediction.stop_probability is None else f" (stop {prediction.stop_probability:.0%})"
+    panels.append((f"fused{end}", overlay(grey, prediction.labels, prediction.palette, alpha=0.7)))
+    height = 2.3 * picture.height / picture.width + 0.25
+    figure = new_figure(2.3 * len(panels), min(height, 4.5))
+    for axes, (title, panel) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        axes.imshow(np.asarray(panel))
+        axes.set_title(title)
+        axes.set_axis_off()
+    return figure
+
+
+def text(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    words: str,
+    size: float = 15,
+    fill: str = INK,
+    anchor: str = "lm",
+) -> None:
+    """Write on a Pillow picture in Pillow's own font, the same on every machine."""
+    draw.text(at, words, fill=fill, font=ImageFont.load_default(size), anchor=anchor)
+
+
+def text_width(words: str, size: float = 15) -> float:
+    """Pixels that `text` takes."""
+    return ImageDraw.Draw(Image.new("L", (1, 1))).textlength(words, font=ImageFont.load_default(size))
+
+
+def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> Iterator[Image.Image]:
+    """The recurrence as frames: the picture, then one more mask a frame with its class and probability, then the stop.
+
+    Args:
+        image: the predicted picture.
+        prediction: its steps.
+        side: longer side of the frames' picture part, about; small pictures grow by a whole factor, to stay crisp.
+    """
+    picture = as_image(image)
+    longest = max(picture.size)
+    scale = side / longest if longest > side else max(1, side // longest)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    base = picture.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
+    yield _captioned(base, "the picture", None)
+    claimed = np.zeros((size[1], size[0]), dtype=np.uint8)
+    for number, step in enumerate(prediction.steps, 1):
+        mask = np.asarray(Image.fromarray(step.mask).resize(size, Image.Resampling.NEAREST))
+        before = overlay(base, claimed, prediction.palette, alpha=0.4)  # earlier masks step back
+        new = np.where(mask, step.class_id, 0).astype(np.uint8)
+        words = f"step {number}: {step.name} {step.probability:.0%}"
+        yield _captioned(
+            overlay(before, new, prediction.palette, alpha=0.65), words, tuple(prediction.palette[step.class_id])
+        )
+        claimed[mask] = step.class_id
+    end = prediction.stop_probability
+    words = f"all {len(prediction.steps)} steps run" if end is None else f"stop {end:.0%}"
+    labels = np.asarray(Image.fromarray(prediction.labels).resize(size, Image.Resampling.NEAREST))
+    yield _captioned(overlay(base, labels, prediction.palette), f"{words}: the label map", None)
+
+
+def _captioned(picture: Image.Image, words: str, colour: tuple[int, ...] | None) -> Image.Image:
+    """The picture with a white line of text below; `colour` fills a swatch before the words."""
+    height = 30
+    frame = Image.new("RGB", (max(picture.width, 230), picture.height + height), "white")
+    frame.paste(picture, ((frame.width - picture.width) // 2, 0))
+    draw = ImageDraw.Draw(frame)
+    middle = picture.height + height / 2
+    if colour is not None:
+        draw.rounded_rectangle((8, middle - 7, 22, middle + 7), radius=3, fill=colour, outline=INK)
+    text(draw, (8 if colour is None else 30, middle), words)
+    return frame
+
+
+def write_gif(
+    frames: Sequence[Image.Image], path: Path | str, durations: Sequence[int], keep: Sequence[Sequence[int]] = ()
+) -> None:
+    """Write an endless GIF.
+
+    All frames share one palette without dithering: flat colours stay flat, equal pixels cost nothing in the next frame.
+
+    Args:
+        frames: RGB pictures of one size.
+        path: the file.
+        durations: milliseconds, one for each frame.
+        keep: RGB colours that the palette has exactly; a small mask's would otherwise be averaged away.
+    """
+    # The palette is made from frames all over the clip, or a mask that comes late would find no colour left for it.
+    chosen = frames[:: -(-len(frames) // 16)]
+    sheet = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
+    for number, frame in enumerate(chosen):
+        sheet.paste(frame, (0, number * frame.height))
+    exact = [channel for colour in keep for channel in colour]
+    found = sheet.quantize(256 - len(keep), method=Image.Quantize.MEDIANCUT).getpalette() or []
+    shared = Image.new("P", (1, 1))
+    shared.putpalette(exact + found[: 3 * (256 - len(keep))])
+    indexed = [frame.quantize(palette=shared, dither=Image.Dither.NONE) for frame in frames]
+    with atomic_write(path) as temporary:
+        indexed[0].save(
+            temporary, format="GIF", save_all=True, append_images=indexed[1:], duration=list(durations), loop=0
+        )
+
+
+def save_gif(prediction: Prediction, image: Picture, path: Path | str, *, side: int = 400) -> None:
+    """Animated GIF of the recurrence: each frame adds one mask, with its class and probability; the stop ends it."""
+    frames = list(gif_frames(image, prediction, side=side))
+    keep = {step.class_id: tuple(map(int, prediction.palette[step.class_id])) for step in prediction.steps}
+    write_gif(frames, path, [900, *[1300] * (len(frames) - 2), 2500], [(255, 255, 255), *keep.values()])

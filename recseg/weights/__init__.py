@@ -1,0 +1,1 @@
+"""Trained weights on disk, and the published ones by name."""

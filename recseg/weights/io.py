@@ -1,0 +1,220 @@
+"""Trained weights: one safetensors file that says by itself what network it holds.
+
+A file carries the network's configuration, its class names and where its score comes from as text, so that loading it
+needs no other file, and as numbers nothing that could run: unlike a pickle, it is safe to open whoever made it.
+"""
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from recseg.classes import VOID
+from recseg.errors import RecsegError, one_line
+from recseg.weights.registry import add, find
+from recseg.weights.registry import published_weights as published_weights  # a door for callers of `load`
+from recseg.weights.safetensors import TensorFile, open_tensors, write_tensors
+
+FORMAT = "recseg-1"
+RUN_WEIGHTS = "weights.safetensors"  # in a run folder: the averaged (EMA) weights
+
+# Which class rebuilds which kind of network: a file names a row of this table, never a class to import.
+_KINDS = {
+    "recurrent": ("recseg.models.recurrent_unet", "RecurrentUNet", "RecurrentUNetConfig"),
+    "dense": ("recseg.models.unet", "UNet", "UNetConfig"),
+    "published": ("recseg.models.baseline", "PublishedNetwork", "PublishedConfig"),
+}
+_LONGEST_TEXT = 1 << 20  # characters of one entry of a file's metadata
+_MOST_STAGES = 16
+
+
+def save_weights(
+    path: Path | str,
+    model: nn.Module,
+    *,
+    classes: Sequence[str],
+    image_size: int,
+    metadata: dict[str, Any],
+    half: bool = False,
+) -> None:
+    """Write a network's weights and all that `load` needs to build it again.
+
+    Args:
+        path: a `.safetensors` file, replaced only when the new one is complete.
+        model: a network with `kind` and `config`.
+        classes: names of its labels, the background first.
+        image_size: short side, in pixels, of the images that it was trained for.
+        metadata: anything JSON can hold: data, score, command …
+        half: store floating-point tensors in 16 bits, which halves the file; `load` gives 32 bits again.
+
+    Raises:
+        RecsegError: a weight does not fit into 16 bits, or the file cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        kept = tensor.detach().to("cpu", copy=True).contiguous()
+        if half and kept.is_floating_point():
+            kept = kept.half()
+            if not kept.isfinite().all():
+                raise RecsegError(f"{path}: tensor {name} does not fit into 16 bits; save it with half=False")
+        tensors[name] = kept
+    config: Any = model.config
+    text = {
+        "format": FORMAT,
+        "kind": str(model.kind),
+        "config": json.dumps(asdict(config)),
+        "classes": json.dumps(list(classes)),
+        "image_size": str(image_size),
+        "metadata": json.dumps(metadata),
+    }
+    write_tensors(Path(path), tensors, text)
+
+
+def load(source: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+    """A trained network, ready to predict: in `eval()` mode, 32-bit floats.
+
+    It carries `classes` (names, the background first), `image_size` (short side that it wants) and `metadata`.
+    The state of the global random number generator is left as it was.
+
+    Args:
+        source: the name of published weights (see `recseg weights`), a `.safetensors` file, or the folder of a run.
+            A published name wins over a file of the same name: write `./NAME` for the file.
+        device: where the network goes.
+
+    Raises:
+        RecsegError: nothing of that name, a damaged file, or a file that does not fit the network that it names.
+    """
+    path = find(source) if isinstance(source, str) else None
+    if path is None:
+        path = Path(source)
+        if path.is_dir():
+            path = path / RUN_WEIGHTS
+            if not path.is_file():
+                raise RecsegError(f"{source}: no {RUN_WEIGHTS} in this folder: not the folder of a training run")
+        elif not path.is_file():
+            known = ", ".join(entry["name"] for entry in published_weights()) or "none"
+            raise RecsegError(f"{source}: no such file or run, nor published weights (published: {known})")
+    with open_tensors(path) as file:
+        return _build(file).to(device).eval()
+
+
+def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
+    """Publish a weight file that loads, with the result that it was measured at: see `recseg.weights.registry.add`.
+
+    Raises:
+        RecsegError: the file does not load, or the registry refuses the name or the result.
+    """
+    model: Any = load(Path(file))
+    facts = {
+        "kind": str(model.kind),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "classes": len(model.classes),
+        "image_size": model.image_size,
+    }
+    return add(name, Path(file), facts, result, folder=folder)
+
+
+def _build(file: TensorFile) -> nn.Module:
+    path, text = file.path, file.text
+    if text.get("format") != FORMAT:
+        raise RecsegError(f"{path}: not weights of recseg: format {text.get('format')!r}, expected {FORMAT!r}")
+    lengthy = [key for key, value in text.items() if len(value) > _LONGEST_TEXT]
+    if lengthy:
+        raise RecsegError(f"{path}: its {lengthy[0]!r} is longer than {_LONGEST_TEXT} characters")
+    kind = text.get("kind", "")
+    if kind not in _KINDS:
+        raise RecsegError(f"{path}: unknown kind of network {kind!r}, expected one of {', '.join(_KINDS)}")
+    module_name, class_name, config_name = _KINDS[kind]
+    module = importlib.import_module(module_name)
+    build = getattr(module, class_name)
+    config = _config(path, getattr(module, config_name), _json(path, text, "config", dict))
+    classes = _json(path, text, "classes", list)
+    image_size = _json(path, text, "image_size", int)
+    metadata = _json(path, text, "metadata", dict)
+    if not classes or not all(isinstance(name, str) and name and name.isprintable() for name in classes):
+        raise RecsegError(f"{path}: its classes are not a list of names")
+    if isinstance(image_size, bool) or not 1 <= image_size <= 8192:
+        raise RecsegError(f"{path}: image size {image_size} is not within 1 … 8192 pixels")
+    if config.num_classes != len(classes):
+        raise RecsegError(f"{path}: {len(classes)} class names for a network of {config.num_classes} classes")
+    _check_extent(path, asdict(config))
+    try:
+        with torch.device("meta"):  # shapes without memory: a forged configuration cannot ask for a terabyte
+            file.check(build(config).state_dict())
+        with torch.random.fork_rng(devices=[]):  # random initial weights are thrown away: do not use up a seed
+            model: Any = build(config)
+    except RecsegError as error:
+        raise error if str(path) in str(error) else RecsegError(f"{path}: {one_line(str(error))}") from error
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
+        raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
+    model.load_state_dict({name: file.read(name) for name in file.shapes})
+    model.classes, model.image_size, model.metadata = tuple(classes), image_size, metadata
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _check_extent(path: Path, config: dict[str, Any]) -> None:
+    """Nothing that no tensor's shape would tell may grow without bound: stages, and steps that never stop."""
+    for name, value in config.items():
+        if isinstance(value, tuple) and len(value) > _MOST_STAGES:
+            raise RecsegError(f"{path}: configuration {name} has {len(value)} entries, expected {_MOST_STAGES} at most")
+        if name in ("num_classes", "max_steps") and value > VOID:  # a label map's bytes hold no more
+            raise RecsegError(f"{path}: configuration {name} = {value}, expected {VOID} at most")
+
+
+def _json(path: Path, text: dict[str, str], key: str, kind: type) -> Any:
+    try:
+        value = json.loads(text[key])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise RecsegError(f"{path}: its {key!r} is missing or not JSON") from error
+    if not isinstance(value, kind):
+        raise RecsegError(f"{path}: its {key!r} is {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
+def _config(path: Path, kind: type, values: dict[str, Any]) -> Any:
+    """A configuration from JSON values, each checked against the type of its field."""
+    assert is_dataclass(kind)
+    unknown = sorted(values.keys() - {field.name for field in fields(kind)})
+    if unknown:
+        raise RecsegError(f"{path}: its configuration has unknown field {unknown[0]!r}: made by a newer recseg?")
+    hints = get_type_hints(kind)
+    fitted = {}
+    for name, value in values.items():
+        try:
+            fitted[name] = _fit(value, hints[name])
+        except TypeError as error:
+            raise RecsegError(f"{path}: configuration {name} = {value!r} is not of type {hints[name]}") from error
+    try:
+        return kind(**fitted)
+    except (TypeError, ValueError) as error:
+        raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
+
+
+def _fit(value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`, with JSON's lists as tuples; TypeError where it does not fit."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        for option in arguments:
+            try:
+                return _fit(value, option)
+            except TypeError:
+                continue
+    elif origin is Literal:
+        if any(value == option and type(value) is type(option) for option in arguments):
+            return value
+    elif origin is tuple and isinstance(value, list):
+        options = [arguments[0]] * len(value) if arguments[1:] == (...,) else list(arguments)
+        if len(options) == len(value):
+            return tuple(_fit(item, option) for item, option in zip(value, options, strict=True))
+    elif hint is float and type(value) is int:
+        return float(value)
+    elif hint in (bool, int, float, str, NoneType) and type(value) is hint:
+        return value
+    raise TypeError(f"{value!r} is not of type {hint}")

@@ -1,0 +1,117 @@
+"""Which trained weights are published, and the check that the file at hand is the one that was measured.
+
+`data/weights/registry.json` holds, for each name, the file, its sha256 and the result that it is published with.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from recseg.errors import RecsegError
+from recseg.files import atomic_write
+from recseg.resources import resource
+
+_CLONE = Path(__file__).resolve().parents[2]
+_NEEDED = ("data", "split", "miou", "images")
+_KEPT = (*_NEEDED, "slot_accuracy", "slot_iou", "label_set_f1", "count_accuracy", "command", "seed", "commit", "date")
+
+
+def published_weights() -> list[dict[str, Any]]:
+    """Entries of the registry, sorted by name: `name`, `file`, `sha256`, `bytes`, `kind`, `data`, `split`, `miou`, …
+
+    Raises:
+        RecsegError: the registry is damaged.
+    """
+    try:
+        path = resource("weights", "registry.json")
+    except RecsegError:
+        return []  # an installation without published weights can still load files and runs
+    return [{"name": name, **entry} for name, entry in sorted(_read(path).items())]
+
+
+def find(name: str) -> Path | None:
+    """The file of published weights, its checksum verified; None where nothing is published under that name.
+
+    Raises:
+        RecsegError: the file is absent, or not the one that was published.
+    """
+    for entry in published_weights():
+        if entry["name"] == name:
+            path = resource("weights", entry["file"])
+            digest = _sha256(path)
+            if digest != entry["sha256"]:
+                raise RecsegError(f"{path}: damaged or replaced: sha256 {digest}, expected {entry['sha256']}")
+            return path
+    return None
+
+
+def add(
+    name: str, file: Path, facts: dict[str, Any], result: dict[str, Any], *, folder: Path | None = None
+) -> dict[str, Any]:
+    """Copy a weight file to `data/weights` of the clone as `NAME.safetensors`, and note it in the registry.
+
+    Args:
+        name: lower-case letters, digits, `.`, `_` and `-`; an entry of that name is replaced.
+        file: the weights.
+        facts: about the network: kind, parameters …
+        result: the measurement that it is published with; needs `data`, `split`, `miou` and `images`.
+        folder: another place than `data/weights` of this clone.
+
+    Returns:
+        The entry written.
+
+    Raises:
+        RecsegError: a bad name, a result without these keys, or no clone to write to.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        raise RecsegError(f"{name!r}: expected a name of lower-case letters, digits, '.', '_' and '-'")
+    missing = [key for key in _NEEDED if key not in result]
+    if missing:
+        raise RecsegError(f"{name}: the result that it is to be published with lacks {', '.join(missing)}")
+    if folder is None:
+        if not (_CLONE / "pyproject.toml").is_file():
+            raise RecsegError("weights are published from a clone of the project, and this is an installed package")
+        folder = _CLONE / "data" / "weights"
+    path = folder / "registry.json"
+    registry = _read(path) if path.exists() else {}  # read before the weights are replaced: it may be damaged
+    target = folder / f"{name}.safetensors"
+    if not (target.exists() and target.samefile(file)):
+        with atomic_write(target) as temporary:
+            shutil.copyfile(file, temporary)
+    entry = {
+        "file": target.name,
+        "sha256": _sha256(target),
+        "bytes": target.stat().st_size,
+        **facts,
+        **{key: result[key] for key in _KEPT if key in result},
+    }
+    registry[name] = entry
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(registry, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return entry
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        registry = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecsegError(f"{path}: not a readable registry of weights ({error})") from error
+    if not isinstance(registry, dict):
+        raise RecsegError(f"{path}: not a registry of weights: expected an object with an entry for each name")
+    for name, entry in registry.items():
+        file = entry.get("file") if isinstance(entry, dict) else None
+        # A plain name: an entry must not reach outside the folder of weights.
+        if not isinstance(file, str) or not file or Path(file).name != file or not isinstance(entry.get("sha256"), str):
+            raise RecsegError(f"{path}: entry {name!r} needs 'file', a plain file name, and 'sha256'")
+    return registry
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise RecsegError(f"{path}: cannot be read ({error.strerror or error})") from error
