@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recseg.allocator import GLIBC, keep_freed_memory
-from recseg.benchmark import PARTS, anatomy, bar_table, benchmark, deployed, kept
+from recseg.benchmark import PARTS, anatomy, deployed, kept
 from recseg.benchmark.anatomy import parts_of
 from recseg.benchmark.data import first
 from recseg.benchmark.memory import peak_bytes
@@ -29,6 +29,7 @@ from recseg.benchmark.networks import (
     voc_lengths,
 )
 from recseg.benchmark.parts import Bar, Setting, update
+from recseg.benchmark.run import bar_table, benchmark
 from recseg.benchmark.timing import exponent, interleave, ratio, weighted
 from recseg.classes import VOC_CLASSES
 from recseg.cli.main import main

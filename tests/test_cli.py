@@ -13,8 +13,8 @@ from conftest import Refuses, Snapshot, save_indexed
 from PIL import Image
 
 from recseg.classes import VOC_CLASSES, palette
-from recseg.cli import commands
 from recseg.cli.main import main
+from recseg.cli.predict import unique_stems
 
 EVALUATE_KEYS = {
     "miou", "iou_per_class", "pixel_accuracy", "slot_accuracy", "slot_iou", "label_set_f1", "count_accuracy",
@@ -68,7 +68,7 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(photo: Path, tiny_recu
 
 def test_unique_stems_also_avoid_names_that_were_given() -> None:
     names = ["a/x.jpg", "b/x-2.jpg", "b/x.jpg", "c/X.png"]
-    assert commands.unique_stems(map(Path, names)) == ["x", "x-2", "x-3", "X-4"]
+    assert unique_stems(map(Path, names)) == ["x", "x-2", "x-3", "X-4"]
 
 
 def test_bad_pictures_are_named_and_nothing_is_written(

@@ -1,5 +1,6 @@
 """The command line as a process: help, version, wrong use, full disks, readers that leave, Ctrl-C."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from conftest import Refuses
 from odd_pictures import BAD
 
-from recseg.cli import commands
+from recseg.cli import benchmark, train, weights
 from recseg.cli.main import main
 
 
@@ -33,6 +34,26 @@ def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
     assert stop.value.code == 0 and "example: recseg " in capsys.readouterr().out
+
+
+def test_choices_that_need_torch_to_be_imported_are_those_of_the_code() -> None:
+    from recseg.benchmark import PARTS
+    from recseg.benchmark.run import MEASURES
+    from recseg.models.feedback import LEVELS
+    from recseg.models.unet import ENCODERS
+    from recseg.training.targets import ORDERS
+
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers()
+    train.add(commands)
+    benchmark.add(commands)
+    choices = {
+        (name, action.dest): action.choices for name, command in commands.choices.items() for action in command._actions
+    }
+    assert choices["train", "encoder"] == choices["benchmark", "encoder"] == ENCODERS
+    assert choices["train", "feedback"] == LEVELS
+    assert choices["train", "order"] == ORDERS
+    assert tuple(MEASURES) == PARTS
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +141,6 @@ def test_ctrl_c_is_130_and_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "weights", interrupted)
+    monkeypatch.setattr(weights, "run", interrupted)
     assert main(["weights"]) == 130
     assert capsys.readouterr().err == "recseg: interrupted\n"

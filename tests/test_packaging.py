@@ -219,6 +219,28 @@ def test_readme_shows_the_measured_results() -> None:
     assert checked.returncode == 0, "data/results has changed: make readme"
 
 
+def test_the_map_for_contributors_is_the_contract_and_names_all_there_is() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = re.search(r"^```\n(cli .*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert drawn
+    lines = [line.split("  ")[0] for line in drawn[1].splitlines()]
+    (contract,) = PROJECT["tool"]["importlinter"]["contracts"]
+    assert lines == contract["layers"]
+    packages = {path.parent.name for path in (ROOT / "recseg").glob("*/__init__.py")}
+    modules = {path.stem for path in (ROOT / "recseg").glob("*.py")} - {"__init__"}
+    assert sorted(name for line in lines for name in line.split(" | ")) == sorted(packages | modules)
+
+
+def test_the_table_for_contributors_names_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folder = ROOT
+    for row in re.findall(r"^\| .* \| (.*) \|$", text, re.MULTILINE):
+        for name in re.findall(r"`([\w/*]+\.py)`", row):
+            path = ROOT / name if "/" in name else folder / name  # `losses.py` stands beside the file before it
+            assert list(path.parent.glob(path.name)), name
+            folder = path.parent
+
+
 def test_links_within_the_repository_lead_somewhere() -> None:
     for name in ("README.md", "CONTRIBUTING.md"):
         text = re.sub(r"`[^`\n]+`", "", (ROOT / name).read_text(encoding="utf-8"))  # a code span shows how to write one

@@ -1,12 +1,49 @@
-"""What `recseg data …` does: draw, fetch, pack."""
+"""`recseg data`: draw, fetch or pack a data set."""
 
 import argparse
 import shlex
 import sys
 from pathlib import Path
 
+from recseg.cli.arguments import natural, positive, side
+from recseg.cli.command import DATA_HELP, Commands, command
 from recseg.errors import RecsegError
 from recseg.files import check_folder, check_writable
+
+
+def add(commands: Commands) -> None:
+    """The arguments of `recseg data`."""
+    parser = command(commands, "data", "make or fetch a data set", "recseg data voc --root ~/data/voc")
+    kinds = parser.add_subparsers(title="data sets", metavar="SET", required=True)
+    one = command(
+        kinds,
+        "pictograms",
+        "draw the embedded data set: VOC's layout and labels, as many pictures as you like",
+        "recseg data pictograms --out data/mine --images 2000 --seed 1",
+        pictograms,
+    )
+    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; must be new or empty")
+    one.add_argument("--images", type=positive, required=True, metavar="N", help="number of pictures")
+    one.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same pictures (default 0)")
+    two = command(
+        kinds,
+        "voc",
+        "download PASCAL VOC 2012, 2 GB: checksum checked, resumes where it stopped",
+        "recseg data voc --root ~/data/voc && export RECSEG_VOC_ROOT=~/data/voc",
+        voc,
+    )
+    two.add_argument("--root", type=Path, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
+    three = command(
+        kinds,
+        "pack",
+        "decode and resize a split once, into one file that trains faster",
+        "recseg data pack --data voc --size 256 --out voc-256.pack && recseg train --data voc-256.pack",
+        pack,
+    )
+    three.add_argument("--data", required=True, help=DATA_HELP)
+    three.add_argument("--split", help="split to pack (default train; voc: train_aug where it is there)")
+    three.add_argument("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
+    three.add_argument("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
 
 
 def pictograms(arguments: argparse.Namespace) -> None:

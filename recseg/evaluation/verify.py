@@ -9,7 +9,6 @@ import argparse
 import json
 import re
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,7 +50,7 @@ def published_results() -> dict[str, Path]:
     except RecsegError:
         return {}  # an installation without results
     files = sorted(folder.glob("*.json"))
-    return {file.stem: file for file in files if "miou" in _read(file)}
+    return {file.stem: file for file in files if "miou" in read_result(file)}
 
 
 def verify(
@@ -74,7 +73,7 @@ def verify(
     known = published_results()
     if name not in known:
         raise RecsegError(f"{name!r}: no such result (there is {', '.join(known) or 'none'})")
-    published = _read(known[name])
+    published = read_result(known[name])
     weights, words = _repeated(known[name], published)
     from recseg.data import open_dataset
     from recseg.devices import choose_device
@@ -178,37 +177,14 @@ def _repeated(file: Path, published: dict[str, Any]) -> tuple[str, argparse.Name
     return given.weights, given
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_result(file: Path) -> dict[str, Any]:
+    """A stored result; empty where the file holds something else than a table.
+
+    Raises:
+        RecsegError: missing, or not JSON.
+    """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecsegError(f"{file}: not a readable result ({error})") from error
     return value if isinstance(value, dict) else {}
-
-
-# What the command line runs
-
-
-def results(arguments: argparse.Namespace) -> None:
-    """`recseg results`: list the published scores, or measure one again."""
-    if arguments.verify is None:
-        for name, file in published_results().items():
-            found = _read(file)
-            print(f"{name:<28} {found['data']} {found['split']:<8} mIoU {100 * found['miou']:.1f} %   {found['date']}")
-        return
-    published, figures = verify(
-        arguments.verify, data=arguments.data, device=arguments.device, progress=sys.stderr.isatty()
-    )
-    worst, wrong = figures[0], [figure for figure in figures if not figure.agrees]
-    where = f"{published['data']} {published['split']}, {published['images']} pictures"
-    if wrong:
-        raise ScoreDiffers(
-            f"{arguments.verify} on {where}: {len(wrong)} of {len(figures)} figures differ, most of all {worst.name}: "
-            f"published {worst.published}, measured {worst.measured}, distance {worst.distance:.4g}, "
-            f"tolerance {worst.tolerance:g}"
-        )
-    exact = sum(figure.distance == 0 for figure in figures)
-    print(
-        f"{arguments.verify} on {where}: all {len(figures)} figures agree, {exact} of them to the last digit "
-        f"(mIoU {100 * published['miou']:.2f} %; largest distance {worst.distance:.2g}, {worst.name})"
-    )

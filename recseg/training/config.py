@@ -4,14 +4,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 
+if TYPE_CHECKING:
+    from torch import nn
+
 MODELS = ("recurrent", "dense", "published")
+OPTIMISERS = ("muon", "adamw")
+AUXILIARY = ("pixels", "none")
+AMP = ("auto", "off", "bf16", "fp16")
+ON_BAD_IMAGE = ("stop", "skip")
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,13 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecsegError(f"{name} {value}: expected a positive number")
-        if self.amp not in ("auto", "off", "bf16", "fp16"):
+        if self.amp not in AMP:
             raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
-        if self.on_bad_image not in ("stop", "skip"):
+        if self.on_bad_image not in ON_BAD_IMAGE:
             raise RecsegError(f"on_bad_image {self.on_bad_image!r}: expected stop or skip")
-        if self.optimiser not in (None, "muon", "adamw"):
+        if self.optimiser not in (None, *OPTIMISERS):
             raise RecsegError(f"optimiser {self.optimiser!r}: expected muon or adamw")
-        if self.auxiliary not in ("pixels", "none"):
+        if self.auxiliary not in AUXILIARY:
             raise RecsegError(f"auxiliary {self.auxiliary!r}: expected pixels or none")
         if self.auxiliary == "none" and self.pixels_first:
             raise RecsegError(f"pixels_first {self.pixels_first}: expected 0 with --auxiliary none, or neither")
@@ -133,7 +138,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
-def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> nn.Module:
+def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> "nn.Module":
     """The untrained network that a (resolved) configuration describes."""
     from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
     from recseg.models.unet import UNet, UNetConfig, load_encoder_weights

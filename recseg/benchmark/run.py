@@ -1,0 +1,84 @@
+"""`recseg benchmark`: the cost of recurrence, side by side with a dense U-Net and with the published network.
+
+All contestants run in one process, in interleaved rounds; the bars are ratios, since absolute times on a shared machine
+are noise (`recseg.benchmark.timing`). What is compared: `recseg.benchmark.networks`; what of it: `parts`, `anatomy`,
+`data`, `quality`, `deployed` and `kept`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from recseg.benchmark import PARTS, anatomy, data, deployed, kept, parts, quality
+from recseg.benchmark.parts import Bar, Setting
+from recseg.devices import choose_device
+
+MEASURES = {
+    "inference": parts.inference,
+    "anatomy": anatomy.anatomy,
+    "training": parts.training,
+    "classes": parts.classes,
+    "scaling": parts.scaling,
+    "loader": data.loader,
+    "quality": quality.quality,
+    "deployed": deployed.deployed,
+    "kept": kept.kept,
+}
+
+
+def benchmark(
+    names: Sequence[str] = PARTS,
+    *,
+    device: str | None = None,
+    side: int = 256,
+    rounds: int = 5,
+    encoder: str = "mobilenet_v2",
+    yardstick: Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure.
+
+    Args:
+        names: of the parts, some of `recseg.benchmark.PARTS`.
+        device: by default the fastest there is.
+        side: of the square pictures, pixels.
+        rounds: turns of each contestant.
+        encoder: of all contestants but the published network.
+        yardstick: TensorFlow Lite file of a network to compare the exported one with.
+        progress: show a bar.
+
+    Returns:
+        JSON-able: an entry for each part, and `bars` (what, value, bound, whether it holds, quartiles).
+    """
+    result: dict[str, Any] = {}
+    bars: list[Bar] = []
+    chosen = choose_device(device)
+    with tqdm(unit="turn", disable=not progress) as shown:
+        setting = Setting(chosen, side, rounds, encoder, yardstick, progress=shown.update)
+        for name in names:
+            shown.set_description(f"benchmark {name}")
+            result[name], held = MEASURES[name](setting)
+            bars += held
+    about = {
+        "device": str(chosen),
+        "threads": torch.get_num_threads(),
+        "side": side,
+        "rounds": rounds,
+        "encoder": encoder,
+    }
+    return {"setting": about, **result, "bars": [bar.to_dict() for bar in bars]}
+
+
+def bar_table(bars: Sequence[dict[str, Any]]) -> str:
+    """The bars as lines of text."""
+    lines = []
+    for bar in bars:
+        bound = f"{'≤' if bar['at_most'] else '≥'} {bar['bound']:g}"
+        holds = {True: "holds", False: "missed", None: "not measured"}[bar["holds"]]
+        value = "–" if bar["value"] is None else f"{bar['value']:.3g}"
+        spread = "" if bar["spread"] is None else f"({bar['spread']['low']:.3g} – {bar['spread']['high']:.3g})"
+        lines.append(f"{bar['what']:<74}{value:>8}  {spread:<20}{bound:>8}  {holds}")
+    return "\n".join(lines)

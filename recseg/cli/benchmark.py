@@ -1,0 +1,61 @@
+"""`recseg benchmark`: measure time and memory beside a dense U-Net and the published network."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from recseg.benchmark import PARTS
+from recseg.cli.arguments import positive
+from recseg.cli.command import Commands, add_device, command
+from recseg.errors import RecsegError
+from recseg.files import check_writable
+
+
+def add(commands: Commands) -> None:
+    """The arguments of `recseg benchmark`."""
+    parser = command(
+        commands,
+        "benchmark",
+        "measure time and memory beside a dense U-Net and the published network",
+        "recseg benchmark --only inference --json inference.json",
+        run,
+    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
+    parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the pictures (256)")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each contestant (5)")
+    parser.add_argument(
+        "--encoder",
+        choices=("plain", "mobilenet_v2", "resnet18", "resnet34"),
+        default="mobilenet_v2",
+        help="(default mobilenet_v2)",
+    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
+    parser.add_argument(
+        "--yardstick", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with how they were measured")
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """`recseg benchmark`."""
+    if arguments.json is not None:
+        check_writable(arguments.json)
+    if arguments.yardstick is not None and not arguments.yardstick.is_file():
+        raise RecsegError(f"--yardstick {arguments.yardstick}: no such file")
+    import torch
+
+    from recseg.benchmark.run import bar_table, benchmark
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    found = benchmark(
+        arguments.only or PARTS, device=arguments.device, side=arguments.size, rounds=arguments.rounds,
+        encoder=arguments.encoder, yardstick=arguments.yardstick, progress=sys.stderr.isatty(),
+    )  # fmt: skip
+    print(bar_table(found["bars"]))
+    if arguments.json is not None:
+        from recseg.evaluation.results import write_result
+
+        write_result(arguments.json, found, command=["recseg", *arguments.argv])
+        print(f"written: {arguments.json}")

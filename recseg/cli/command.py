@@ -1,0 +1,33 @@
+"""What the commands share: how a sub-parser looks, words of the help, the device, the line about skipped pictures."""
+
+import argparse
+from collections.abc import Callable
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+WEIGHTS_HELP = "published name (see `recseg weights`), a .safetensors file, or the folder of a run"
+DATA_HELP = "pictograms (made on the spot), voc (found through RECSEG_VOC_ROOT), or a folder in VOC's layout"
+
+
+def command(
+    commands: Commands, name: str, summary: str, example: str, run: Callable[[argparse.Namespace], None] | None = None
+) -> argparse.ArgumentParser:
+    """A sub-parser whose help ends with an example; `main` calls `run` with what was typed."""
+    parser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # or an example would be broken in two
+    )  # fmt: skip
+    if run is not None:
+        parser.set_defaults(run=run)
+    return parser
+
+
+def add_device(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Give a command its `--device`."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (by default the best there is)")
+
+
+def skipped_line(why: dict[str, str]) -> str:
+    """One line that names the pictures of `why` (name → reason)."""
+    return f"skipped: {len(why)} picture{'s' * (len(why) != 1)} that cannot be read: {', '.join(sorted(why))}"

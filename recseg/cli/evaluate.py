@@ -1,0 +1,93 @@
+"""`recseg evaluate`: score a network by three protocols."""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from recseg.allocator import keep_freed_memory
+from recseg.cli.arguments import positive
+from recseg.cli.command import DATA_HELP, WEIGHTS_HELP, Commands, add_device, command, skipped_line
+from recseg.files import check_writable
+from recseg.training.config import ON_BAD_IMAGE
+
+
+def add(commands: Commands) -> None:
+    """The arguments of `recseg evaluate`."""
+    parser = command(
+        commands,
+        "evaluate",
+        "score a network by three protocols: VOC (mIoU), slots, label set",
+        "recseg evaluate --weights runs/first --data pictograms --split val --json scores.json",
+        run,
+    )
+    parser.add_argument("--weights", required=True, help=WEIGHTS_HELP + ", or an exported .onnx")
+    parser.add_argument("--data", required=True, help=DATA_HELP)
+    parser.add_argument("--split", default="val", help="(default val)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures")
+    parser.add_argument("--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="(default stop)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores, with how they were measured")
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """`recseg evaluate`."""
+    keep_freed_memory()
+    from recseg.data import open_dataset
+    from recseg.distributed import process_group, rank
+    from recseg.evaluation.evaluate import evaluate
+
+    if arguments.json is not None:
+        check_writable(arguments.json)
+    with process_group(arguments.device) as device:
+        dataset = open_dataset(arguments.data, arguments.split)
+        model = _network(arguments.weights, device)
+        main = rank() == 0
+        shown = main and sys.stderr.isatty()
+        scores = evaluate(model, dataset, limit=arguments.limit, progress=shown, on_bad_image=arguments.on_bad_image)
+    if not main:
+        return
+    print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"))
+    if scores.get("skipped"):
+        print(skipped_line(scores["skipped"]))
+    if arguments.json is not None:
+        from recseg.evaluation.results import write_result
+
+        origin = {"data": arguments.data, "split": arguments.split, "training": model.metadata}
+        seed = model.metadata.get("seed")
+        write_result(arguments.json, scores, command=["recseg", *arguments.argv], seed=seed, **origin)
+        print(f"written: {arguments.json}")
+
+
+def _network(weights: str, device: str | None) -> Any:
+    """Published weights, a file of weights, a run, or an exported network."""
+    if weights.endswith(".onnx"):
+        from recseg.export.network import OnnxNetwork
+
+        return OnnxNetwork(weights)
+    from recseg.devices import choose_device
+    from recseg.weights.io import load
+
+    return load(weights, choose_device(device))
+
+
+def score_table(scores: dict[str, Any], title: str) -> str:
+    """The three protocols, one under the other: their figures are never to be compared with each other."""
+
+    def percent(value: float | None) -> str:
+        return "   –" if value is None or math.isnan(value) else f"{100 * value:4.1f}"
+
+    lines = [
+        f"{title}, {scores['images']} pictures",
+        f"VOC    mIoU {percent(scores['miou'])} %   pixel accuracy {percent(scores['pixel_accuracy'])} %",
+    ]
+    classes = [f"{name:<16}{percent(value)}" for name, value in scores["iou_per_class"].items()]
+    rows = -(-len(classes) // 3)
+    lines += ["       " + "    ".join(classes[row::rows]) for row in range(rows)]
+    lines += [
+        f"Slot   accuracy {percent(scores['slot_accuracy'])} %   IoU of the hits {percent(scores['slot_iou'])} %",
+        f"Set    label-set F1 {percent(scores['label_set_f1'])} %   "
+        f"count accuracy {percent(scores['count_accuracy'])} %   steps a picture {scores['mean_steps']:.2f}",
+    ]
+    return "\n".join(lines)

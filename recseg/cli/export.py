@@ -1,0 +1,47 @@
+"""`recseg export`: write a network as ONNX graphs."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from recseg.cli.command import WEIGHTS_HELP, Commands, command
+from recseg.errors import RecsegError
+from recseg.files import check_writable
+
+
+def add(commands: Commands) -> None:
+    """The arguments of `recseg export`."""
+    parser = command(
+        commands,
+        "export",
+        "write a network as ONNX graphs, which run without torch",
+        "recseg export --weights runs/first --onnx first.onnx && recseg predict *.jpg --onnx first.onnx --out out",
+        run,
+    )
+    parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
+    parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="NAME.onnx")
+    parser.add_argument("--int8", action="store_true", help="in 8 bits: smaller, faster, and a little less exact")
+    parser.add_argument("--calibrate", metavar="DATA", help="with --int8: training pictures that show the ranges")
+    parser.add_argument("--split", help="of --calibrate (default train)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """`recseg export`."""
+    if arguments.int8 != (arguments.calibrate is not None):
+        raise RecsegError("--int8 and --calibrate: expected both or neither")
+    check_writable(arguments.onnx)
+    from recseg.data import open_train
+    from recseg.export.onnx import export
+    from recseg.weights.io import load
+
+    pictures = open_train(arguments.calibrate, arguments.split) if arguments.int8 else None
+    model = load(arguments.weights)
+    files = export(model, arguments.onnx)
+    if pictures is not None:
+        from recseg.export.quantise import quantise
+
+        quantise(arguments.onnx, pictures)
+    for file in files:
+        print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+    name = shlex.quote(str(arguments.onnx))
+    print(f"score it with: recseg evaluate --weights {name} --data DATA")

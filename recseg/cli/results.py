@@ -1,0 +1,47 @@
+"""`recseg results`: list the published scores, or measure one again."""
+
+import argparse
+import sys
+
+from recseg.cli.command import Commands, add_device, command
+
+
+def add(commands: Commands) -> None:
+    """The arguments of `recseg results`."""
+    parser = command(
+        commands,
+        "results",
+        "list the published scores, or measure one again",
+        "recseg results --verify pictograms-recurrent",
+        run,
+    )
+    parser.add_argument("--verify", metavar="NAME", help="repeat this evaluation; exit code 1 if it differs")
+    parser.add_argument("--data", help="where its pictures are, if not where its command says")
+    add_device(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """`recseg results`."""
+    from recseg.evaluation.verify import ScoreDiffers, published_results, read_result, verify
+
+    if arguments.verify is None:
+        for name, file in published_results().items():
+            found = read_result(file)
+            print(f"{name:<28} {found['data']} {found['split']:<8} mIoU {100 * found['miou']:.1f} %   {found['date']}")
+        return
+    published, figures = verify(
+        arguments.verify, data=arguments.data, device=arguments.device, progress=sys.stderr.isatty()
+    )
+    worst, wrong = figures[0], [figure for figure in figures if not figure.agrees]
+    where = f"{published['data']} {published['split']}, {published['images']} pictures"
+    if wrong:
+        raise ScoreDiffers(
+            f"{arguments.verify} on {where}: {len(wrong)} of {len(figures)} figures differ, most of all {worst.name}: "
+            f"published {worst.published}, measured {worst.measured}, distance {worst.distance:.4g}, "
+            f"tolerance {worst.tolerance:g}"
+        )
+    exact = sum(figure.distance == 0 for figure in figures)
+    print(
+        f"{arguments.verify} on {where}: all {len(figures)} figures agree, {exact} of them to the last digit "
+        f"(mIoU {100 * published['miou']:.2f} %; largest distance {worst.distance:.2g}, {worst.name})"
+    )

@@ -1,0 +1,89 @@
+"""`recseg train`: train a network, or go on with an interrupted run."""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+from recseg.allocator import keep_freed_memory
+from recseg.cli.arguments import natural, positive, real, share
+from recseg.cli.command import DATA_HELP, Commands, add_device, command, skipped_line
+from recseg.errors import RecsegError
+from recseg.files import check_new_folder
+from recseg.training.config import AMP, AUXILIARY, MODELS, ON_BAD_IMAGE, OPTIMISERS, TrainConfig, load_config
+
+
+def add(commands: Commands) -> None:
+    """The arguments of `recseg train`."""
+    parser = command(
+        commands,
+        "train",
+        "train a network",
+        "recseg train --data pictograms --minutes 20 --out runs/first",
+        run,
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--data", help=DATA_HELP + ", or a .pack of one of them")
+    where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run, exactly as it was")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="folder for the run; must be new or empty")
+    parser.add_argument("--model", choices=MODELS, help="network (default recurrent)")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--minutes", type=real, metavar="M", help="train for so long")
+    budget.add_argument("--steps", type=positive, metavar="N", help="train for so many updates")
+    parser.add_argument("--seed", type=natural, metavar="S", help="of weights, order and augmentation (default 0)")
+    parser.add_argument("--split", help="split to train on (default train; voc: train_aug where it is there)")
+    network = parser.add_argument_group("network")
+    network.add_argument("--encoder", choices=("plain", "mobilenet_v2", "resnet18", "resnet34"), help="(default plain)")
+    network.add_argument("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
+    network.add_argument("--pretrained", action="store_const", const=True, help="download ImageNet weights")
+    network.add_argument("--freeze", type=natural, metavar="N", help="finest encoder stages to keep as they are")
+    network.add_argument("--head", choices=("embedding", "decoder"), help="how a step makes its mask")
+    network.add_argument(
+        "--feedback", choices=("none", "claimed", "remaining", "explained", "coverage"), help="what a step is told"
+    )
+    network.add_argument("--order", choices=("matched", "class", "area"), help="which step learns which target")
+    network.add_argument("--auxiliary", choices=AUXILIARY, help="train the classifier on single pixels too")
+    network.add_argument("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone")
+    loop = parser.add_argument_group("loop")
+    loop.add_argument("--size", type=positive, metavar="PIXELS", help="side of the training crops")
+    loop.add_argument("--batch-size", type=positive, metavar="N", help="pictures an update")
+    loop.add_argument("--optimiser", choices=OPTIMISERS, help="rule of the updates (default muon)")
+    loop.add_argument("--lr", type=real, metavar="RATE", help="peak learning rate")
+    loop.add_argument("--workers", type=natural, metavar="N", help="processes that read pictures")
+    loop.add_argument("--on-bad-image", choices=ON_BAD_IMAGE, help="where one cannot be read (default stop)")
+    loop.add_argument("--amp", choices=AMP, help="16-bit arithmetic (default auto)")
+    add_device(loop)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """`recseg train`."""
+    keep_freed_memory()
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    for name in ("run", "argv"):
+        del given[name]
+    if arguments.resume is not None:
+        extra = sorted(given.keys() - {"resume", "on_bad_image"})
+        if extra:
+            raise RecsegError(
+                f"--resume: goes on exactly as the run began, so --{extra[0].replace('_', '-')} has no place"
+            )
+        if not arguments.resume.is_dir():
+            raise RecsegError(f"{arguments.resume}: no such run folder")
+        from recseg.training.trainer import resume
+
+        file = resume(arguments.resume, on_bad_image=arguments.on_bad_image)
+        data = load_config(arguments.resume / "config.json").data
+    else:
+        if arguments.out is None:
+            raise RecsegError("--out: expected a folder for the run")
+        check_new_folder(arguments.out, "--out")
+        from recseg.training.trainer import train
+
+        del given["out"]
+        file = train(TrainConfig(**given), arguments.out)
+        data = arguments.data
+    folder, data = file.parent, shlex.quote(data)
+    print(f"weights: {file}")
+    if (skipped := folder / "skipped.json").exists():
+        print(skipped_line(json.loads(skipped.read_text(encoding="utf-8"))) + f" ({skipped} says why)")
+    print(f"next: recseg evaluate --weights {shlex.quote(str(folder))} --data {data} --split val")
