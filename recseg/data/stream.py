@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from recseg.classes import VOID
 from recseg.data.folder import Sample, SegmentationFolder
 from recseg.data.readers import Readers, leave_signals_to_parent
 from recseg.errors import RecsegError
@@ -20,12 +21,27 @@ from recseg.errors import RecsegError
 
 @dataclass
 class Batch:
-    """Images (B, 3, S, S) uint8, labels (B, S, S) int64, the ids they came from, and why others were skipped, by id."""
+    """Samples of one update.
+
+    Attributes:
+        images: (B, 3, S, S) uint8.
+        labels: (B, S, S) int64.
+        lengths: (B,) number of classes of each image; it stays on the CPU, where a loop can read it without a wait.
+        ids: of the images.
+        skipped: why other images were passed over, by id.
+    """
 
     images: Tensor
     labels: Tensor
+    lengths: Tensor
     ids: list[str]
     skipped: dict[str, str] = field(default_factory=dict)
+
+
+def count_classes(labels: Tensor) -> Tensor:
+    """Number of classes in each label map, background and void left out: (B, H, W) → (B,)."""
+    counts = [torch.bincount(image.flatten(), minlength=VOID)[1:VOID].count_nonzero() for image in labels.cpu()]
+    return torch.stack(counts)  # (B,)
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
@@ -90,12 +106,9 @@ def _collate(read: list[_Read]) -> Batch | RecsegError:
             return sample
         samples.append(sample)
         skipped |= passed
-    return Batch(
-        torch.stack([sample.image.as_subclass(Tensor) for sample in samples]),  # (B, 3, S, S)
-        torch.stack([sample.labels.as_subclass(Tensor) for sample in samples]),  # (B, S, S)
-        [sample.id for sample in samples],
-        skipped,
-    )
+    images = torch.stack([sample.image.as_subclass(Tensor) for sample in samples])  # (B, 3, S, S)
+    labels = torch.stack([sample.labels.as_subclass(Tensor) for sample in samples])  # (B, S, S)
+    return Batch(images, labels, count_classes(labels), [sample.id for sample in samples], skipped)
 
 
 def batches(

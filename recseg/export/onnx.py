@@ -3,9 +3,9 @@
 NAME.onnx        `RecurrentUNet.encode`: image → pixel embedding, bottleneck features, their part of the gates
 NAME.step.onnx   `RecurrentUNet.step`: features and state → next state, stop, class logits, mask, attention map
 
-So the loop over time steps stays a loop, outside of the graphs (`recseg.export.runtime` has it), and ends where the learned
-stop ends it. A dense network is NAME.onnx alone, with a channel for each class. The sides of an image are multiples of
-the stride of the deepest features, to which `recseg.export.runtime` pads it as the networks themselves do.
+The loop over time steps stays outside of the graphs (`recseg.export.runtime` has it), and ends where the learned stop
+ends it. A dense network is NAME.onnx alone, with a channel for each class. The sides of an image are multiples of the
+stride of the deepest features, to which `recseg.export.runtime` pads it as the networks themselves do.
 """
 
 import contextlib
@@ -44,8 +44,8 @@ class Encode(nn.Module):
 class Step(nn.Module):
     """One time step, as a function of tensors alone.
 
-    The features of `Encode`; the state h, c (1, hidden, gh, gw), uncovered (1, h, w), named (1, C; 1 for each class that
-    has been named) → the next state, stop (1,), classes (1, C), mask (1, h, w), attention (1, h, w).
+    The features of `Encode`; the state h, c (1, hidden, gh, gw), uncovered (1, h, w), named (1, C; 1 for each class
+    that has been named) → the next state, stop (1,), classes (1, C), mask (1, h, w), attention (1, h, w).
     """
 
     def __init__(self, model: RecurrentUNet) -> None:
@@ -158,7 +158,7 @@ def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], li
         h, c, uncovered, named = model.initial_state(features)
     grid, fine = stride // model.encoder.strides[-2], stride // model.decoder.stride
     given = (*features, h, c, uncovered, named.to(h.dtype))
-    shapes = (sides(fine), *(sides(grid),) * 4, sides(fine, 1), {})
+    shapes: Any = (sides(fine), *(sides(grid),) * 4, sides(fine, 1), {})
     outputs = [f"{name}_next" for name in State._fields] + list(StepOutput._fields)
     yield "step", Step(model), given, outputs, shapes
 

@@ -135,8 +135,8 @@ class RecurrentOutput(NamedTuple):
     def split(self) -> list[ImageOutput]:
         """One entry an image."""
         counts = self.lengths.tolist()
-        parts = zip(self.masks.split(counts), self.classes.split(counts), self.stop, strict=True)
-        return [ImageOutput(*part) for part in parts]
+        masks, classes = torch.split(self.masks, counts), torch.split(self.classes, counts)
+        return [ImageOutput(*parts) for parts in zip(masks, classes, self.stop, strict=True)]
 
 
 def live_pairs(lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -250,20 +250,26 @@ class RecurrentUNet(nn.Module):
         ask = lengths is None and images.device.type == "cpu" and not torch.compiler.is_compiling()
         running = torch.ones(len(images), dtype=torch.bool, device=images.device)
         outputs: list[StepOutput] = []
-        while len(outputs) < steps and not (ask and outputs and not running.any()):
+        for _ in range(steps):
             state, output = self.step(features, state)
-            running = running & (output.stop <= 0)
             outputs.append(output)
-        size = (images.shape[-2], images.shape[-1])
+            running = running & (output.stop <= 0)
+            if ask and not running.any():
+                break
+        pixels = self.classifier(features.embedding) if self.training else None  # (B, num_classes, h, w)
+        return self._pack(outputs, pixels, lengths, (images.shape[-2], images.shape[-1]))
 
-        # Pack: what an image emitted after its stop is dropped.
+    def _pack(
+        self, outputs: list[StepOutput], pixels: Tensor | None, lengths: Tensor | None, size: tuple[int, int]
+    ) -> RecurrentOutput:
+        """Keep the live pairs: what an image emitted after its stop is dropped, and what the padding added."""
         stop = torch.stack([output.stop for output in outputs], dim=1)  # (B, T)
         lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
         sample, step = (index.to(stop.device) for index in live_pairs(lengths))  # (P,)
         masks = torch.stack([output.mask for output in outputs])[step, sample]  # (P, h, w)
         classes = torch.stack([output.classes for output in outputs])[step, sample]  # (P, C)
-        pixels = self.classifier(features.embedding) if self.training else None  # (B, num_classes, h, w)
-        masks, pixels = (m if m is None else crop_padding(m, size, self.decoder.stride) for m in (masks, pixels))
+        masks = crop_padding(masks, size, self.decoder.stride)
+        pixels = None if pixels is None else crop_padding(pixels, size, self.decoder.stride)
         return RecurrentOutput(masks, classes, stop, sample, step, lengths.to(stop.device), pixels, size)
 
     def pixel_logits(self, images: Tensor) -> Tensor:

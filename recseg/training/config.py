@@ -1,13 +1,15 @@
 """What a training is: the data, the model, the budget. One dataclass, stored as JSON in the run's folder."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
+from recseg.models.baseline import PublishedConfig, PublishedNetwork
+from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.models.unet import UNet, UNetConfig, load_encoder_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,14 +32,14 @@ class TrainConfig:
         minutes: wall-clock budget of the steps. Either this or `steps`.
         steps: number of updates.
         seed: of the initial weights, the order of the images and their augmentation.
-        encoder: see `recseg.models.unet.ENCODERS`.
+        network: what to build. A dense network takes from it what both share (`UNetConfig`); its `num_classes` and
+            `max_steps` are those of the data.
         encoder_weights: safetensors file of a torchvision classifier to start from.
         pretrained: fetch torchvision's own weights instead.
         freeze: encoder stages, from the finest, that keep their weights; None freezes two of a pretrained encoder.
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
         scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the picture's short side.
-        auxiliary: "pixels" also trains the shared classifier on single pixels; "none" leaves it to the steps.
         pixels_first: share of the budget in which the recurrent model only learns to classify single pixels, as its
             twin does. The steps read classes with that same classifier, and learn them faster once it knows some.
         optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
@@ -55,15 +57,12 @@ class TrainConfig:
     minutes: float | None = None
     steps: int | None = None
     seed: int = 0
-    encoder: str = "plain"
+    network: RecurrentUNetConfig = RecurrentUNetConfig()
     encoder_weights: str | None = None
     pretrained: bool = False
     freeze: int | None = None
-    head: str = "embedding"
-    feedback: str | None = None
     order: str = "matched"
     max_steps: int | None = None
-    auxiliary: str = "pixels"
     pixels_first: float | None = None
     size: int | None = None
     image_size: int | None = None
@@ -96,10 +95,6 @@ class TrainConfig:
             raise RecsegError(f"on_bad_image {self.on_bad_image!r}: expected stop or skip")
         if self.optimiser not in (None, *OPTIMISERS):
             raise RecsegError(f"optimiser {self.optimiser!r}: expected muon or adamw")
-        if self.auxiliary not in AUXILIARY:
-            raise RecsegError(f"auxiliary {self.auxiliary!r}: expected pixels or none")
-        if self.auxiliary == "none" and self.pixels_first:
-            raise RecsegError(f"pixels_first {self.pixels_first}: expected 0 with --auxiliary none, or neither")
         if self.pixels_first is not None and not 0 <= self.pixels_first < 1:
             raise RecsegError(f"pixels_first {self.pixels_first}: expected a share of the budget, from 0 to below 1")
         if self.freeze is not None and not 0 <= self.freeze <= 5:
@@ -121,7 +116,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     defaults: dict[str, Any]
     if config.model == "published":  # as its authors trained it: Adam 1e-3, batch 32, 256×256, fixed by its class head
         defaults = {"size": 256, "image_size": config.size or 256, "batch_size": 32, "lr": 1e-3, "scale": (0.5, 1.2)}
-    elif config.encoder == "plain":
+    elif config.network.encoder == "plain":
         size = config.size or 64
         defaults = {"size": size, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
         defaults["image_size"] = max(16, 16 * round(size * 7 / 6 / 16))  # whole cells of the coarsest map
@@ -131,37 +126,23 @@ def resolve(config: TrainConfig) -> TrainConfig:
         defaults["image_size"] = max(32, 32 * round(size * 7 / 6 / 32))
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
-    defaults["pixels_first"] = 0.5 if config.auxiliary == "pixels" else 0.0
-    defaults["feedback"] = "explained" if config.head == "embedding" else "none"
+    defaults["pixels_first"] = 0.5
     defaults["optimiser"] = "adamw" if config.model == "published" else "muon"
     defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
-def build_model(config: TrainConfig, classes: Sequence[str], max_steps: int) -> "nn.Module":
+def build_model(config: TrainConfig) -> nn.Module:
     """The untrained network that a (resolved) configuration describes."""
-    from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
-    from recseg.models.unet import UNet, UNetConfig, load_encoder_weights
-
+    network = config.network
     if config.model == "published":
-        from recseg.models.baseline import PublishedConfig, PublishedNetwork
-
-        return PublishedNetwork(
-            PublishedConfig(num_classes=len(classes), max_steps=max_steps, input_size=config.size or 256)
-        )
-    widths = (96, 64, 40) if config.encoder == "plain" else (160, 96, 64)
+        sizes = {"num_classes": network.num_classes, "max_steps": network.max_steps}
+        return PublishedNetwork(PublishedConfig(**sizes, input_size=config.size or 256))
     model: UNet | RecurrentUNet
     if config.model == "dense":
-        model = UNet(UNetConfig(num_classes=len(classes), encoder=config.encoder, decoder_widths=widths))
+        model = UNet(UNetConfig(**{field.name: getattr(network, field.name) for field in fields(UNetConfig)}))
     else:
-        model = RecurrentUNet(
-            RecurrentUNetConfig(
-                num_classes=len(classes),
-                encoder=config.encoder,
-                decoder_widths=widths,
-                max_steps=max_steps,
-            )
-        )
+        model = RecurrentUNet(network)
     if config.encoder_weights or config.pretrained:
         load_encoder_weights(model.encoder, config.encoder_weights)
     model.encoder.freeze(config.freeze or 0)
@@ -188,6 +169,12 @@ def load_config(path: Path) -> TrainConfig:
     known = {field.name for field in fields(TrainConfig)}
     if not isinstance(values, dict) or set(values) - known or "data" not in values:
         raise RecsegError(f"{path}: not the configuration of a training run")
-    if values.get("scale") is not None:
-        values["scale"] = tuple(values["scale"])  # JSON knows lists only
+    values = _with_tuples(values)
+    if "network" in values:
+        values["network"] = RecurrentUNetConfig(**_with_tuples(values["network"]))
     return TrainConfig(**values)
+
+
+def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -22,7 +22,7 @@ from recseg.classes import VOC_CLASSES
 from recseg.data import open_train
 from recseg.data.folder import SegmentationFolder
 from recseg.data.readers import Readers, default_workers
-from recseg.data.stream import Batch, batches
+from recseg.data.stream import Batch, batches, count_classes
 from recseg.data.transforms import train_transform
 from recseg.devices import choose_device as choose_device
 from recseg.devices import choose_precision as choose_precision
@@ -129,7 +129,9 @@ class Trainer:
         limit = config.max_steps
         if limit is None:
             limit = 5 if dataset.classes == VOC_CLASSES else max(1, dataset.most_classes(skip=self.skip))
-        self.model: Any = build_model(config, dataset.classes, limit)
+        network = replace(config.network, num_classes=dataset.num_classes, max_steps=limit)
+        self.config = config = replace(config, network=network)
+        self.model: Any = build_model(config)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
@@ -221,14 +223,15 @@ class Trainer:
         set_learning_rate(self.optimisers, factor)
         try:
             with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-                terms = loss_of(self.model, images, labels, config, self.done())
+                terms = loss_of(self.model, images, labels, batch.lengths, config, self.done())
             if not bool(terms["loss"].isfinite() & self.norm.isfinite()):  # one wait for a GPU, not two
                 raise RecsegError(f"the loss is not finite; expected a lower --lr than {config.lr}")
         except RecsegError as error:
             self.check_gradient()  # which may be what is to blame
 
             def alone(image: Tensor, label: Tensor) -> Tensor:
-                return loss_of(self.average.model, image, label, config, self.done())["loss"]
+                lengths = count_classes(label)
+                return loss_of(self.average.model, image, label, lengths, config, self.done())["loss"]
 
             who = suspects(alone, images, labels, batch.ids)
             raise RecsegError(f"step {self.step}: {error} ({who})") from error
