@@ -104,7 +104,7 @@ def test_uploads(playground: Playground) -> None:
 
 
 def test_camera(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recseg import playground as module
+    from recseg.book import playground as module
     from recseg.inference.video import Clip
 
     monkeypatch.setattr(module, "open_clip", lambda number: Clip(iter([(Image.fromarray(OTHER), 40.0)]), "camera"))
