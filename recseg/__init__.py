@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from recseg.errors import RecsegError
     from recseg.evaluation.evaluate import evaluate
     from recseg.inference.predict import predict
+    from recseg.models.config import RecurrentUNetConfig, UNetConfig
     from recseg.models.convlstm import ConvLSTM, ConvLSTMCell
-    from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
-    from recseg.models.unet import UNet, UNetConfig
+    from recseg.models.recurrent_unet import RecurrentUNet
+    from recseg.models.unet import UNet
     from recseg.training.trainer import train
     from recseg.weights.io import load
 
@@ -43,9 +44,9 @@ _HOME = {
     "ConvLSTMCell": "models.convlstm",
     "RecsegError": "errors",
     "RecurrentUNet": "models.recurrent_unet",
-    "RecurrentUNetConfig": "models.recurrent_unet",
+    "RecurrentUNetConfig": "models.config",
     "UNet": "models.unet",
-    "UNetConfig": "models.unet",
+    "UNetConfig": "models.config",
     "check": "book.exercises",
     "evaluate": "evaluation.evaluate",
     "load": "weights.io",

@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
-from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig
+from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training import trainer as training
 from recseg.training.trainer import TrainConfig, Trainer, resume, train
 

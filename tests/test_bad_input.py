@@ -24,7 +24,8 @@ import recseg
 from recseg.classes import VOC_CLASSES
 from recseg.cli.main import main
 from recseg.data.images import read_image, read_labels
-from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig
+from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.weights.io import save_weights
 
 HANG = 600  # seconds after which a case counts as one that never ends (a starved machine is slow, too)

@@ -40,7 +40,7 @@ def test_choices_that_need_torch_to_be_imported_are_those_of_the_code() -> None:
     from recseg.benchmark import PARTS
     from recseg.benchmark.run import MEASURES
     from recseg.models.feedback import LEVELS
-    from recseg.models.unet import ENCODERS
+    from recseg.models.config import ENCODERS
     from recseg.training.targets import ORDERS
 
     parser = argparse.ArgumentParser()

@@ -16,8 +16,10 @@ from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
 from recseg.evaluation.evaluate import _argmax, _batches, evaluate
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
-from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, RecurrentUNetConfig, live_pairs
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import RecurrentUNetConfig
+from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, live_pairs
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 
 NAMES = ("background", "cat", "dog", "owl")
 STEP = 60  # a pixel of label k is painted in grey 60·k

@@ -24,7 +24,8 @@ from recseg.export.quantise import quantise
 from recseg.export.runtime import OnnxModel, cropped, pad, stretch
 from recseg.inference.fusion import fuse
 from recseg.models.recurrent_unet import RecurrentOutput
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 from recseg.weights.io import save_weights
 
 pytest.importorskip("onnxruntime")

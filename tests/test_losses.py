@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from recseg.classes import VOID
-from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, RecurrentUNetConfig, live_pairs
+from recseg.models.config import RecurrentUNetConfig
+from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, live_pairs
 from recseg.training.losses import (
     LossWeights,
     _cost,

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 from recseg.training.muon import Muon, orthogonalise
 from recseg.training.optim import make_optimisers, parameter_groups
 

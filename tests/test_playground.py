@@ -13,7 +13,8 @@ from PIL import Image
 
 import recseg
 from recseg.classes import VOC_CLASSES
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 from recseg.weights.io import save_weights
 
 pytest.importorskip("ipywidgets")

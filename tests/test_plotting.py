@@ -15,7 +15,7 @@ from PIL import Image
 from recseg.classes import VOC_CLASSES, palette
 from recseg.errors import RecsegError
 from recseg.inference.predict import Prediction, Step
-from recseg.models.recurrent_unet import RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig
 from recseg.viz import diagrams as drawing
 from recseg.viz import figures, plotting
 

@@ -16,7 +16,8 @@ from recseg.errors import RecsegError
 from recseg.inference.fusion import fuse
 from recseg.inference.predict import as_image, predict, prepare
 from recseg.models.recurrent_unet import RecurrentOutput
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 
 
 class Scripted(torch.nn.Module):

@@ -13,15 +13,9 @@ from torch import Tensor, nn
 
 from recseg.errors import RecsegError
 from recseg.models.heads import EmbeddingHead
-from recseg.models.recurrent_unet import (
-    ENDED,
-    RecurrentOutput,
-    RecurrentUNet,
-    RecurrentUNetConfig,
-    lengths_from_stop,
-    live_pairs,
-)
-from recseg.models.unet import ENCODERS
+from recseg.models.config import RecurrentUNetConfig
+from recseg.models.recurrent_unet import ENDED, RecurrentOutput, RecurrentUNet, lengths_from_stop, live_pairs
+from recseg.models.config import ENCODERS
 
 VARIANTS = [
     ("embedding", "none"),

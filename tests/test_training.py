@@ -16,7 +16,8 @@ import recseg.training.trainer as training
 from recseg.data.stream import StreamSampler, batches
 from recseg.errors import RecsegError
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 from recseg.training.config import build_model, load_config, resolve
 from recseg.training.optim import ExponentialMovingAverage, parameter_groups, schedule
 from recseg.training.trainer import TrainConfig, Trainer, choose_device, choose_precision, resume, train, training_data

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recseg.errors import RecsegError
-from recseg.models.unet import ENCODERS, DecoderBlock, Encoder, UNet, UNetConfig, load_encoder_weights
+from recseg.models.config import ENCODERS, UNetConfig
+from recseg.models.unet import DecoderBlock, Encoder, UNet, load_encoder_weights
 
 TINY = UNetConfig(num_classes=4, encoder_widths=(4, 6, 8, 10), decoder_widths=(8, 6))
 

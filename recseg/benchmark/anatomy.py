@@ -10,7 +10,6 @@ from torch import Tensor
 
 from recseg.benchmark.networks import forward, random_images
 from recseg.benchmark.parts import Found, Setting
-from recseg.models.feedback import Claims
 
 
 def anatomy(setting: Setting) -> Found:
@@ -32,25 +31,20 @@ def anatomy(setting: Setting) -> Found:
 def parts_of(dense: Any, model: Any, images: Tensor) -> dict[str, Callable[[], object]]:
     """The parts of a dense and a recurrent network as acts, each on what the parts before it leave."""
     batch, size = len(images), images.shape[-2:]
-    features, projected = model._encode(images)
-    embedding = model.decoder(features[-1], projected)
-    gates, deepest = model.recurrence_input(features, embedding)
-    claims = Claims(model.head, embedding, deepest, model.config.feedback)
-    state = model.cell.step(gates, None)
-    summary = model._summarise(state[0], claims.remaining())
-    masks = claims.read(state[0], summary).masks.unsqueeze(1)
-    maps = dense.classifier(embedding)
+    maps = model.encoder(images)
+    features = model.encode(images)
+    state, output = model.step(features, model.initial_state(features))
+    masks, embedding = output.mask.unsqueeze(1), features.embedding
+    logits = dense.classifier(embedding)
     return {
         "encoder": lambda: model.encoder(images),
-        "decoder": lambda: model.decoder(features[-1], model._skips(features)),
-        "input of the recurrence, and its gates": lambda: model.recurrence_input(features, embedding),
-        "first turn of the ConvLSTM": lambda: model.cell.step(gates, None),
-        "each further turn": lambda: model.cell.step(gates, state),
-        "summary and stop of a turn": lambda: model.stop(model._summarise(state[0], claims.remaining())),
-        "claim, class and mask of a step": lambda: claims.read(state[0], summary),
+        "decoder": lambda: model.decoder(maps),
+        "encoder, decoder, input of the recurrence and its gates": lambda: model.encode(images),
+        "ConvLSTM of a step": lambda: model.cell.step(features.gates, (state.h, state.c)),
+        "a whole step: ConvLSTM, stop, class and mask": lambda: model.step(features, state),
         "mask to full size": lambda: F.interpolate(masks, size=size, mode="bilinear"),
         "dense: map of each class": lambda: dense.classifier(embedding),
-        "dense: maps to full size": lambda: F.interpolate(maps, size=size, mode="bilinear"),
+        "dense: maps to full size": lambda: F.interpolate(logits, size=size, mode="bilinear"),
         "recurrent, whole": forward("recurrent", model, images, [1] * batch),
         "dense, whole": forward("dense", dense, images, [1] * batch),
     }

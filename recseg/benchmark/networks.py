@@ -1,4 +1,4 @@
-"""What is compared: an encoder, the dense twin, both recurrent heads, the published network; all give full-size logits.
+"""What is compared: an encoder, a dense and a recurrent U-Net, the published network; all give full-size logits.
 
 Weights are random, since time does not depend on them: but a random stop would, so the recurrent models are told how
 many classes each picture has, as in training, and run these steps and the one that says stop.
@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recseg.models.config import RecurrentUNetConfig
 from recseg.training.config import TrainConfig, build_model, resolve
 
-CONTESTANTS = ("encoder", "dense", "recurrent", "recurrent, decoder head", "published")
+CONTESTANTS = ("encoder", "dense", "recurrent", "published")
 # Pictures of VOC 2012's training list with 1, 2 … 5 classes.
 VOC_MIX = (933, 383, 124, 21, 3)
 
@@ -33,11 +34,10 @@ def contestants(side: int) -> tuple[str, ...]:
     return CONTESTANTS if side >= 160 and side % 16 == 0 else CONTESTANTS[:-1]
 
 
-def contestant_config(name: str, **options: Any) -> TrainConfig:
-    """What `recseg train` would be asked for; an encoder alone is cut out of the dense twin."""
-    kind = {"encoder": "dense", "recurrent, decoder head": "recurrent"}.get(name, name)
-    head = "decoder" if "decoder" in name else "embedding"
-    return resolve(TrainConfig("voc", model=kind, head=head, **options))
+def contestant_config(name: str, network: RecurrentUNetConfig | None = None, **options: Any) -> TrainConfig:
+    """What `recseg train` would be asked for; an encoder alone is cut out of the dense baseline."""
+    kind = "dense" if name == "encoder" else name
+    return resolve(TrainConfig("voc", model=kind, network=network or RecurrentUNetConfig(), **options))
 
 
 def build(
@@ -49,11 +49,11 @@ def build(
     device: torch.device | str = "cpu",
 ) -> Any:
     """An untrained contestant, as `recseg train` would make it."""
-    config = contestant_config(name, encoder="plain" if name == "published" else encoder, size=side)  # it has its own
+    network = RecurrentUNetConfig(num_classes=num_classes, encoder="plain" if name == "published" else encoder)
     torch.manual_seed(0)
-    model = build_model(config, [f"class {label}" for label in range(num_classes)], max_steps=5)
-    model = model.encoder if name == "encoder" else model  # type: ignore[assignment]
-    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    model: Any = build_model(contestant_config(name, network, size=side))
+    model = model.encoder if name == "encoder" else model
+    return model.to(device, memory_format=torch.channels_last).eval()
 
 
 def full_size(name: str, model: Any, images: Tensor, lengths: Tensor) -> Any:
@@ -72,7 +72,7 @@ def forward(
 ) -> Callable[[], Any]:
     """`full_size` as an act to be timed: in inference mode, in 16 bits where `precision` says so."""
     device = images.device
-    steps = torch.tensor(lengths, device=device)
+    steps = torch.tensor(lengths)
 
     def act() -> Any:
         with torch.inference_mode(), torch.autocast(device.type, dtype=precision, enabled=precision is not None):

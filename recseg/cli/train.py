@@ -3,14 +3,17 @@
 import argparse
 import json
 import shlex
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from recseg.allocator import keep_freed_memory
 from recseg.cli.arguments import natural, positive, real, share
 from recseg.cli.command import DATA_HELP, Commands, add_device, command, skipped_line
 from recseg.errors import RecsegError
 from recseg.files import check_new_folder
-from recseg.training.config import AMP, AUXILIARY, MODELS, ON_BAD_IMAGE, OPTIMISERS, TrainConfig, load_config
+from recseg.models.config import ENCODERS, RecurrentUNetConfig
+from recseg.training.config import AMP, MODELS, ON_BAD_IMAGE, OPTIMISERS, ORDERS, TrainConfig, load_config
 
 
 def add(commands: Commands) -> None:
@@ -33,16 +36,17 @@ def add(commands: Commands) -> None:
     parser.add_argument("--seed", type=natural, metavar="S", help="of weights, order and augmentation (default 0)")
     parser.add_argument("--split", help="split to train on (default train; voc: train_aug where it is there)")
     network = parser.add_argument_group("network")
-    network.add_argument("--encoder", choices=("plain", "mobilenet_v2", "resnet18", "resnet34"), help="(default plain)")
+    widths: dict[str, Any] = {"type": positive, "nargs": "+", "metavar": "N"}
+    network.add_argument("--encoder", choices=ENCODERS, help="(default plain)")
+    network.add_argument("--encoder-widths", **widths, help="channels of each stage of the plain encoder")
+    network.add_argument("--decoder-widths", **widths, help="channels after each decoder block, coarse to fine")
+    network.add_argument("--hidden", type=positive, metavar="N", help="channels of the ConvLSTM's state")
+    network.add_argument("--reduced", type=positive, metavar="N", help="channels that the ConvLSTM reads")
+    network.add_argument("--max-steps", type=positive, metavar="N", help="most classes of an image (default: by data)")
     network.add_argument("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
     network.add_argument("--pretrained", action="store_const", const=True, help="download ImageNet weights")
     network.add_argument("--freeze", type=natural, metavar="N", help="finest encoder stages to keep as they are")
-    network.add_argument("--head", choices=("embedding", "decoder"), help="how a step makes its mask")
-    network.add_argument(
-        "--feedback", choices=("none", "claimed", "remaining", "explained", "coverage"), help="what a step is told"
-    )
-    network.add_argument("--order", choices=("matched", "class", "area"), help="which step learns which target")
-    network.add_argument("--auxiliary", choices=AUXILIARY, help="train the classifier on single pixels too")
+    network.add_argument("--order", choices=ORDERS, help="which step learns which target (default matched)")
     network.add_argument("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone")
     loop = parser.add_argument_group("loop")
     loop.add_argument("--size", type=positive, metavar="PIXELS", help="side of the training crops")
@@ -80,7 +84,10 @@ def run(arguments: argparse.Namespace) -> None:
         from recseg.training.trainer import train
 
         del given["out"]
-        file = train(TrainConfig(**given), arguments.out)
+        names = {field.name for field in fields(RecurrentUNetConfig)} - {"max_steps"}
+        sizes = {name: given.pop(name) for name in names & given.keys()}
+        sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
+        file = train(TrainConfig(**given, network=RecurrentUNetConfig(**sizes)), arguments.out)
         data = arguments.data
     folder, data = file.parent, shlex.quote(data)
     print(f"weights: {file}")

@@ -22,37 +22,15 @@ a pixel embedding); Tu et al., "Modeling coverage for neural machine translation
 """
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recseg.errors import RecsegError
+from recseg.models.config import RecurrentUNetConfig
 from recseg.models.convlstm import ConvLSTMCell
-from recseg.models.unet import Decoder, Encoder, UNetConfig, crop_padding, pad_to_stride
-
-
-@dataclass(frozen=True)
-class RecurrentUNetConfig(UNetConfig):
-    """What a recurrent U-Net is made of: the fields of the dense baseline, and those of the recurrence.
-
-    Attributes:
-        hidden: channels of the hidden state and of the cell state.
-        reduced: channels of x, to which the bottleneck features are reduced.
-        max_steps: the most classes that one image can be given.
-    """
-
-    hidden: int = 64
-    reduced: int = 64
-    max_steps: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("hidden", "reduced", "max_steps"):
-            if getattr(self, name) < 1:
-                raise RecsegError(f"{name} {getattr(self, name)}: expected at least 1")
+from recseg.models.unet import Decoder, Encoder, crop_padding, pad_to_stride
 
 
 class Features(NamedTuple):

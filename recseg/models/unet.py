@@ -8,7 +8,6 @@ bilinear upsampling; and the decoder stops at a stride of 2 or 4, since the last
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
@@ -17,42 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
+from recseg.models.config import ENCODERS, UNetConfig
 from recseg.weights.safetensors import open_tensors
 
-ENCODERS = ("plain", "mobilenet_v2", "resnet18", "resnet34")
 HEADS = ("classifier.", "fc.")  # how the names of torchvision's own heads begin
 COUNTER = "num_batches_tracked"  # only matters to a momentum of None
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """Make-up of the dense twin; `RecurrentUNetConfig` shares the first four fields.
-
-    Attributes:
-        num_classes: labels, background included.
-        encoder: one of `ENCODERS`.
-        encoder_widths: channels of each stage of the plain encoder (stage k has stride 2**k); ignored by the others.
-        decoder_widths: channels after each decoder block, coarse to fine. Each block doubles the resolution, so their
-            number sets the output's stride: 3 blocks give 1/2 with five plain stages, 1/4 with a torchvision encoder.
-    """
-
-    num_classes: int = 21
-    encoder: str = "plain"
-    encoder_widths: tuple[int, ...] = (16, 32, 64, 128, 192)
-    decoder_widths: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.decoder_widths:
-            object.__setattr__(self, "decoder_widths", (96, 64, 40) if self.encoder == "plain" else (160, 96, 64))
-        if self.encoder not in ENCODERS:
-            raise RecsegError(f"encoder {self.encoder!r}: expected one of {', '.join(ENCODERS)}")
-        if self.num_classes < 2:
-            raise RecsegError(f"num_classes {self.num_classes}: expected at least 2, background and one class")
-        levels = len(self.encoder_widths) if self.encoder == "plain" else 5
-        if not 1 <= len(self.decoder_widths) < levels:
-            raise RecsegError(f"decoder_widths {self.decoder_widths}: expected 1 to {levels - 1} blocks")
 
 
 def _stage(inputs: int, outputs: int) -> nn.Sequential:

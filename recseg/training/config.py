@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
-from recseg.models.baseline import PublishedConfig, PublishedNetwork
-from recseg.models.recurrent_unet import RecurrentUNet, RecurrentUNetConfig
-from recseg.models.unet import UNet, UNetConfig, load_encoder_weights
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
 MODELS = ("recurrent", "dense", "published")
 OPTIMISERS = ("muon", "adamw")
-AUXILIARY = ("pixels", "none")
+ORDERS = ("matched", "class", "area")  # of `recseg.training.targets.to_sequence`
 AMP = ("auto", "off", "bf16", "fp16")
 ON_BAD_IMAGE = ("stop", "skip")
 
@@ -37,6 +35,8 @@ class TrainConfig:
         encoder_weights: safetensors file of a torchvision classifier to start from.
         pretrained: fetch torchvision's own weights instead.
         freeze: encoder stages, from the finest, that keep their weights; None freezes two of a pretrained encoder.
+        order: of the targets: "matched" (each step learns the one that fits it best), "class" or "area".
+        max_steps: the most classes of an image; None takes 5, or the most that an image of the folder has.
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
         scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the picture's short side.
@@ -46,7 +46,6 @@ class TrainConfig:
         lr: peak learning rate; a pretrained encoder gets a tenth of it.
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
-        max_steps: None takes 5, or the most classes that an image of the folder has.
         on_bad_image: "stop" ends the training at a picture that cannot be read; "skip" takes another one in its place,
             and lists it.
     """
@@ -93,6 +92,8 @@ class TrainConfig:
             raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
         if self.on_bad_image not in ON_BAD_IMAGE:
             raise RecsegError(f"on_bad_image {self.on_bad_image!r}: expected stop or skip")
+        if self.order not in ORDERS:
+            raise RecsegError(f"order {self.order!r}: expected one of {', '.join(ORDERS)}")
         if self.optimiser not in (None, *OPTIMISERS):
             raise RecsegError(f"optimiser {self.optimiser!r}: expected muon or adamw")
         if self.pixels_first is not None and not 0 <= self.pixels_first < 1:
@@ -134,10 +135,15 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 def build_model(config: TrainConfig) -> nn.Module:
     """The untrained network that a (resolved) configuration describes."""
+    # Imported here: the command line reads its choices from this module, and does not wait for torch.
+    from recseg.models.baseline import PublishedConfig, PublishedNetwork
+    from recseg.models.recurrent_unet import RecurrentUNet
+    from recseg.models.unet import UNet, load_encoder_weights
+
     network = config.network
     if config.model == "published":
-        sizes = {"num_classes": network.num_classes, "max_steps": network.max_steps}
-        return PublishedNetwork(PublishedConfig(**sizes, input_size=config.size or 256))
+        size = config.size or 256
+        return PublishedNetwork(PublishedConfig(network.num_classes, network.max_steps, input_size=size))
     model: UNet | RecurrentUNet
     if config.model == "dense":
         model = UNet(UNetConfig(**{field.name: getattr(network, field.name) for field in fields(UNetConfig)}))

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from recseg.classes import BACKGROUND, VOID
 from recseg.errors import RecsegError
-
-ORDERS = ("matched", "class", "area")  # matched: no order of its own, each step takes the target that fits it best
+from recseg.training.config import ORDERS
 
 
 class TargetSequence(NamedTuple):

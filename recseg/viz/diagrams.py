@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recseg.classes import palette as voc_palette
-from recseg.models.feedback import TOLD
-from recseg.models.recurrent_unet import RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig
 from recseg.models.unet import Encoder
 from recseg.viz.plotting import FAINT, INK, new_figure
 
@@ -46,31 +45,21 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
 
     first = 8.4
     live = min(len(EXAMPLE), config.max_steps)
-    if config.head == "embedding":
-        for block, channels in enumerate(config.decoder_widths):
-            level = levels - 2 - block
-            width = max(1.1, 3.2 * 0.76**level)
-            pen.box(5.6, heights[level], width, 0.5, f"{channels} at 1/{encoder.strides[level]}", GREEN)
-            pen.arrow(2.0 + max(1.1, 3.2 * 0.76**level) / 2, heights[level], 5.6 - width / 2, heights[level], FAINT)
-            pen.arrow(5.6, heights[level + 1] + 0.25, 5.6, heights[level] - 0.27)
-        pen.line([(2.55, heights[-1]), (5.6, heights[-1]), (5.6, heights[-1] + 0.25)])
-        pen.note(5.6, top + 0.42, "decoder, once: pixel embedding E", "center")
-        pen.line([(5.6 + max(1.1, 3.2 * 0.76**finest) / 2, top), (first + 1.75 * (live - 1), top)], GREEN)
-        pen.note(first - 0.7, top - 0.25, "E", "center", GREEN)
-    else:
-        used = [level for level in range(finest, levels - 1) if encoder.strides[level] < config.grid]
-        for level in used:
-            pen.line([(2.0 + max(1.1, 3.2 * 0.76**level) / 2, heights[level]), (6.2, heights[level])], FAINT)
-        pen.line([(6.2, min(heights[used[-1]], 5.25)), (6.2, top)], FAINT)
-        pen.arrow(6.2, 5.25, first - 0.6, 5.25, FAINT)
-        pen.line([(first + 0.6, 5.25), (first + 1.75 * (live - 1) - 0.6, 5.25)], FAINT)
-        pen.note(6.1, top + 0.3, "skips, projected once", "center")
+    for block, channels in enumerate(config.decoder_widths):
+        level = levels - 2 - block
+        width = max(1.1, 3.2 * 0.76**level)
+        pen.box(5.6, heights[level], width, 0.5, f"{channels} at 1/{encoder.strides[level]}", GREEN)
+        pen.arrow(2.0 + max(1.1, 3.2 * 0.76**level) / 2, heights[level], 5.6 - width / 2, heights[level], FAINT)
+        pen.arrow(5.6, heights[level + 1] + 0.25, 5.6, heights[level] - 0.27)
+    pen.line([(2.55, heights[-1]), (5.6, heights[-1]), (5.6, heights[-1] + 0.25)])
+    pen.note(5.6, top + 0.42, "decoder, once: pixel embedding E", "center")
+    pen.line([(5.6 + max(1.1, 3.2 * 0.76**finest) / 2, top), (first + 1.75 * (live - 1), top)], GREEN)
+    pen.note(first - 0.7, top - 0.25, "E", "center", GREEN)
 
     bus = heights[-1] - 1.0
     pen.line([(2.0, heights[-1] - 0.25), (2.0, bus), (first + 1.75 * (min(live + 1, config.max_steps) - 1), bus)], BLUE)
-    beside = "E" if config.head == "embedding" else "features"
-    pen.note(2.2, bus - 0.28, f"input of the recurrence: deepest features and {beside} at 1/{config.grid}; "
-             "its half of the gates is computed once", "left")  # fmt: skip
+    pen.note(2.2, bus - 0.28, f"x: the two deepest maps, reduced to {config.reduced} channels at 1/{encoder.strides[-2]}; "
+             "their part of the gates is computed once", "left")  # fmt: skip
     for step in range(config.max_steps):
         x = first + 1.75 * step
         run = step <= live  # one step after the last mask, to say stop
@@ -86,12 +75,10 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
         pen.box(x, heights[-1] + 1.0, 1.15, 0.4, "stop 96 %" if step == live else "stop 2 %", VERMILION)
         if step < live:
             _step_outputs(pen, x, heights[-1] + 1.2, top, config, *EXAMPLE[step])
-            if config.feedback in TOLD and step + 1 < config.max_steps:
-                pen.arrow(x + 0.45, heights[-1] + 1.98, x + 1.4, heights[-1] + 1.23, FAINT, dashed=True)
-                if step == live - 1:  # to the right of the others stands a query
-                    pen.note(x + 0.98, heights[-1] + 1.86, "what is left", "left", FAINT)
-            if config.feedback == "coverage":
+            if step + 1 < config.max_steps:  # what the masks so far have covered
                 pen.arrow(x + 0.5, heights[-1] + 2.0, x + 1.5, heights[-1] + 0.33, FAINT, dashed=True)
+                if step == live - 1:
+                    pen.note(x + 1.05, heights[-1] + 1.86, "coverage", "left", FAINT)
     if config.max_steps > live:
         x = first + 1.75 * live + 0.3
         pen.arrow(x - 1.4, top + 1.1, x - 0.6, top + 1.1)
@@ -103,16 +90,12 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
 def _step_outputs(
     pen: "_Pen", x: float, y: float, top: float, config: RecurrentUNetConfig, name: str, label: int, probability: float
 ) -> None:
-    """What a live step emits, above its stop: query (or decoder), mask, class."""
+    """What a live step emits, above its stop: query, mask, class."""
     pen.arrow(x, y, x, y + 0.38)
-    if config.head == "embedding":
-        pen.box(x, y + 0.6, 1.15, 0.4, f"query, {config.decoder_widths[-1]}", GREEN)
-        pen.arrow(x, y + 0.8, x, top - 0.17)
-        pen.dot(x, top)
-        pen.arrow(x, top + 0.15, x, top + 0.55)
-    else:
-        pen.box(x, (y + 0.38 + top + 0.2) / 2, 1.15, top - y - 0.2, "decoder,\nall live\nsteps in\none batch", GREEN)
-        pen.arrow(x, top + 0.22, x, top + 0.55)
+    pen.box(x, y + 0.6, 1.15, 0.4, f"query, {config.decoder_widths[-1]}", GREEN)
+    pen.arrow(x, y + 0.8, x, top - 0.17)
+    pen.dot(x, top)
+    pen.arrow(x, top + 0.15, x, top + 0.55)
     pen.scene(x, top + 1.1, 0.55, [label], mask=True)
     pen.note(x, top + 1.85, f"{name} {probability:.0%}", "center")
 

@@ -4,7 +4,6 @@ A file carries the network's configuration, its class names and where its score 
 needs no other file, and as numbers nothing that could run: unlike a pickle, it is safe to open whoever made it.
 """
 
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -17,18 +16,23 @@ from torch import Tensor, nn
 
 from recseg.classes import VOID
 from recseg.errors import RecsegError, one_line
+from recseg.models.baseline import PublishedConfig, PublishedNetwork
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
+from recseg.models.recurrent_unet import RecurrentUNet
+from recseg.models.unet import UNet
 from recseg.weights.registry import add, find
 from recseg.weights.registry import published_weights as published_weights  # a door for callers of `load`
 from recseg.weights.safetensors import TensorFile, open_tensors, write_tensors
 
-FORMAT = "recseg-1"
+FORMAT = "recseg-2"
+FIRST_EDITION = "recseg-1"
 RUN_WEIGHTS = "weights.safetensors"  # in a run folder: the averaged (EMA) weights
 
 # Which class rebuilds which kind of network: a file names a row of this table, never a class to import.
-_KINDS = {
-    "recurrent": ("recseg.models.recurrent_unet", "RecurrentUNet", "RecurrentUNetConfig"),
-    "dense": ("recseg.models.unet", "UNet", "UNetConfig"),
-    "published": ("recseg.models.baseline", "PublishedNetwork", "PublishedConfig"),
+_KINDS: dict[str, tuple[type[nn.Module], type]] = {
+    "recurrent": (RecurrentUNet, RecurrentUNetConfig),
+    "dense": (UNet, UNetConfig),
+    "published": (PublishedNetwork, PublishedConfig),
 }
 _LONGEST_TEXT = 1 << 20  # characters of one entry of a file's metadata
 _MOST_STAGES = 16
@@ -122,7 +126,12 @@ def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Pat
 
 def _build(file: TensorFile) -> nn.Module:
     path, text = file.path, file.text
-    if text.get("format") != FORMAT:
+    if text.get("format") == FIRST_EDITION and text.get("kind") == "recurrent":
+        raise RecsegError(
+            f"{path}: a recurrent network of recseg 0.1, which this version no longer has; to read it: "
+            "pip install recseg==0.1.0"
+        )
+    if text.get("format") not in (FORMAT, FIRST_EDITION):  # dense networks are what they were
         raise RecsegError(f"{path}: not weights of recseg: format {text.get('format')!r}, expected {FORMAT!r}")
     lengthy = [key for key, value in text.items() if len(value) > _LONGEST_TEXT]
     if lengthy:
@@ -130,10 +139,8 @@ def _build(file: TensorFile) -> nn.Module:
     kind = text.get("kind", "")
     if kind not in _KINDS:
         raise RecsegError(f"{path}: unknown kind of network {kind!r}, expected one of {', '.join(_KINDS)}")
-    module_name, class_name, config_name = _KINDS[kind]
-    module = importlib.import_module(module_name)
-    build = getattr(module, class_name)
-    config = _config(path, getattr(module, config_name), _json(path, text, "config", dict))
+    build, make_config = _KINDS[kind]
+    config = _config(path, make_config, _json(path, text, "config", dict))
     classes = _json(path, text, "classes", list)
     image_size = _json(path, text, "image_size", int)
     metadata = _json(path, text, "metadata", dict)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Off
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 
 Layers = Sequence[tuple[int, int]]
 

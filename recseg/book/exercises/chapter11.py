@@ -11,7 +11,8 @@ from recseg.book.exercises.inputs import label_maps
 from recseg.book.exercises.running import call, what_happened
 from recseg.classes import VOID
 from recseg.evaluation.metrics import SetMetric, SlotMetric
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 
 
 def _flip(labels: Tensor) -> Tensor:

@@ -1,0 +1,58 @@
+"""What the networks are made of. No torch here: the command line reads its choices from this file."""
+
+from dataclasses import dataclass
+
+from recseg.errors import RecsegError
+
+ENCODERS = ("plain", "mobilenet_v2", "resnet18", "resnet34")
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """What a U-Net, the dense baseline, is made of.
+
+    Attributes:
+        num_classes: labels, background included.
+        encoder: one of `ENCODERS`.
+        encoder_widths: channels of each stage of the plain encoder (stage k has stride 2**k); ignored by the others.
+        decoder_widths: channels after each decoder block, coarse to fine. Each block doubles the resolution, so their
+            number sets the output's stride: 3 blocks give 1/2 with five plain stages, 1/4 with a torchvision encoder.
+            By default (96, 64, 40) with the plain encoder and (160, 96, 64) with the others.
+    """
+
+    num_classes: int = 21
+    encoder: str = "plain"
+    encoder_widths: tuple[int, ...] = (16, 32, 64, 128, 192)
+    decoder_widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.decoder_widths:
+            object.__setattr__(self, "decoder_widths", (96, 64, 40) if self.encoder == "plain" else (160, 96, 64))
+        if self.encoder not in ENCODERS:
+            raise RecsegError(f"encoder {self.encoder!r}: expected one of {', '.join(ENCODERS)}")
+        if self.num_classes < 2:
+            raise RecsegError(f"num_classes {self.num_classes}: expected at least 2, background and one class")
+        levels = len(self.encoder_widths) if self.encoder == "plain" else 5
+        if not 1 <= len(self.decoder_widths) < levels:
+            raise RecsegError(f"decoder_widths {self.decoder_widths}: expected 1 to {levels - 1} blocks")
+
+
+@dataclass(frozen=True)
+class RecurrentUNetConfig(UNetConfig):
+    """What a recurrent U-Net is made of: the fields of the dense baseline, and those of the recurrence.
+
+    Attributes:
+        hidden: channels of the hidden state and of the cell state.
+        reduced: channels of x, to which the bottleneck features are reduced.
+        max_steps: the most classes that one image can be given.
+    """
+
+    hidden: int = 64
+    reduced: int = 64
+    max_steps: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("hidden", "reduced", "max_steps"):
+            if getattr(self, name) < 1:
+                raise RecsegError(f"{name} {getattr(self, name)}: expected at least 1")
