@@ -58,8 +58,8 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
 
     bus = heights[-1] - 1.0
     pen.line([(2.0, heights[-1] - 0.25), (2.0, bus), (first + 1.75 * (min(live + 1, config.max_steps) - 1), bus)], BLUE)
-    pen.note(2.2, bus - 0.28, f"x: the two deepest maps, reduced to {config.reduced} channels at 1/{encoder.strides[-2]}; "
-             "their part of the gates is computed once", "left")  # fmt: skip
+    words = f"x: the two deepest maps, reduced to {config.reduced} channels at 1/{encoder.strides[-2]}"
+    pen.note(2.2, bus - 0.28, f"{words}; their part of the gates is computed once", "left")
     for step in range(config.max_steps):
         x = first + 1.75 * step
         run = step <= live  # one step after the last mask, to say stop
