@@ -247,3 +247,33 @@ def test_links_within_the_repository_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)\)", text):
             if "://" not in target:
                 assert (ROOT / target).exists(), f"{name}: {target}"
+
+
+def test_every_action_is_pinned_by_its_hash() -> None:
+    # A tag can be moved to other code by whoever holds the action's repository; a commit cannot.
+    steps = [
+        (path.name, line.strip())
+        for path in (ROOT / ".github" / "workflows").iterdir()
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "uses:" in line
+    ]
+    assert steps
+    versions: dict[str, set[str]] = {}
+    for name, line in steps:
+        if re.fullmatch(r"uses: \./\.github/workflows/[\w-]+\.yml", line):
+            continue  # of this repository, at this commit
+        pinned = re.fullmatch(r"(?:- )?uses: ([\w./-]+)@([0-9a-f]{40}) # v\d+\.\d+\.\d+", line)
+        assert pinned, f"{name}: {line}: expected OWNER/ACTION@40 hexadecimal digits # vX.Y.Z"
+        versions.setdefault(pinned[1], set()).add(line[line.index("@") :])
+    assert all(len(several) == 1 for several in versions.values()), versions
+
+
+def test_dependabot_watches_every_ecosystem() -> None:
+    settings = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text(encoding="utf-8"))
+    watched = {
+        (update["package-ecosystem"], folder.strip("/"))
+        for update in settings["updates"]
+        for folder in update.get("directories", [update.get("directory")])
+    }
+    locks = {("npm", str(path.parent.relative_to(ROOT))) for path in tracked() if path.name == "package-lock.json"}
+    assert watched == {("pip", ""), ("github-actions", ""), *locks}
