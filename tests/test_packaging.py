@@ -277,3 +277,29 @@ def test_dependabot_watches_every_ecosystem() -> None:
     }
     locks = {("npm", str(path.parent.relative_to(ROOT))) for path in tracked() if path.name == "package-lock.json"}
     assert watched == {("pip", ""), ("github-actions", ""), *locks}
+
+
+def test_changelog_names_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## \[(.+?)\](.*)$", text, re.MULTILINE)
+    versions = [name for name, _ in headings if name != "Unreleased"]
+    assert METADATA["version"] == versions[0], "the version's own section comes first, after what is not released yet"
+    assert sorted(versions, key=Version, reverse=True) == versions
+    assert all(re.fullmatch(r" – \d{4}-\d\d-\d\d", date) for name, date in headings if name != "Unreleased")
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, re.MULTILINE)) <= kinds
+
+
+def test_release_is_tested_built_once_and_published_without_a_token() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    assert "secrets." not in text and "password" not in text
+    workflow = yaml.safe_load(text)
+    jobs = workflow["jobs"]
+    assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML reads `on` as a truth value
+    assert jobs["test"]["uses"] == "./.github/workflows/ci.yml"
+    assert jobs["release"]["needs"] == ["test", "build"] and jobs["pypi"]["needs"] == "release"
+    assert jobs["pypi"]["environment"] == "pypi"
+    assert workflow["permissions"] == {"contents": "read"}
+    granted = {name: job["permissions"] for name, job in jobs.items() if "permissions" in job}
+    assert granted == {"release": {"contents": "write"}, "pypi": {"id-token": "write"}}
+    assert sum("uv build" in str(step.get("run")) for job in jobs.values() for step in job.get("steps", [])) == 1
