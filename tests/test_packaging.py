@@ -303,3 +303,10 @@ def test_release_is_tested_built_once_and_published_without_a_token() -> None:
     granted = {name: job["permissions"] for name, job in jobs.items() if "permissions" in job}
     assert granted == {"release": {"contents": "write"}, "pypi": {"id-token": "write"}}
     assert sum("uv build" in str(step.get("run")) for job in jobs.values() for step in job.get("steps", [])) == 1
+
+
+def test_pre_commit_runs_what_make_lint_runs() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local", "a hook from elsewhere would have a version of its own, and need the network"
+    (hook,) = repository["hooks"]
+    assert (hook["entry"], hook["language"], hook["pass_filenames"]) == ("make lint", "system", False)
