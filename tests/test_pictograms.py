@@ -19,7 +19,18 @@ from PIL import __version__ as pillow_version
 
 from recseg.book.contact_sheet import contact_sheet
 from recseg.classes import VOC_CLASSES, VOID, palette
-from recseg.data.pictograms import TRAIN_SEED, VAL_SEED, VERSION, dataset, ensure_train, generate, scene, write_dataset
+from recseg.data import open_dataset
+from recseg.data.pictograms import (
+    TRAIN_SEED,
+    VAL_SEED,
+    VERSION,
+    dataset,
+    embedded_root,
+    ensure_train,
+    generate,
+    scene,
+    write_dataset,
+)  # fmt: skip
 from recseg.data.pictograms.dataset import encode, picture_id
 from recseg.data.pictograms.drawing import OUTSIDE, bend, rasterize, silhouette
 from recseg.data.pictograms.shapes_living import DISTRACTORS, SHAPES
@@ -315,6 +326,68 @@ def test_the_training_set_is_drawn_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert lists(root)["val"] == []
     monkeypatch.setattr(dataset, "write_dataset", lambda *a, **k: pytest.fail("drawn again"))
     assert ensure_train(3, workers=1, progress=False) == root
+
+
+@pytest.fixture
+def without_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation that does not carry the committed set, and an empty cache; returns the committed set."""
+    committed = resource("pictograms")
+
+    def absent(*parts: str) -> Path:
+        raise RecsegError(f"data/{'/'.join(parts)}: not part of this installation of recseg")
+
+    monkeypatch.setattr(dataset, "resource", absent)
+    monkeypatch.setenv("RECSEG_CACHE", str(tmp_path / "cache"))
+    return committed
+
+
+def same_pictures(drawn: Path, committed: Path) -> None:
+    """Each file that was drawn is the committed one, byte by byte where both were drawn by one version of Pillow."""
+    same_library = json.loads((committed / "info.json").read_text())["drawn_with"]["pillow"] == pillow_version
+    for path in sorted(drawn.glob("*/*.*")):
+        original = committed / path.relative_to(drawn)
+        if same_library:
+            assert path.read_bytes() == original.read_bytes(), path
+        elif path.suffix == ".png":  # another Pillow may draw an edge a pixel elsewhere
+            assert np.mean(np.asarray(Image.open(path)) == np.asarray(Image.open(original))) > 0.97, path
+
+
+def test_a_clone_reads_the_committed_set_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSEG_CACHE", str(tmp_path / "cache"))
+    assert embedded_root() == open_dataset("pictograms", "val").root == resource("pictograms")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_installation_without_the_committed_set_draws_it_once(
+    without_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "EMBEDDED_TRAIN", 2)
+    monkeypatch.setattr(dataset, "EMBEDDED_VAL", 3)
+    val = open_dataset("pictograms", "val")
+    assert val.root == tmp_path / "cache" / f"pictograms-v{VERSION}"
+    assert list(tmp_path.glob("cache/*")) == [val.root]  # no lock is left
+    assert list(val.ids) == lists(without_images)["val"][:3]
+    assert lists(val.root)["train"] == lists(without_images)["train"][:2]
+    assert len(list(val.root.glob("JPEGImages/*.jpg"))) == len(list(val.root.glob("SegmentationClass/*.png"))) == 5
+    same_pictures(val.root, without_images)
+    monkeypatch.setattr(dataset, "generate", lambda *_, **__: pytest.fail("drawn again"))
+    assert embedded_root() == val.root
+
+
+def test_a_cache_that_cannot_be_written_is_named(without_images: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(RecsegError, match="cache"):
+        embedded_root()
+
+
+@pytest.mark.slow
+def test_the_whole_committed_set_is_drawn_again(without_images: Path) -> None:
+    root = embedded_root()
+    assert lists(root) == lists(without_images)
+    assert {path.relative_to(root) for path in root.rglob("*")} == {
+        path.relative_to(without_images) for path in without_images.rglob("*")
+    }
+    same_pictures(root, without_images)
 
 
 def test_the_contact_sheet_shows_twenty_classes() -> None:

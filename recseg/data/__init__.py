@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recseg.errors import RecsegError
-from recseg.resources import cache_dir, resource, small_mode
+from recseg.resources import cache_dir, small_mode
 
 if TYPE_CHECKING:
     from recseg.data.folder import Sample, SegmentationFolder
@@ -33,11 +33,10 @@ def open_dataset(
     from recseg.data.pack import SUFFIX, open_pack
 
     if data == "pictograms":
-        if split == "train" and not small_mode():
-            from recseg.data.pictograms import ensure_train
+        from recseg.data.pictograms import embedded_root, ensure_train
 
-            return SegmentationFolder(ensure_train(), split, transform=transform)
-        return SegmentationFolder(resource("pictograms"), split, transform=transform)
+        root = ensure_train() if split == "train" and not small_mode() else embedded_root()
+        return SegmentationFolder(root, split, transform=transform)
     if data == "voc":
         dataset = SegmentationFolder(voc_root(), split, transform=transform)
         # SBD's own training list holds images of VOC's val, and a score on those would be worth nothing.

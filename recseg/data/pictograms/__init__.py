@@ -4,10 +4,20 @@ from recseg.data.pictograms.dataset import (
     TRAIN_SEED,
     VAL_SEED,
     VERSION,
+    embedded_root,
     ensure_train,
     generate,
     write_dataset,
     write_embedded,
 )
 
-__all__ = ["TRAIN_SEED", "VAL_SEED", "VERSION", "ensure_train", "generate", "write_dataset", "write_embedded"]
+__all__ = [
+    "TRAIN_SEED",
+    "VAL_SEED",
+    "VERSION",
+    "embedded_root",
+    "ensure_train",
+    "generate",
+    "write_dataset",
+    "write_embedded",
+]

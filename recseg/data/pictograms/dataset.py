@@ -1,13 +1,14 @@
 """Folders of pictograms in VOC's layout: any number from a seed, the committed set, and the training set of the book.
 
-`generate` draws one picture (`scene` tells how); what is here writes them, resumes, and refuses to mix sets.
+`generate` draws one picture (`scene` tells how); what is here writes them, resumes, and refuses to mix sets. The
+committed set is read in place in a clone; a wheel does not carry it, and draws it at first use.
 """
 
 import io
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -17,13 +18,16 @@ from PIL import __version__ as PIL_VERSION
 from tqdm import tqdm
 
 from recseg.classes import VOC_CLASSES, palette
+from recseg.data.lock import locked
 from recseg.data.pictograms.drawing import Raster
 from recseg.data.pictograms.scene import VERSION, generate
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
-from recseg.resources import cache_dir
+from recseg.resources import cache_dir, resource
 
-__all__ = ["TRAIN_SEED", "VAL_SEED", "VERSION", "ensure_train", "generate", "write_dataset", "write_embedded"]
+__all__ = [
+    "TRAIN_SEED", "VAL_SEED", "VERSION", "embedded_root", "ensure_train", "generate", "write_dataset", "write_embedded",
+]  # fmt: skip
 
 TRAIN_SEED, VAL_SEED = 1, 2  # streams that share no picture: what is trained on is never scored
 EMBEDDED_TRAIN, EMBEDDED_VAL = 200, 500  # pictures of the committed set
@@ -209,7 +213,33 @@ def ensure_train(images: int = 8000, *, workers: int = 2, progress: bool = True)
     Raises:
         RecsegError: fewer than 1 image, or a cache folder that cannot be written.
     """
-    root = cache_dir() / f"pictograms-v{VERSION}-{TRAIN_SEED}-{images}"
-    if not (root / "ImageSets" / "Segmentation" / "train.txt").is_file():
-        write_dataset(root, images, TRAIN_SEED, val_fraction=0, workers=workers, progress=progress)
+    return _drawn_once(
+        cache_dir() / f"pictograms-v{VERSION}-{TRAIN_SEED}-{images}",
+        lambda root: write_dataset(root, images, TRAIN_SEED, val_fraction=0, workers=workers, progress=progress),
+    )
+
+
+def embedded_root() -> Path:
+    """Folder of the committed set: `data/pictograms` in a clone, else the cache, where it is drawn at first use.
+
+    Raises:
+        RecsegError: a cache folder that cannot be written.
+    """
+    try:
+        return resource("pictograms")
+    except RecsegError:
+        return _drawn_once(cache_dir() / f"pictograms-v{VERSION}", write_embedded)
+
+
+def _drawn_once(root: Path, draw: Callable[[Path], None]) -> Path:
+    """`root`, drawn if it is not complete; of several processes one draws and the others wait."""
+    complete = root / "ImageSets" / "Segmentation" / "train.txt"
+    if not complete.is_file():
+        try:
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with locked(root.with_name(root.name + ".lock")):
+                if not complete.is_file():
+                    draw(root)
+        except OSError as error:
+            raise RecsegError(f"{root}: cannot be written ({error.strerror or error})") from error
     return root
