@@ -54,6 +54,8 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return path
 
     monkeypatch.setattr(registry, "resource", resource)
+    monkeypatch.setattr(registry, "addresses", lambda _: [])  # tests of downloads have files of their own
+    monkeypatch.setenv("RECSEG_CACHE", str(tmp_path / "cache"))
     return folder
 
 

@@ -1,18 +1,21 @@
 """Which trained weights are published, and the check that the file at hand is the one that was measured.
 
-`data/weights/registry.json` holds, for each name, the file, its sha256 and the result that it is published with.
+`data/weights/registry.json` holds, for each name, the file, its sha256 and the result that it is published with. A
+clone holds every file; a wheel carries some, and the others are fetched into the cache when they are asked for.
 """
 
 import hashlib
+import importlib.metadata
 import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+from recseg.data.download import download
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
-from recseg.resources import resource
+from recseg.resources import cache_dir, resource
 
 _CLONE = Path(__file__).resolve().parents[2]
 _NEEDED = ("data", "split", "miou", "images")
@@ -36,16 +39,48 @@ def find(name: str) -> Path | None:
     """The file of published weights, its checksum verified; None where nothing is published under that name.
 
     Raises:
-        RecsegError: the file is absent, or not the one that was published.
+        RecsegError: the file is not the one that was published, or is not here and could not be fetched.
     """
     for entry in published_weights():
         if entry["name"] == name:
-            path = resource("weights", entry["file"])
+            try:
+                path = resource("weights", entry["file"])
+            except RecsegError:
+                return _fetch(entry)
             digest = _sha256(path)
             if digest != entry["sha256"]:
                 raise RecsegError(f"{path}: damaged or replaced: sha256 {digest}, expected {entry['sha256']}")
             return path
     return None
+
+
+def addresses(file: str) -> list[str]:
+    """Where a published file is fetched from: the release of this version, then the repository as it is today.
+
+    The repository's address is that of pyproject.toml, which an installation knows. Weights may have been trained anew
+    since: the checksum tells.
+    """
+    try:
+        about = importlib.metadata.metadata("recseg")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    links = dict(line.split(", ", 1) for line in about.get_all("Project-URL", []))
+    base = links["Repository"]
+    return [f"{base}/releases/download/v{about['Version']}/{file}", f"{base}/raw/main/data/weights/{file}"]
+
+
+def _fetch(entry: dict[str, Any]) -> Path:
+    file, checksum = Path(entry["file"]), entry["sha256"]
+    path = cache_dir() / "weights" / f"{file.stem}-{checksum[:8]}{file.suffix}"  # other versions have other weights
+    if path.is_file() and _sha256(path) == checksum:  # also where the cache cannot be written
+        return path
+    try:
+        return download(addresses(file.name), checksum, path, expected_size=entry.get("bytes"))
+    except RecsegError as error:
+        raise RecsegError(
+            f"{entry['name']}: {file.name} is not part of this installation and could not be fetched ({error}): "
+            "run it again with a network connection, or give the path of a copy of the file"
+        ) from error
 
 
 def add(
