@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -163,12 +164,22 @@ def test_a_published_training_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPa
     assert resolve(again) == config
 
 
-def test_wheel_carries_what_chapters_read() -> None:
-    included = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert included == {"data": "recseg/_data"}
-    for source in included:
-        assert (ROOT / source).is_dir()
-    assert (ROOT / "recseg" / "py.typed").is_file()
+def test_wheel_carries_code_results_and_the_weights_of_the_pictograms(tmp_path: Path) -> None:
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="make setup installs it")
+    (built,) = wheel.WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    assert Path(built).stat().st_size <= 10_000_000
+    with zipfile.ZipFile(built) as archive:
+        carried = set(archive.namelist())
+    code = {str(path.relative_to(ROOT)) for path in tracked() if path.is_relative_to(ROOT / "recseg")}
+    assert "recseg/py.typed" in code
+    data = ROOT / "data"
+    expected = [data / "weights" / "README.md", data / "weights" / "registry.json"]
+    expected += [*data.glob("results/*"), *data.glob("weights/pictograms-*.safetensors")]
+    assert carried == {
+        *code,
+        *(f"recseg/_data/{path.relative_to(data).as_posix()}" for path in expected),
+        *(name for name in carried if name.startswith(f"recseg-{METADATA['version']}.dist-info/")),
+    }
 
 
 def test_repository_names_no_registry_and_no_machine() -> None:
