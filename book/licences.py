@@ -25,7 +25,13 @@ WEIGHTS = {
     "voc": ("Apache-2.0", "from MobileNetV2's ImageNet weights (google-coral/test_data, Apache-2.0), on VOC 2012"),
 }
 # Packages for other systems, or another Python, than the one that writes the list: their own metadata, looked up once.
-ELSEWHERE = {"appnope": "BSD-2-Clause", "colorama": "BSD License", "pywinpty": "MIT License", "pyyaml-ft": "MIT"}
+ELSEWHERE = {
+    "appnope": "BSD-2-Clause",
+    "colorama": "BSD License",
+    "httpx2-jsfetch": "BSD-3-Clause",
+    "pywinpty": "MIT License",
+    "pyyaml-ft": "MIT",
+}
 # Where metadata say nothing, or not all.
 REMARKS = {
     "cuda-toolkit": "names other packages and holds no code; theirs are NVIDIA's terms",

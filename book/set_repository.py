@@ -15,12 +15,14 @@ ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+?")
 SLUG = r"([\w.-]+/[\w-]+(?:\.[\w-]+)*?)"
 END = r"(?=[\s\\\"'`@]|$)"
 CLONE, INSTALL = rf"git clone https://github\.com/{SLUG}{END}", rf"git\+https://github\.com/{SLUG}{END}"
+HUB = rf'torch\.hub\.load\("{SLUG}"'
 COLAB = rf"colab\.research\.google\.com/github/{SLUG}/blob/"
 PLACES = {
     "pyproject.toml": [rf'Repository = "https://github\.com/{SLUG}"'],
     "_config.yml": [rf'  url: "https://github\.com/{SLUG}"'],
     "CITATION.cff": [rf'repository-code: "https://github\.com/{SLUG}"'],
-    "*.md": [CLONE, INSTALL, COLAB],
+    "*.md": [CLONE, INSTALL, COLAB, HUB],
+    "hubconf.py": [HUB],
     "book/*.md": [CLONE, INSTALL, COLAB],
     "book/*.ipynb": [CLONE, INSTALL, COLAB],
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from recseg.models.recurrent_unet import RecurrentUNet
     from recseg.models.unet import UNet
     from recseg.training.trainer import train
+    from recseg.weights.hub import from_pretrained, save_pretrained
     from recseg.weights.io import load
 
     __version__: str
@@ -33,8 +34,10 @@ __all__ = [
     "__version__",
     "check",
     "evaluate",
+    "from_pretrained",
     "load",
     "predict",
+    "save_pretrained",
     "train",
 ]
 
@@ -49,8 +52,10 @@ _HOME = {
     "UNetConfig": "models.config",
     "check": "book.exercises",
     "evaluate": "evaluation.evaluate",
+    "from_pretrained": "weights.hub",
     "load": "weights.io",
     "predict": "inference.predict",
+    "save_pretrained": "weights.hub",
     "train": "training.trainer",
 }
 

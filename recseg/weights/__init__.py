@@ -1,1 +1,1 @@
-"""Trained weights on disk, and the published ones by name."""
+"""Trained weights on disk, the published ones by name, and those of the Hugging Face Hub."""
