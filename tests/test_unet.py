@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recseg.errors import RecsegError
-from recseg.models.encoders import ENCODERS
-from recseg.models.unet import DecoderBlock, UNet, UNetConfig
+from recseg.models.config import ENCODERS, UNetConfig
+from recseg.models.unet import DecoderBlock, UNet
 
 TINY = UNetConfig(num_classes=4, encoder_widths=(4, 6, 8, 10), decoder_widths=(8, 6))
 

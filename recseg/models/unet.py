@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recseg.errors import RecsegError
 from recseg.models.config import UNetConfig
 from recseg.models.encoders import IMAGENET_MEAN, Encoder
 
@@ -101,7 +100,8 @@ class UNet(nn.Module):
         self.config = config = config or UNetConfig()
         self.num_classes = config.num_classes
         self.encoder = Encoder(config.encoder, config.encoder_widths)
-        self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)        self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)
+        self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
+        self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)
 
     def pixel_logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, num_classes, h, w) at the decoder's resolution: what the loss is computed on."""
