@@ -19,6 +19,7 @@ from tqdm import tqdm
 from recseg.classes import BACKGROUND, VOID
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
+from recseg.data.readers import leave_signals_to_parent
 from recseg.data.transforms import eval_transform
 from recseg.distributed import collect, rank, share
 from recseg.errors import RecsegError
@@ -107,7 +108,7 @@ def evaluate(
     source = _Prepared(dataset, size, getattr(model, "input_size", None), limit)
     start = time.perf_counter()
     with in_use(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
-        loader = DataLoader(source, batch_size=None, num_workers=workers)
+        loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
         for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
             output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
             for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):

@@ -1,12 +1,31 @@
 """Which picture of a batch is behind a loss that is not a number."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from recseg.data.stream import count_classes
 from recseg.distributed import world_size
 from recseg.errors import RecsegError
+from recseg.training.objective import loss_of
+
+if TYPE_CHECKING:
+    from recseg.training.trainer import Trainer
+
+
+def explained(trainer: "Trainer", error: RecsegError) -> RecsegError:
+    """The error of a loss, with the step, and with the images of its batch that are to blame."""
+    trainer.check_gradient()  # which may be what is to blame
+    assert trainer.batch is not None
+
+    def alone(image: Tensor, label: Tensor) -> Tensor:
+        lengths = count_classes(label)
+        return loss_of(trainer.average.model, image, label, lengths, trainer.config, trainer.done())["loss"]
+
+    who = suspects(alone, *trainer.on_device(trainer.batch), trainer.batch.ids)
+    return RecsegError(f"step {trainer.step}: {error} ({who})")
 
 
 def suspects(loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]) -> str:
