@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.convlstm import ConvLSTMCell
-from recseg.models.unet import Decoder, Encoder, crop_padding, pad_to_stride
+from recseg.models.encoders import Encoder
+from recseg.models.unet import Decoder, crop_padding, pad_to_stride
 
 
 class Features(NamedTuple):
