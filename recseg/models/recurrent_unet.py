@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.convlstm import ConvLSTMCell
 from recseg.models.encoders import Encoder
+from recseg.models.model import SegmentationModel
 from recseg.models.unet import Decoder, crop_padding, pad_to_stride
 
 
@@ -139,7 +140,7 @@ def masked_average_pool(features: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bdhw,bhw->bd", features, weight)
 
 
-class RecurrentUNet(nn.Module):
+class RecurrentUNet(SegmentationModel):
     """Emit one class and its mask a time step, for the classes that are present.
 
     Args:
