@@ -10,9 +10,8 @@ from recseg.files import atomic_write
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from recseg.data.folder import SegmentationFolder
+    from recseg.models.model import SegmentationModel
 
 MODELS = ("recurrent", "dense", "published")
 OPTIMISERS = ("muon", "adamw")
@@ -170,7 +169,7 @@ def network_for(config: TrainConfig, dataset: "SegmentationFolder") -> Recurrent
     return replace(config.network, num_classes=dataset.num_classes, max_steps=steps)
 
 
-def build_model(config: TrainConfig) -> "nn.Module":
+def build_model(config: TrainConfig) -> "SegmentationModel":
     """The untrained network that a (resolved) configuration describes."""
     # Imported here: the command line reads its choices from this module, and does not wait for torch.
     from recseg.models.baseline import PublishedConfig, PublishedNetwork
@@ -193,7 +192,7 @@ def build_model(config: TrainConfig) -> "nn.Module":
     return model
 
 
-def check_batch(config: TrainConfig, model: "nn.Module") -> None:
+def check_batch(config: TrainConfig, model: "SegmentationModel") -> None:
     """Refuse a batch that has fewer images than processes, or too few numbers for a norm."""
     from recseg.distributed import share, world_size
 

@@ -13,6 +13,7 @@ Chapter 7 of the book explains this file. A run is a folder:
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +43,7 @@ from recseg.distributed import (
 )
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
+from recseg.models.model import SegmentationModel
 from recseg.training.checkpoint import load_state, save_average, save_state
 from recseg.training.config import TrainConfig as TrainConfig
 from recseg.training.config import build_model, check_batch, load_config, network_for, resolve, save_config
@@ -128,10 +130,16 @@ class Trainer:
         dataset: the images to learn from, with their augmentation.
         out: folder of the run.
         held_out: the images to validate on, without a transform; None: no validation.
+        build: makes the network of a configuration; by default `build_model`.
     """
 
     def __init__(
-        self, config: TrainConfig, dataset: SegmentationFolder, out: Path, held_out: SegmentationFolder | None = None
+        self,
+        config: TrainConfig,
+        dataset: SegmentationFolder,
+        out: Path,
+        held_out: SegmentationFolder | None = None,
+        build: Callable[[TrainConfig], SegmentationModel] | None = None,
     ) -> None:
         self.dataset, self.out = dataset, out
         if config.tensorboard:
@@ -142,7 +150,7 @@ class Trainer:
         split = NONE if held_out is None else held_out.split
         self.config = config = replace(config, network=network_for(config, dataset), val_split=split)
         self.validation = Validation(config, held_out)
-        self.model: Any = build_model(config)
+        self.model = (build or build_model)(config)
         check_batch(config, self.model)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             self.model = synchronise_norms(self.model)
