@@ -19,7 +19,7 @@ from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import UNetConfig
 from recseg.models.unet import UNet
 from recseg.training.config import build_model, load_config, resolve
-from recseg.training.optim import ExponentialMovingAverage, parameter_groups, schedule
+from recseg.training.optim import averaged_model, parameter_groups, schedule
 from recseg.training.trainer import TrainConfig, Trainer, choose_device, choose_precision, resume, train, training_data
 from recseg.weights.io import load
 
@@ -253,14 +253,15 @@ def test_frozen_stages_stay_as_they_were(tiny_voc: Path, tmp_path: Path) -> None
 
 def test_average_follows_and_counts() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    average = ExponentialMovingAverage(model, 0.9)
-    before = average.model[0].weight.clone()
+    average = averaged_model(model, 0.9)
+    before = average.module[0].weight.clone()
     with torch.no_grad():
         model[0].weight += 1
     model[1].num_batches_tracked += 4
-    average.update(model, step=10_000)
-    assert torch.allclose(average.model[0].weight, before + 0.1, atol=1e-6)
-    assert average.model[1].num_batches_tracked == 4
+    average.n_averaged.fill_(10_001)  # as if after update 10_000
+    average.update_parameters(model)
+    assert torch.allclose(average.module[0].weight, before + 0.1, atol=1e-6)
+    assert average.module[1].num_batches_tracked == 4
 
 
 def test_device_and_precision() -> None:

@@ -24,6 +24,7 @@ from recseg.errors import RecsegError
 from recseg.models.config import RecurrentUNetConfig
 from recseg.training import validation
 from recseg.training.config import TrainConfig, load_config, resolve
+from recseg.training.optim import averaged_model
 from recseg.training.run_folder import check_tensorboard
 from recseg.training.trainer import resume, train, training_data
 from recseg.training.validation import Validation, spread, validation_data
@@ -312,7 +313,7 @@ def test_the_log_in_tensorboards_format(tiny_voc: Path, tmp_path: Path) -> None:
     while place < len(content):  # length, its checksum, the event, its checksum
         length = int.from_bytes(content[place : place + 8], "little")
         event = content[place + 12 : place + 12 + length]
-        assert masked_crc32c(event) == content[place + 12 + length : place + 16 + length]
+        assert masked_crc32c(event) == int.from_bytes(content[place + 12 + length : place + 16 + length], "little")
         found |= {(value.tag, Event.FromString(event).step) for value in Event.FromString(event).summary.value}
         place += 16 + length
     assert {("train/loss", 1), ("train/loss", 2), ("val/miou", 2), ("val/loss", 2)} <= found
@@ -333,3 +334,27 @@ def test_a_runs_configuration_says_what_it_is_validated_on(tiny_voc: Path, tmp_p
         out = tmp_path / expected
         train(quick(tiny_voc, steps=1, val_split=split), out, progress=False)
         assert json.loads((out / "config.json").read_text())["val_split"] == expected
+
+
+# The averaged weights
+
+
+def test_the_average_is_its_formula_to_the_last_bit() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    average = averaged_model(model, 0.5)
+    expected = {name: value.clone() for name, value in model.state_dict().items()}
+    for step in range(20):
+        model(torch.rand(2, 3, 8, 8))  # which moves the norm's statistics, and counts
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        average.update_parameters(model)
+        keep = min(0.5, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            moved = expected[name].lerp(value, 1 - keep) if value.is_floating_point() else value.clone()
+            expected[name] = moved
+    found = average.module.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert int(found["1.num_batches_tracked"]) == 20 and not average.module.training
+    assert not any(parameter.requires_grad for parameter in average.parameters())

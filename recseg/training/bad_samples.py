@@ -22,7 +22,7 @@ def explained(trainer: "Trainer", error: RecsegError) -> RecsegError:
 
     def alone(image: Tensor, label: Tensor) -> Tensor:
         lengths = count_classes(label)
-        return loss_of(trainer.average.model, image, label, lengths, trainer.config, trainer.done())["loss"]
+        return loss_of(trainer.averaged, image, label, lengths, trainer.config, trainer.done())["loss"]
 
     who = suspects(alone, *trainer.on_device(trainer.batch), trainer.batch.ids)
     return RecsegError(f"step {trainer.step}: {error} ({who})")

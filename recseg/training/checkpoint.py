@@ -17,6 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
+from recseg.models.model import SegmentationModel
 from recseg.training.config import TrainConfig
 from recseg.weights.io import save_weights
 from recseg.weights.safetensors import write_tensors
@@ -94,7 +95,9 @@ def load_state(
     return progress
 
 
-def save_average(path: Path, average: nn.Module, config: TrainConfig, dataset: SegmentationFolder, **more: Any) -> None:
+def save_average(
+    path: Path, average: SegmentationModel, config: TrainConfig, dataset: SegmentationFolder, **more: Any
+) -> None:
     """Write averaged weights to predict with, and how they came about."""
     assert config.image_size is not None  # resolved
     about = {name: value for name, value in asdict(config).items() if value is not None}

@@ -15,7 +15,8 @@ from recseg.files import atomic_write, sweep
 
 LAST = "weights.safetensors"  # averaged weights after the last step
 BEST = "best.safetensors"  # averaged weights that scored best on the validation images
-FILES = ("config.json", "log.jsonl", "checkpoint.safetensors", LAST, BEST, "skipped.json")
+CHECKPOINT = "checkpoint.safetensors"  # to go on from
+FILES = ("config.json", "log.jsonl", CHECKPOINT, LAST, BEST, "skipped.json")
 
 
 class Interrupts:

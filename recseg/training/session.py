@@ -47,15 +47,28 @@ class Session:
     saved: float = field(default_factory=time.monotonic)
     shown: dict[str, str] = field(default_factory=dict)
 
-    def show(self, **words: str) -> None:
-        """Tell more, or something else, behind the bar."""
+    def write(self, trainer: "Trainer", terms: dict[str, float]) -> None:
+        """Write the loss of a batch into the log, and show it."""
+        if self.log is None:
+            return
+        entry = {"step": trainer.step, "seconds": round(trainer.seconds, 2)}
+        rate = trainer.optimisers[0].param_groups[0]["lr"]
+        self.log.write(entry | {"lr": rate} | {name: round(value, 5) for name, value in terms.items()})
+        self._show(loss=f"{terms['loss']:.3f}")
+        if trainer.config.steps is None:
+            self._show(done=f"{100 * min(1.0, trainer.done()):.0f} %")
+
+    def write_validation(self, trainer: "Trainer", scores: dict[str, Any]) -> None:
+        """Write the scores of a validation into the log, and show them."""
+        if self.log is None:
+            return
+        self.log.write({"step": trainer.step, "seconds": round(trainer.seconds, 2)} | scores)
+        miou, count = (f"{100 * (scores[f'val_{name}'] or 0):.1f} %" for name in ("miou", "count_accuracy"))
+        self._show(val_loss=f"{scores['val_loss']:.3f}", val_mIoU=miou, val_count=count)
+
+    def _show(self, **words: str) -> None:
         self.shown |= words
         self.bar.set_postfix(self.shown)
-
-    def show_validation(self, scores: dict[str, Any]) -> None:
-        """Tell the scores of a validation behind the bar."""
-        shares = {name: f"{100 * (scores[f'val_{name}'] or 0):.1f} %" for name in ("miou", "count_accuracy")}
-        self.show(val_loss=f"{scores['val_loss']:.3f}", val_mIoU=shares["miou"], val_count=shares["count_accuracy"])
 
     def checkpoint_due(self) -> bool:
         """Whether the last checkpoint is old; True starts to count anew."""

@@ -49,13 +49,13 @@ from recseg.training.config import TrainConfig as TrainConfig
 from recseg.training.config import build_model, check_batch, load_config, network_for, resolve, save_config
 from recseg.training.objective import loss_of as loss_of
 from recseg.training.optim import (
-    ExponentialMovingAverage,
+    averaged_model,
     make_optimisers,
     parameter_groups,
     schedule,
     set_learning_rate,
 )
-from recseg.training.run_folder import BEST, LAST, Log, check_tensorboard
+from recseg.training.run_folder import BEST, CHECKPOINT, LAST, Log, check_tensorboard
 from recseg.training.session import Session, open_session
 from recseg.training.validation import NONE, Validation, validation_data
 
@@ -104,7 +104,7 @@ def resume(run: Path | str, *, progress: bool = True, on_bad_image: str | None =
                 save_config(run / "config.json", config)
         config = replace(config, device=device, val_split=config.val_split or NONE)
         trainer = _open(config, run)
-        if (run / "checkpoint.safetensors").exists():
+        if (run / CHECKPOINT).exists():
             trainer.restore()
         return trainer.run(progress)
 
@@ -153,7 +153,7 @@ class Trainer:
         self.model = (build or build_model)(config)
         check_batch(config, self.model)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
-            self.model = synchronise_norms(self.model)
+            synchronise_norms(self.model)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
         same_start(self.model)
         tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0
@@ -161,19 +161,24 @@ class Trainer:
         groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
         self.optimisers = make_optimisers(config.optimiser, groups)
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
-        self.average = ExponentialMovingAverage(self.model, config.ema)
+        self.average = averaged_model(self.model, config.ema)
         self.step, self.seconds = 0, 0.0
         self.skipped: dict[str, str] = {}  # id → why
         self.norm, self.ids = torch.zeros((), device=self.device), [""]  # of the last update's gradient; its images
         self.phase: Literal["rest", "loss", "update", "save"] = "rest"  # where a fault leaves the state whole
         self.batch: Batch | None = None  # of the update at hand
 
+    @property
+    def averaged(self) -> SegmentationModel:
+        """The averaged network, which is scored, saved and published."""
+        assert isinstance(self.average.module, SegmentationModel)
+        return self.average.module
+
     def run(self, progress: bool = True, until: int | None = None) -> Path:
         """Train until the budget is used up, or pause after step `until`; returns the path of the weights."""
         with open_session(self, progress) as session:  # which answers for all that may go wrong
             self.model.train()
-            if self.validation_due():  # a fault came in between
-                self.validate(session)
+            self.validate(session)  # where a fault came before it
             while self.done() < 1 and (until is None or self.step < until) and not session.stopping:
                 started = time.monotonic()
                 batch = next(session.stream)
@@ -181,8 +186,7 @@ class Trainer:
                 self.count(session, batch, time.monotonic() - started)
                 if self.step % LOG_EVERY == 0 or self.done() >= 1:
                     self._write(session, terms)
-                if self.validation_due():
-                    self.validate(session)
+                self.validate(session)
                 if session.checkpoint_due():
                     self.save(session.log)
             self.save(session.log)
@@ -209,7 +213,7 @@ class Trainer:
         for optimiser in self.optimisers:
             self.scaler.step(optimiser)
         self.scaler.update()
-        self.average.update(self.model, self.step)
+        self.average.update_parameters(self.model)
         return {name: value.detach() for name, value in terms.items()}
 
     def on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -238,28 +242,19 @@ class Trainer:
     def _write(self, session: Session, terms: dict[str, Tensor]) -> None:
         self.phase = "save"
         means = mean(*(value.item() for value in terms.values()))
-        if session.log is not None:
-            values = {name: round(value, 5) for name, value in zip(terms, means, strict=True)}
-            rate = self.optimisers[0].param_groups[0]["lr"]
-            session.log.write({"step": self.step, "seconds": round(self.seconds, 2), "lr": rate} | values)
-            session.show(loss=f"{values['loss']:.3f}")
-            if self.config.steps is None:
-                session.show(done=f"{100 * min(1.0, self.done()):.0f} %")
+        session.write(self, dict(zip(terms, means, strict=True)))
         self.phase = "rest"
 
-    def validation_due(self) -> bool:
-        return self.validation.due(self.step, self.done())
-
     def validate(self, session: Session) -> None:
-        """Score the averaged network on images that it does not learn from, and keep the best."""
+        """Where it is due, score the averaged network on images that it does not learn from, and keep the best."""
+        if not self.validation.due(self.step, self.done()):
+            return
         self.check_gradient()
-        found, best = self.validation.run(self.average.model, self.step, self.done())
+        found, best = self.validation.run(self.averaged, self.step, self.done())
         self.phase = "save"
-        if session.log is not None:
-            if best:
-                self.save_average(BEST, validation=found)
-            session.log.write({"step": self.step, "seconds": round(self.seconds, 2)} | found)
-            session.show_validation(found)
+        if best and rank() == 0:
+            self.save_average(BEST, validation=found)
+        session.write_validation(self, found)
         self.phase = "rest"
 
     def save(self, log: Log | None = None) -> None:
@@ -274,9 +269,8 @@ class Trainer:
             with atomic_write(self.out / "skipped.json") as temporary:
                 temporary.write_text(json.dumps(self.skipped, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         progress = {"step": self.step, "seconds": self.seconds, "skipped": self.skipped}
-        progress["validation"] = self.validation.state()
-        path = self.out / "checkpoint.safetensors"
-        save_state(path, self.model, self.average.model, self.optimisers, self.scaler, progress)
+        progress |= {"validation": self.validation.state()}
+        save_state(self.out / CHECKPOINT, self.model, self.averaged, self.optimisers, self.scaler, progress)
         self.save_average(LAST)
         self.phase = "rest"
 
@@ -285,16 +279,15 @@ class Trainer:
         about = {"precision": precision_name(self.precision), "step": self.step, "seconds": self.seconds} | more
         if self.skipped:
             about["skipped"] = list(self.skipped)
-        save_average(self.out / name, self.average.model, self.config, self.dataset, **about)
+        save_average(self.out / name, self.averaged, self.config, self.dataset, **about)
 
     def restore(self) -> None:
         """Put the last checkpoint back in place."""
-        path = self.out / "checkpoint.safetensors"
-        progress = load_state(path, self.model, self.average.model, self.optimisers, self.scaler)
+        progress = load_state(self.out / CHECKPOINT, self.model, self.averaged, self.optimisers, self.scaler)
         self.step, self.seconds = progress["step"], progress["seconds"]
+        self.average.n_averaged.fill_(self.step + 1)
         self.skipped = progress.get("skipped", {})
-        if "validation" in progress:
-            self.validation.restore(progress["validation"])
+        self.validation.restore(progress.get("validation"))
 
     def check_gradient(self) -> None:
         """Refuse weights whose last gradient was not finite: they are to replace no checkpoint."""

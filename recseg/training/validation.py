@@ -11,7 +11,6 @@ import itertools
 from typing import Any
 
 import torch
-from torch import nn
 
 from recseg.data import check_no_leak, open_dataset
 from recseg.data.folder import SegmentationFolder, find_root, read_split
@@ -23,6 +22,7 @@ from recseg.distributed import mean, same_start, share
 from recseg.errors import RecsegError
 from recseg.evaluation.evaluate import evaluate
 from recseg.inference.mode import in_use
+from recseg.models.model import SegmentationModel
 from recseg.training.config import FEWEST, TrainConfig
 from recseg.training.objective import loss_of
 
@@ -91,7 +91,7 @@ class Validation:
             return True
         return step % every == 0 if every else step - self.step >= FEWEST and int(10 * done) > int(10 * self.done)
 
-    def run(self, model: nn.Module, step: int, done: float) -> tuple[dict[str, Any], bool]:
+    def run(self, model: SegmentationModel, step: int, done: float) -> tuple[dict[str, Any], bool]:
         """Score the averaged network; also says whether it is the best so far."""
         assert self.dataset is not None
         found = validate(model, self.dataset, self.config, done)
@@ -105,11 +105,13 @@ class Validation:
         """What a checkpoint keeps."""
         return {"step": self.step, "done": self.done, "best": self.best}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        self.step, self.done, self.best = state["step"], state["done"], state["best"]
+    def restore(self, state: dict[str, Any] | None) -> None:
+        """Go on from what a checkpoint kept; None: it is from before there were validations."""
+        if state is not None:
+            self.step, self.done, self.best = state["step"], state["done"], state["best"]
 
 
-def validate(model: nn.Module, dataset: SegmentationFolder, config: TrainConfig, done: float) -> dict[str, Any]:
+def validate(model: SegmentationModel, dataset: SegmentationFolder, config: TrainConfig, done: float) -> dict[str, Any]:
     """Scores and loss terms of a network in training; several processes share the work, and all get the same.
 
     Args:
@@ -137,7 +139,7 @@ def validate(model: nn.Module, dataset: SegmentationFolder, config: TrainConfig,
 
 
 def loss_terms(
-    model: nn.Module, dataset: SegmentationFolder, config: TrainConfig, done: float, workers: int
+    model: SegmentationModel, dataset: SegmentationFolder, config: TrainConfig, done: float, workers: int
 ) -> dict[str, float]:
     """Mean of each loss term over whole batches of crops, all processes together."""
     assert config.batch_size is not None and config.size is not None  # resolved
