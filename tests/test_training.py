@@ -104,7 +104,7 @@ def test_published_preset_trains() -> None:
     tiny = PublishedNetwork(PublishedConfig(widths=(4, 4, 4, 8, 8), input_size=160)).train()
     labels = torch.zeros(2, 160, 160, dtype=torch.long)
     labels[:, :30] = 4
-    terms = training.loss_of(tiny, torch.rand(2, 3, 160, 160), labels, config)
+    terms = training.compute_loss(tiny, torch.rand(2, 3, 160, 160), labels, config)
     assert terms["loss"].isfinite()
 
 
@@ -114,11 +114,11 @@ def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
     labels = torch.zeros(2, 16, 16, dtype=torch.long)
     labels[:, 4:] = 7
     batch = torch.rand(2, 3, 16, 16), labels, config
-    assert training.loss_of(model, *batch, done=0.4).keys() == {"loss", "pixels"}
-    assert training.loss_of(model, *batch, done=0.5).keys() >= {"loss", "pixels", "bce", "dice", "classes", "stop"}
+    assert training.compute_loss(model, *batch, done=0.4).keys() == {"loss", "pixels"}
+    assert training.compute_loss(model, *batch, done=0.5).keys() >= {"loss", "pixels", "bce", "dice", "classes", "stop"}
     decoder = resolve(quick(tiny_voc, steps=10, head="decoder"))  # has no pixel embedding to begin with
     model = build_model(decoder, [str(label) for label in range(21)], 5)
-    assert "bce" in training.loss_of(model, *batch[:2], decoder, done=0.0)
+    assert "bce" in training.compute_loss(model, *batch[:2], decoder, done=0.0)
 
 
 @pytest.mark.parametrize(("chosen", "kinds"), [(None, ["Muon", "AdamW"]), ("adamw", ["AdamW"])])
@@ -191,7 +191,7 @@ def test_damaged_checkpoint_is_one_line(tiny_voc: Path, tmp_path: Path) -> None:
 
 
 def test_a_diverged_loss_is_named(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "loss_of", lambda *_: {"loss": torch.tensor(float("nan"))})
+    monkeypatch.setattr(training, "compute_loss", lambda *_: {"loss": torch.tensor(float("nan"))})
     with pytest.raises(RecsegError, match="step 0: the loss is not finite"):
         train(quick(tiny_voc, steps=1), tmp_path / "run", progress=False)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from recseg.data.stream import count_classes
 from recseg.distributed import world_size
 from recseg.errors import RecsegError
-from recseg.training.objective import loss_of
+from recseg.training.objective import compute_loss
 
 if TYPE_CHECKING:
     from recseg.training.trainer import Trainer
@@ -22,13 +22,15 @@ def explained(trainer: "Trainer", error: RecsegError) -> RecsegError:
 
     def alone(image: Tensor, label: Tensor) -> Tensor:
         lengths = count_classes(label)
-        return loss_of(trainer.averaged, image, label, lengths, trainer.config, trainer.done())["loss"]
+        return compute_loss(trainer.averaged, image, label, lengths, trainer.config, trainer.done())["loss"]
 
-    who = suspects(alone, *trainer.on_device(trainer.batch), trainer.batch.ids)
+    who = find_bad_samples(alone, *trainer.on_device(trainer.batch), trainer.batch.ids)
     return RecsegError(f"step {trainer.step}: {error} ({who})")
 
 
-def suspects(loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]) -> str:
+def find_bad_samples(
+    loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]
+) -> str:
     """The pictures whose loss is not finite when each is alone; all of the batch where that tells nothing.
 
     Args:

@@ -194,14 +194,14 @@ def build_model(config: TrainConfig) -> "SegmentationModel":
 
 def check_batch(config: TrainConfig, model: "SegmentationModel") -> None:
     """Refuse a batch that has fewer images than processes, or too few numbers for a norm."""
-    from recseg.distributed import share, world_size
+    from recseg.distributed import shard, world_size
 
     batch_size, size = config.batch_size or 0, config.size or 0
     if batch_size < world_size():
         raise RecsegError(f"batch_size {batch_size}: expected one for each of {world_size()} processes")
     encoder: Any = getattr(model, "encoder", None)
     cells = 2 if encoder is None else -(-size // encoder.strides[-1])  # along a side of the coarsest map
-    if len(share(batch_size)) * cells**2 < 2:  # a norm over one number has no variance
+    if len(shard(batch_size)) * cells**2 < 2:  # a norm over one number has no variance
         raise RecsegError(f"batch_size {batch_size} with size {size}: too small for the norms, expected more of one")
 
 

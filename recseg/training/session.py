@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from recseg.data.readers import Readers, default_workers
 from recseg.data.stream import Batch, batches
-from recseg.distributed import rank, share
+from recseg.distributed import rank, shard
 from recseg.errors import RecsegError
 from recseg.training.bad_samples import explained
 from recseg.training.run_folder import Events, Interrupts, Log, claimed, open_log
@@ -96,7 +96,7 @@ def open_session(trainer: "Trainer", progress: bool) -> Iterator[Session]:
     readers = Readers(workers, trainer.dataset.ids)
     stream = batches(
         trainer.dataset, config.batch_size, seed=config.seed, start=trainer.step, workers=workers,
-        pin=trainer.device.type == "cuda", part=share(config.batch_size), skip=skip, readers=readers,
+        pin=trainer.device.type == "cuda", part=shard(config.batch_size), skip=skip, readers=readers,
     )  # fmt: skip
     shown = progress and rank() == 0
     with contextlib.ExitStack() as stack:

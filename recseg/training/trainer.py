@@ -30,14 +30,14 @@ from recseg.devices import choose_device as choose_device
 from recseg.devices import choose_precision as choose_precision
 from recseg.devices import precision_name as precision_name
 from recseg.distributed import (
+    all_gather,
+    all_reduce_max,
     average_gradients,
-    collect,
-    largest,
+    broadcast_parameters,
     main_first,
     mean,
     process_group,
     rank,
-    same_start,
     synchronise_norms,
     world_size,
 )
@@ -47,7 +47,7 @@ from recseg.models.model import SegmentationModel
 from recseg.training.checkpoint import load_state, save_average, save_state
 from recseg.training.config import TrainConfig as TrainConfig
 from recseg.training.config import build_model, check_batch, load_config, network_for, resolve, save_config
-from recseg.training.objective import loss_of as loss_of
+from recseg.training.objective import compute_loss as compute_loss
 from recseg.training.optim import (
     averaged_model,
     make_optimisers,
@@ -155,7 +155,7 @@ class Trainer:
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             synchronise_norms(self.model)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
-        same_start(self.model)
+        broadcast_parameters(self.model)
         tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0
         assert config.lr is not None and config.optimiser is not None  # resolved
         groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
@@ -198,7 +198,7 @@ class Trainer:
         set_learning_rate(self.optimisers, schedule(self.step, self.done(), warmup=self.config.warmup))
         images, labels = self.on_device(batch)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            terms = loss_of(self.model, images, labels, batch.lengths, self.config, self.done())
+            terms = compute_loss(self.model, images, labels, batch.lengths, self.config, self.done())
         if not bool(terms["loss"].isfinite() & self.norm.isfinite()):  # one wait for a GPU, not two
             raise RecsegError(f"the loss is not finite; expected a lower --lr than {self.config.lr}")
         self.phase = "update"
@@ -223,10 +223,10 @@ class Trainer:
 
     def count(self, session: Session, batch: Batch, seconds: float) -> None:
         """One step more. All processes end together, whoever's clock or terminal says so."""
-        self.seconds, asked, passed = largest(
+        self.seconds, asked, passed = all_reduce_max(
             self.seconds + seconds, float(session.interrupts.asked), float(len(batch.skipped))
         )
-        for others in collect(batch.skipped) if passed else ():
+        for others in all_gather(batch.skipped) if passed else ():
             self.skipped |= others
         self.step += 1
         self.phase, session.stopping = "rest", bool(asked)

@@ -18,13 +18,13 @@ from recseg.data.pack import PackedFolder
 from recseg.data.readers import default_workers
 from recseg.data.stream import batches
 from recseg.data.transforms import train_transform
-from recseg.distributed import mean, same_start, share
+from recseg.distributed import broadcast_parameters, mean, shard
 from recseg.errors import RecsegError
 from recseg.evaluation.evaluate import evaluate
-from recseg.inference.mode import in_use
+from recseg.inference.mode import inference_mode
 from recseg.models.model import SegmentationModel
 from recseg.training.config import FEWEST, TrainConfig
-from recseg.training.objective import loss_of
+from recseg.training.objective import compute_loss
 
 NONE = "none"  # the `val_split` of a training that is not to be validated
 SCORES = ("miou", "count_accuracy", "label_set_f1")
@@ -125,7 +125,9 @@ def validate(model: SegmentationModel, dataset: SegmentationFolder, config: Trai
         images that were scored.
     """
     assert config.batch_size is not None  # resolved
-    same_start(model)  # norms count in each process on its own; scored is the network of the first, which gets saved
+    broadcast_parameters(
+        model
+    )  # norms count in each process on its own; scored is the network of the first, which gets saved
     workers = config.workers if config.workers is not None else default_workers()
     with torch.random.fork_rng(devices=[]):  # readers that are started draw a number
         scores = evaluate(
@@ -146,16 +148,16 @@ def loss_terms(
     crops = copy.copy(dataset)
     crops.transform = train_transform(config.size, scale=(1.0, 1.0), jitter=0.0, flip=False)
     stream = batches(
-        crops, config.batch_size, seed=0, workers=workers, part=share(config.batch_size),
+        crops, config.batch_size, seed=0, workers=workers, part=shard(config.batch_size),
         skip=config.on_bad_image == "skip",
     )  # fmt: skip
     device = next(model.parameters()).device
     count, sums = max(1, len(dataset) // config.batch_size), dict[str, float]()
-    with in_use(model):
+    with inference_mode(model):
         model.training = True  # of the network alone, not of its norms: its output is that which a loss is made for
         for batch in itertools.islice(stream, count):
             images = batch.images.to(device).float() / 255  # (B, 3, S, S) in [0, 1]
-            terms = loss_of(model, images, batch.labels.to(device), batch.lengths, config, done)
+            terms = compute_loss(model, images, batch.labels.to(device), batch.lengths, config, done)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / count
     return dict(zip(sums, mean(*sums.values()), strict=True))
