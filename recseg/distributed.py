@@ -144,3 +144,13 @@ def collect(value: Any) -> list[Any]:
 
 def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def synchronise_norms(model: nn.Module) -> nn.Module:
+    """Batch norms that count over all processes. timm's hold an activation, which torch's own conversion would lose."""
+    if any(type(module).__module__.startswith("timm.") for module in model.modules()):
+        from timm.layers import convert_sync_batchnorm as convert
+    else:
+        convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    converted: nn.Module = convert(model)
+    return converted

@@ -13,9 +13,8 @@ from PIL import Image
 from recseg.classes import VOC_CLASSES, VOID, palette
 from recseg.cli.main import main
 from recseg.errors import RecsegError
-from recseg.models.config import RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.recurrent_unet import RecurrentUNet
-from recseg.models.config import UNetConfig
 from recseg.models.unet import UNet
 from recseg.weights.io import save_weights
 

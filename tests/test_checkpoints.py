@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from recseg.errors import RecsegError
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
-from recseg.models.config import RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.recurrent_unet import RecurrentUNet
-from recseg.models.config import UNetConfig
 from recseg.models.unet import UNet
 from recseg.weights import io as checkpoints
 from recseg.weights import registry

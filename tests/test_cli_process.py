@@ -37,9 +37,10 @@ def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[st
 
 
 def test_choices_that_need_torch_to_be_imported_are_those_of_the_code() -> None:
+    from recseg.models.feedback import LEVELS
+
     from recseg.benchmark import PARTS
     from recseg.benchmark.run import MEASURES
-    from recseg.models.feedback import LEVELS
     from recseg.models.config import ENCODERS
     from recseg.training.targets import ORDERS
 

@@ -16,9 +16,8 @@ from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
 from recseg.evaluation.evaluate import _argmax, _batches, evaluate
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
-from recseg.models.config import RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, live_pairs
-from recseg.models.config import UNetConfig
 from recseg.models.unet import UNet
 
 NAMES = ("background", "cat", "dog", "owl")

@@ -23,8 +23,8 @@ from recseg.export.onnx import export, folded
 from recseg.export.quantise import quantise
 from recseg.export.runtime import OnnxModel, cropped, pad, stretch
 from recseg.inference.fusion import fuse
-from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.models.config import UNetConfig
+from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.models.unet import UNet
 from recseg.weights.io import save_weights
 

@@ -4,10 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-
 from recseg.models.feedback import Claims, amount
 from recseg.models.heads import Reading, broken_off
+from torch import Tensor
 
 GRID, MAPS = (2, 3), (4, 6)  # cells, and pixels of E
 

@@ -3,9 +3,9 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recseg.models.heads import broken_off, distinct
 from torch import Tensor
 
-from recseg.models.heads import broken_off, distinct
 from recseg.models.recurrent_unet import live_pairs
 
 LENGTHS = st.lists(st.integers(0, 4), min_size=1, max_size=4).filter(any)

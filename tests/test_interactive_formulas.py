@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recseg.classes import VOC_CLASSES, palette
 from recseg.models.convlstm import ConvLSTMCell
+from recseg.models.encoders import Encoder
 from recseg.models.recurrent_unet import live_pairs
-from recseg.models.unet import Encoder
 from recseg.training.losses import mask_bce, mask_dice
 from recseg.training.optim import ExponentialMovingAverage, schedule
 from recseg.training.targets import match, to_labels, to_sequence

@@ -15,8 +15,8 @@ from recseg.classes import VOC_CLASSES, palette
 from recseg.errors import RecsegError
 from recseg.inference.fusion import fuse
 from recseg.inference.predict import as_image, predict, prepare
-from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.models.config import UNetConfig
+from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.models.unet import UNet
 
 

@@ -9,13 +9,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recseg.models.heads import EmbeddingHead
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
-from recseg.models.heads import EmbeddingHead
-from recseg.models.config import RecurrentUNetConfig
+from recseg.models.config import ENCODERS, RecurrentUNetConfig
 from recseg.models.recurrent_unet import ENDED, RecurrentOutput, RecurrentUNet, lengths_from_stop, live_pairs
-from recseg.models.config import ENCODERS
 
 VARIANTS = [
     ("embedding", "none"),

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import recseg
 from recseg.data.archive import extract_tar
-from recseg.models.unet import Encoder, _torchvision_network, load_encoder_weights
+from recseg.models.encoders import Encoder, _torchvision_network, load_encoder_weights
 from recseg.weights import io as checkpoints
 from recseg.weights.safetensors import TensorFile, open_tensors
 
@@ -291,9 +291,10 @@ def test_nothing_is_unpickled(photo: Path, tiny_recurrent: Path, tiny_voc: Path,
 
 
 def test_no_source_unpickles() -> None:
-    """No line of the package asks for it; torchvision's published weights are the one thing that torch reads itself."""
+    """No line of the package asks for it; torchvision and timm read the weights that they publish, and no others."""
     sources = {path: path.read_text(encoding="utf-8") for path in Path(recseg.__file__).parent.rglob("*.py")}
     for word in ("import pickle", "torch.load(", "np.load(", "allow_pickle", "joblib", "eval(compile", "exec("):
         assert not [path.name for path, text in sources.items() if word in text], word
-    assert [path.name for path, text in sources.items() if "get_state_dict(" in text] == ["unet.py"]
+    for word in ("get_state_dict(", "pretrained=True"):
+        assert [path.name for path, text in sources.items() if word in text] == ["encoders.py"], word
     assert checkpoints.FORMAT in sources[Path(checkpoints.__file__)]

@@ -28,8 +28,8 @@ from recseg.classes import VOC_CLASSES
 from recseg.data.transforms import eval_transform
 from recseg.evaluation.evaluate import _argmax
 from recseg.inference.fusion import fuse
-from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, lengths_from_stop
 from recseg.models.config import UNetConfig
+from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, lengths_from_stop
 from recseg.models.unet import UNet
 
 PICTURES = 16

@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--split", help="split to train on (default train; voc: train_aug where it is there)")
     network = parser.add_argument_group("network")
     widths: dict[str, Any] = {"type": positive, "nargs": "+", "metavar": "N"}
-    network.add_argument("--encoder", choices=ENCODERS, help="(default plain)")
+    network.add_argument("--encoder", metavar="NAME", help=f"{', '.join(ENCODERS)} or timm:NAME (default plain)")
     network.add_argument("--encoder-widths", **widths, help="channels of each stage of the plain encoder")
     network.add_argument("--decoder-widths", **widths, help="channels after each decoder block, coarse to fine")
     network.add_argument("--hidden", type=positive, metavar="N", help="channels of the ConvLSTM's state")

@@ -5,6 +5,17 @@ from dataclasses import dataclass
 from recseg.errors import RecsegError
 
 ENCODERS = ("plain", "mobilenet_v2", "resnet18", "resnet34")
+TIMM = "timm:"  # how the names of timm's networks begin
+
+
+def check_encoder_name(name: str) -> None:
+    """Refuse a name that is none; whether timm knows one is asked when the encoder is built.
+
+    Raises:
+        RecsegError: not one of `ENCODERS`, nor "timm:NAME".
+    """
+    if name not in ENCODERS and not name.startswith(TIMM):
+        raise RecsegError(f"encoder {name!r}: expected one of {', '.join(ENCODERS)}, or timm:NAME")
 
 
 @dataclass(frozen=True)
@@ -13,7 +24,7 @@ class UNetConfig:
 
     Attributes:
         num_classes: labels, background included.
-        encoder: one of `ENCODERS`.
+        encoder: one of `ENCODERS`, or "timm:NAME".
         encoder_widths: channels of each stage of the plain encoder (stage k has stride 2**k); ignored by the others.
         decoder_widths: channels after each decoder block, coarse to fine. Each block doubles the resolution, so their
             number sets the output's stride: 3 blocks give 1/2 with five plain stages, 1/4 with a torchvision encoder.
@@ -28,13 +39,13 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if not self.decoder_widths:
             object.__setattr__(self, "decoder_widths", (96, 64, 40) if self.encoder == "plain" else (160, 96, 64))
-        if self.encoder not in ENCODERS:
-            raise RecsegError(f"encoder {self.encoder!r}: expected one of {', '.join(ENCODERS)}")
+        check_encoder_name(self.encoder)
         if self.num_classes < 2:
             raise RecsegError(f"num_classes {self.num_classes}: expected at least 2, background and one class")
-        levels = len(self.encoder_widths) if self.encoder == "plain" else 5
-        if not 1 <= len(self.decoder_widths) < levels:
-            raise RecsegError(f"decoder_widths {self.decoder_widths}: expected 1 to {levels - 1} blocks")
+        if not self.encoder.startswith(TIMM):  # how many features those give, only timm knows
+            levels = len(self.encoder_widths) if self.encoder == "plain" else 5
+            if len(self.decoder_widths) >= levels:
+                raise RecsegError(f"decoder_widths {self.decoder_widths}: expected 1 to {levels - 1} blocks")
 
 
 @dataclass(frozen=True)

@@ -1,172 +1,20 @@
-"""U-Net: an encoder that halves the picture again and again, a decoder that puts it back together, and the dense twin.
+"""U-Net: an encoder that halves the image again and again, a decoder that puts it back together: the dense baseline.
 
-Chapter 3 of the book explains this file. Sources: Ronneberger et al., "U-Net", MICCAI 2015 (the shape of the network);
-Sandler et al., "MobileNetV2", CVPR 2018 and He et al., "Deep residual learning", CVPR 2016 (the encoders by name).
+Chapter 3 of the book explains this file. Source: Ronneberger et al., "U-Net", MICCAI 2015. The encoders stand in
+`recseg.models.encoders`.
 
 Where it departs from the paper: padded convolutions, so the output covers the whole input; batch normalisation;
 bilinear upsampling; and the decoder stops at a stride of 2 or 4, since the last octave costs the most and shows least.
 """
 
 from collections.abc import Sequence
-from http.client import HTTPException
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recseg.errors import RecsegError
-from recseg.models.config import ENCODERS, UNetConfig
-from recseg.weights.safetensors import open_tensors
-
-HEADS = ("classifier.", "fc.")  # how the names of torchvision's own heads begin
-COUNTER = "num_batches_tracked"  # only matters to a momentum of None
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def _stage(inputs: int, outputs: int) -> nn.Sequential:
-    """Two 3×3 convolutions, the paper's building block: (B, inputs, H, W) → (B, outputs, H, W)."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),  # no bias: the norm's own shift follows
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
-def _plain_stages(widths: Sequence[int]) -> list[nn.Module]:
-    stages: list[nn.Module] = [_stage(3, widths[0])]
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
-        # ceil_mode keeps the last row of an odd-sized map, so any H×W works and strides stay powers of two.
-        stages.append(nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), _stage(inputs, outputs)))
-    return stages
-
-
-def _torchvision_network(name: str) -> nn.Module:
-    import torchvision  # here: a plain U-Net needs none of it
-
-    network: nn.Module = getattr(torchvision.models, name)(weights=None)
-    return network
-
-
-def _torchvision_stages(name: str, network: nn.Module) -> tuple[list[nn.Module], tuple[int, ...]]:
-    """Cut a classifier into five stages of strides 2 … 32; its own head is dropped."""
-    if name == "mobilenet_v2":
-        features = network.features
-        assert isinstance(features, nn.Sequential)
-        cuts = ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))
-        return [features[start:stop] for start, stop in cuts], (16, 24, 32, 96, 320)
-    part = dict(network.named_children())
-    stages: list[nn.Module] = [
-        nn.Sequential(part["conv1"], part["bn1"], part["relu"]),
-        nn.Sequential(part["maxpool"], part["layer1"]),
-        part["layer2"],
-        part["layer3"],
-        part["layer4"],
-    ]
-    return stages, (64, 64, 128, 256, 512)
-
-
-class Encoder(nn.Module):
-    """Features of an image at five or so strides, finest first.
-
-    Images come as RGB floats in [0, 1]; the ImageNet normalisation is part of the encoder: it cannot be forgotten.
-
-    Attributes:
-        channels: channels of each feature map, finest first.
-        strides: how many input pixels one cell of each map spans a side.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, name: str = "plain", widths: Sequence[int] = (16, 32, 64, 128, 192)) -> None:
-        super().__init__()
-        self.name = name
-        if name == "plain":
-            stages, self.channels = _plain_stages(widths), tuple(widths)
-            self.strides = tuple(2**level for level in range(len(widths)))
-        else:
-            stages, self.channels = _torchvision_stages(name, _torchvision_network(name))
-            self.strides = (2, 4, 8, 16, 32)
-        self.stages = nn.ModuleList(stages)
-        # Not persistent: constants of the code, not of a training.
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        self.frozen = 0
-
-    def freeze(self, stages: int) -> None:
-        """Keep the finest stages as they are, statistics of their norms included: pretrained, they hold edges and
-        textures, which serve any picture; and no gradient has to pass the largest maps of the network.
-        """
-        self.frozen = stages
-        for stage in self.stages[:stages]:
-            stage.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "Encoder":
-        """Switch to training or evaluation; frozen stages stay in evaluation."""
-        super().train(mode)
-        for stage in self.stages[: self.frozen]:
-            stage.eval()
-        return self
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] → [(B, channels[k], ⌈H / strides[k]⌉, ⌈W / strides[k]⌉)]."""
-        x = (images - self.mean) / self.std
-        features = []
-        for stage in self.stages:
-            x = stage(x)
-            features.append(x)
-        return features
-
-
-def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> None:
-    """Fill a torchvision encoder with ImageNet weights, in place.
-
-    Args:
-        encoder: built with a torchvision name.
-        file: a safetensors state dict of the whole torchvision classifier; None fetches torchvision's own.
-
-    Raises:
-        RecsegError: the plain encoder (nothing is published for it), an unreadable or unfitting file, no network.
-    """
-    if encoder.name == "plain":
-        raise RecsegError(f"encoder 'plain': no pretrained weights exist, expected one of {', '.join(ENCODERS[1:])}")
-    network = _torchvision_network(encoder.name)
-    if file is None:
-        import torchvision
-
-        try:
-            weights = torchvision.models.get_model_weights(encoder.name).DEFAULT
-            # torchvision's files are pickles: read as tensors only, and only if they are what was published.
-            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except (OSError, RuntimeError, HTTPException) as error:  # urllib's errors are OSErrors, a cut answer is not
-            raise RecsegError(
-                f"--pretrained {encoder.name}: the weights could not be fetched ({error}); "
-                "expected a network connection, or a local file with --encoder-weights FILE"
-            ) from error
-    else:
-        state = _from_file(Path(file), network)
-    missing, unexpected = network.load_state_dict(state, strict=False)
-    assert not unexpected and all(name.startswith(HEADS) or name.endswith(COUNTER) for name in missing)
-    stages, _ = _torchvision_stages(encoder.name, network)
-    encoder.stages.load_state_dict(nn.ModuleList(stages).state_dict())
-
-
-def _from_file(path: Path, network: nn.Module) -> dict[str, Tensor]:
-    """What a file has for the network; the classifier is not used here, whatever it classified."""
-    with open_tensors(path) as file:
-        expected = {
-            name: tensor
-            for name, tensor in network.state_dict().items()
-            if not name.startswith(HEADS) and (name in file.shapes or not name.endswith(COUNTER))
-        }
-        file.check(expected, beside=HEADS)
-        return {name: file.read(name) for name in expected}
+from recseg.models.config import UNetConfig
+from recseg.models.encoders import IMAGENET_MEAN, Encoder
 
 
 class DecoderBlock(nn.Module):
@@ -206,6 +54,9 @@ class Decoder(nn.Module):
     Attributes:
         channels: of the output.
         stride: of the output: how many input pixels one cell spans a side.
+
+    Raises:
+        RecsegError: as many blocks as the encoder has features, or more: each block needs a skip connection.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], widths: Sequence[int]) -> None:

@@ -32,8 +32,8 @@ class TrainConfig:
         seed: of the initial weights, the order of the images and their augmentation.
         network: what to build. A dense network takes from it what both share (`UNetConfig`); its `num_classes` and
             `max_steps` are those of the data.
-        encoder_weights: safetensors file of a torchvision classifier to start from.
-        pretrained: fetch torchvision's own weights instead.
+        encoder_weights: safetensors file of a torchvision or timm classifier to start from.
+        pretrained: fetch torchvision's or timm's own weights instead.
         freeze: encoder stages, from the finest, that keep their weights; None freezes two of a pretrained encoder.
         order: of the targets: "matched" (each step learns the one that fits it best), "class" or "area".
         max_steps: the most classes of an image; None takes 5, or the most that an image of the folder has.
@@ -133,12 +133,13 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
-def build_model(config: TrainConfig) -> nn.Module:
+def build_model(config: TrainConfig) -> "nn.Module":
     """The untrained network that a (resolved) configuration describes."""
     # Imported here: the command line reads its choices from this module, and does not wait for torch.
     from recseg.models.baseline import PublishedConfig, PublishedNetwork
+    from recseg.models.encoders import load_encoder_weights
     from recseg.models.recurrent_unet import RecurrentUNet
-    from recseg.models.unet import UNet, load_encoder_weights
+    from recseg.models.unet import UNet
 
     network = config.network
     if config.model == "published":

@@ -37,6 +37,7 @@ from recseg.distributed import (
     rank,
     same_start,
     share,
+    synchronise_norms,
     world_size,
 )
 from recseg.errors import RecsegError
@@ -133,7 +134,7 @@ class Trainer:
         self.config = config = replace(config, network=network)
         self.model: Any = build_model(config)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[no-untyped-call]
+            self.model = synchronise_norms(self.model)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
         same_start(self.model)
         tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0

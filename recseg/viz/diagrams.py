@@ -7,7 +7,7 @@ import torch
 
 from recseg.classes import palette as voc_palette
 from recseg.models.config import RecurrentUNetConfig
-from recseg.models.unet import Encoder
+from recseg.models.encoders import Encoder
 from recseg.viz.plotting import FAINT, INK, new_figure
 
 if TYPE_CHECKING:

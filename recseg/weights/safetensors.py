@@ -49,17 +49,23 @@ class TensorFile:
             beside: how names begin that are no matter of this comparison.
 
         Raises:
-            RecsegError: a tensor is missing, unknown, or of another shape or kind; names file and tensor.
+            RecsegError: tensors are missing, unknown, or of another shape or kind; names the file and the first of
+                them, and says how many more there are.
         """
         found = {name for name in self.shapes if not name.startswith(beside)}
-        for problem, names in (("lacks", expected.keys() - found), ("has unknown", found - expected.keys())):
-            if names:
-                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                raise RecsegError(f"{self.path}: {problem} tensor {min(names)}{more}")
+        problems = {
+            "lacks tensor": sorted(expected.keys() - found),
+            "has unknown tensor": sorted(found - expected.keys()),
+            "has misshapen tensor": [
+                f"{name} of shape {self.shapes[name]}, expected {tuple(tensor.shape)}"
+                for name, tensor in expected.items()
+                if name in found and self.shapes[name] != tuple(tensor.shape)
+            ],
+        }
+        told = [f"{problem} {_first(names)}" for problem, names in problems.items() if names]
+        if told:
+            raise RecsegError(f"{self.path}: {'; '.join(told)}")
         for name, tensor in expected.items():
-            if self.shapes[name] != tuple(tensor.shape):
-                shapes = f"shape {self.shapes[name]}, expected {tuple(tensor.shape)}"
-                raise RecsegError(f"{self.path}: tensor {name} has {shapes}")
             kind = (FLOATS | INTEGERS).get(self.kinds[name])
             if kind != tensor.dtype and not (self.kinds[name] in FLOATS and tensor.is_floating_point()):
                 found_kind = kind or self.kinds[name]
@@ -75,6 +81,10 @@ class TensorFile:
         if not (tensor.float() if tensor.dtype == torch.float64 else tensor).isfinite().all():  # in 32 bits, as used
             raise RecsegError(f"{self.path}: tensor {name} holds values that are not finite")
         return tensor
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextmanager
