@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
@@ -25,6 +25,7 @@ from recseg.errors import RecsegError
 from recseg.evaluation.metrics import SMALLEST_AREA, CalibrationMetric, SetMetric, SlotMetric, VOCMetric
 from recseg.inference.fusion import fuse
 from recseg.inference.mode import in_use
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput
 
 SLOT_SIZE = 256  # the baseline's images and masks
@@ -50,7 +51,7 @@ class Answer(NamedTuple):
 
 
 def evaluate(
-    model: nn.Module,
+    model: SegmentationModel,
     dataset: SegmentationFolder,
     *,
     batch_size: int = 16,
@@ -100,11 +101,11 @@ def evaluate(
     if device is not None:
         model.to(device)
     target = next(model.parameters()).device
-    size = image_size or getattr(model, "image_size", None)
+    size = image_size or model.image_size
     if on_bad_image not in ("stop", "skip"):
         raise RecsegError(f"on_bad_image {on_bad_image!r}: expected stop or skip")
     skipped: dict[str, str] = {}
-    source = _Prepared(dataset, size, getattr(model, "input_size", None), limit)
+    source = _Prepared(dataset, size, model.input_size, limit)
     start = time.perf_counter()
     with in_use(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
         loader = DataLoader(source, batch_size=None, num_workers=workers)
@@ -136,7 +137,7 @@ def evaluate(
     return _by_name(result, names)
 
 
-def _check(model: nn.Module, dataset: SegmentationFolder) -> None:
+def _check(model: SegmentationModel, dataset: SegmentationFolder) -> None:
     if not len(dataset):
         raise RecsegError("the data set to evaluate on has no images")
     if dataset.transform is not None:
@@ -146,7 +147,7 @@ def _check(model: nn.Module, dataset: SegmentationFolder) -> None:
     known = model.num_classes
     if known != dataset.num_classes:
         raise RecsegError(f"the model knows {known} classes and the data set has {dataset.num_classes}")
-    for index, (mine, theirs) in enumerate(zip(getattr(model, "classes", ()), dataset.classes, strict=False)):
+    for index, (mine, theirs) in enumerate(zip(model.classes, dataset.classes, strict=False)):
         if mine != theirs:
             raise RecsegError(f"class {index} is {mine!r} to the model and {theirs!r} in the data set")
 

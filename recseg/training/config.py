@@ -10,7 +10,7 @@ from recseg.files import atomic_write
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from recseg.models.model import SegmentationModel
 
 MODELS = ("recurrent", "dense", "published")
 OPTIMISERS = ("muon", "adamw")
@@ -133,7 +133,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
-def build_model(config: TrainConfig) -> "nn.Module":
+def build_model(config: TrainConfig) -> "SegmentationModel":
     """The untrained network that a (resolved) configuration describes."""
     # Imported here: the command line reads its choices from this module, and does not wait for torch.
     from recseg.models.baseline import PublishedConfig, PublishedNetwork
