@@ -12,6 +12,7 @@ from recseg.classes import VOC_CLASSES, palette
 from recseg.models.convlstm import ConvLSTMCell
 from recseg.models.encoders import Encoder
 from recseg.models.recurrent_unet import live_pairs
+from recseg.models.unet import pad_to_stride
 from recseg.training.losses import mask_bce, mask_dice
 from recseg.training.optim import averaged_model, schedule
 from recseg.training.targets import match, to_labels, to_sequence
@@ -80,10 +81,11 @@ def test_reach(side: int, count: int) -> None:
     image = torch.rand(1, 3, side, side, dtype=torch.float64) + 1
     image.requires_grad_()
     encoder.mean.zero_()
-    for stage, (mine, features) in enumerate(zip(found, encoder(image), strict=True)):
+    padded = pad_to_stride(image, encoder.strides[-1])  # as the networks do
+    for stage, (mine, features) in enumerate(zip(found, encoder(padded), strict=True)):
         assert (mine["side"], mine["stride"]) == (features.shape[-1], encoder.strides[stage])
         middle = features.shape[-1] // 2
-        assert mine["sees"] == _widest(encoder, stage, image, middle)
+        assert mine["sees"] == _widest(encoder, stage, padded, middle)
 
 
 def _widest(encoder: Encoder, stage: int, image: torch.Tensor, middle: int) -> int:
