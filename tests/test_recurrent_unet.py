@@ -1,4 +1,4 @@
-"""One time step of the recurrent U-Net against its equations, written down once more with NumPy, and what they imply."""
+"""A time step of the recurrent U-Net against its equations, written down once more with NumPy, and what they imply."""
 
 import copy
 from typing import Any
@@ -77,10 +77,10 @@ def twice(x: Array) -> Array:
 def to_grid(fine: Array, cells: tuple[int, ...]) -> Array:
     """Means over the pixels of each cell: (h, w) → (gh, gw)."""
     down, along = fine.shape[0] // cells[0], fine.shape[1] // cells[1]
-    return np.array([
-        [fine[down * row : down * (row + 1), along * column : along * (column + 1)].mean() for column in range(cells[1])]
-        for row in range(cells[0])
-    ])  # fmt: skip
+    pooled = np.zeros(cells)
+    for row, column in np.ndindex(*cells):
+        pooled[row, column] = fine[down * row : down * (row + 1), along * column : along * (column + 1)].mean()
+    return pooled
 
 
 def mean_under(features: Array, attention: Array) -> Array:
