@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, recurrent_model, refusal
+from conftest import recurrent_model, refusal
 from odd_data import BAD_MASKS, GOOD_MASKS, NAMES, label_map, make_folder
 from odd_pictures import BAD, GOOD, SHAPES, scene
 from PIL import Image
@@ -27,7 +27,7 @@ from recseg.data.images import read_image, read_labels
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.weights.io import save_weights
 
-SMALL = "--encoder-widths 4 6 8 8 --decoder-widths 8 8 --hidden 8 --reduced 8".split()
+SMALL = ["--encoder-widths", "4", "6", "8", "8", "--decoder-widths", "8", "8", "--hidden", "8", "--reduced", "8"]
 HANG = 600  # seconds after which a case counts as one that never ends (a starved machine is slow, too)
 
 

@@ -176,7 +176,7 @@ def test_memory_is_not_the_benchmarks_elsewhere(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("with_yardstick", [False, True])
 def test_deployed(with_yardstick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
-    model = recurrent_model(feedback="explained")
+    model = recurrent_model()
     model.classes, model.image_size, model.metadata = VOC_CLASSES, 32, {}  # type: ignore[assignment]
     monkeypatch.setenv("RECSEG_VOC_ROOT", str(tmp_path / "nowhere"))
     monkeypatch.setattr(deployed, "load", lambda name: model)
