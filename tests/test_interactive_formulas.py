@@ -14,7 +14,7 @@ from recseg.models.encoders import Encoder
 from recseg.models.recurrent_unet import live_pairs
 from recseg.models.unet import pad_to_stride
 from recseg.training.losses import mask_bce, mask_dice
-from recseg.training.optim import ExponentialMovingAverage, schedule
+from recseg.training.optim import averaged_model, schedule
 from recseg.training.targets import match, to_labels, to_sequence
 
 pytestmark = needs_node
@@ -178,10 +178,10 @@ def test_schedule_and_average() -> None:
     for decay in (0.9, 0.998):
         model = torch.nn.Linear(1, 1, bias=False)
         model.weight.data.fill_(1.0)
-        average = ExponentialMovingAverage(model, decay)
+        average = averaged_model(model, decay)
         model.weight.data.zero_()  # what is left of the average is what is left of the start
-        for step in range(40):
-            average.update(model, step)
+        for _ in range(40):
+            average.update_parameters(model)
         [left] = ask(("schedule", "startLeft", [40, decay, True]))
-        assert left[-1] == pytest.approx(float(average.model.weight), rel=1e-5, abs=1e-30)
+        assert left[-1] == pytest.approx(float(average.module.weight), rel=1e-5, abs=1e-30)
         assert ask(("schedule", "startLeft", [40, decay, False]))[0][-1] == pytest.approx(decay**40)

@@ -19,7 +19,7 @@ from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import UNetConfig
 from recseg.models.unet import UNet
 from recseg.training.config import build_model, load_config, resolve
-from recseg.training.optim import ExponentialMovingAverage, parameter_groups, schedule
+from recseg.training.optim import averaged_model, parameter_groups, schedule
 from recseg.training.trainer import TrainConfig, Trainer, choose_device, choose_precision, resume, train, training_data
 from recseg.weights.io import load
 
@@ -104,7 +104,7 @@ def test_published_preset_trains() -> None:
     tiny = PublishedNetwork(PublishedConfig(widths=(4, 4, 4, 8, 8), input_size=160)).train()
     labels = torch.zeros(2, 160, 160, dtype=torch.long)
     labels[:, :30] = 4
-    terms = training.loss_of(tiny, torch.rand(2, 3, 160, 160), labels, config)
+    terms = training.compute_loss(tiny, torch.rand(2, 3, 160, 160), labels, config)
     assert terms["loss"].isfinite()
 
 
@@ -114,11 +114,11 @@ def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
     labels = torch.zeros(2, 16, 16, dtype=torch.long)
     labels[:, 4:] = 7
     batch = torch.rand(2, 3, 16, 16), labels, config
-    assert training.loss_of(model, *batch, done=0.4).keys() == {"loss", "pixels"}
-    assert training.loss_of(model, *batch, done=0.5).keys() >= {"loss", "pixels", "bce", "dice", "classes", "stop"}
+    assert training.compute_loss(model, *batch, done=0.4).keys() == {"loss", "pixels"}
+    assert training.compute_loss(model, *batch, done=0.5).keys() >= {"loss", "pixels", "bce", "dice", "classes", "stop"}
     decoder = resolve(quick(tiny_voc, steps=10, head="decoder"))  # has no pixel embedding to begin with
     model = build_model(decoder, [str(label) for label in range(21)], 5)
-    assert "bce" in training.loss_of(model, *batch[:2], decoder, done=0.0)
+    assert "bce" in training.compute_loss(model, *batch[:2], decoder, done=0.0)
 
 
 @pytest.mark.parametrize(("chosen", "kinds"), [(None, ["Muon", "AdamW"]), ("adamw", ["AdamW"])])
@@ -191,7 +191,7 @@ def test_damaged_checkpoint_is_one_line(tiny_voc: Path, tmp_path: Path) -> None:
 
 
 def test_a_diverged_loss_is_named(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "loss_of", lambda *_: {"loss": torch.tensor(float("nan"))})
+    monkeypatch.setattr(training, "compute_loss", lambda *_: {"loss": torch.tensor(float("nan"))})
     with pytest.raises(RecsegError, match="step 0: the loss is not finite"):
         train(quick(tiny_voc, steps=1), tmp_path / "run", progress=False)
 
@@ -253,14 +253,15 @@ def test_frozen_stages_stay_as_they_were(tiny_voc: Path, tmp_path: Path) -> None
 
 def test_average_follows_and_counts() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    average = ExponentialMovingAverage(model, 0.9)
-    before = average.model[0].weight.clone()
+    average = averaged_model(model, 0.9)
+    before = average.module[0].weight.clone()
     with torch.no_grad():
         model[0].weight += 1
     model[1].num_batches_tracked += 4
-    average.update(model, step=10_000)
-    assert torch.allclose(average.model[0].weight, before + 0.1, atol=1e-6)
-    assert average.model[1].num_batches_tracked == 4
+    average.n_averaged.fill_(10_001)  # as if after update 10_000
+    average.update_parameters(model)
+    assert torch.allclose(average.module[0].weight, before + 0.1, atol=1e-6)
+    assert average.module[1].num_batches_tracked == 4
 
 
 def test_device_and_precision() -> None:

@@ -141,13 +141,13 @@ def one_run(
     config = resolve(replace(config, network=replace(config.network, **row.sizes)))
     trainer = Trainer(config, training_data(config), run, build=lambda chosen: row.network(chosen.network))
     dense = load(start).state_dict()
-    for model in (trainer.model, trainer.average.model):
+    for model in (trainer.model, trainer.averaged):
         model.load_state_dict(dense, strict=False)  # encoder, decoder and classifier have the same names
     if (run / "checkpoint.safetensors").exists():
         trainer.restore()
     trainer.run(progress=False)
     dataset = open_dataset(str(images), "train")
-    scores = evaluate(trainer.average.model, dataset, image_size=config.image_size, limit=limit, progress=False)
+    scores = evaluate(trainer.averaged, dataset, image_size=config.image_size, limit=limit, progress=False)
     found = {"seed": seed, "seconds": round(trainer.seconds, 1)} | {score: scores[score] for score in SCORES}
     with atomic_write(run / "scores.json") as temporary:
         temporary.write_text(json.dumps(found), encoding="utf-8")

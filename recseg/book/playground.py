@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from recseg.errors import RecsegError
-from recseg.inference.mode import in_use
+from recseg.inference.mode import inference_mode
 from recseg.inference.predict import prepare, to_prediction
 from recseg.inference.prediction import Picture, Prediction, Step, as_image
 from recseg.inference.video import open_clip
@@ -50,7 +50,7 @@ class Answer:
         self.image = as_image(image)
         self.names = model.classes
         everything = torch.tensor([model.max_steps], device=next(model.parameters()).device)
-        with in_use(model):
+        with inference_mode(model):
             self.output: RecurrentOutput = model(prepare(self.image, model).unsqueeze(0), everything)
         self.stops: list[float] = self.output.stop[0].float().sigmoid().tolist()  # (T,)
 

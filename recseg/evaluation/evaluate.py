@@ -19,12 +19,13 @@ from tqdm import tqdm
 from recseg.classes import BACKGROUND, VOID
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
+from recseg.data.readers import leave_signals_to_parent
 from recseg.data.transforms import eval_transform
-from recseg.distributed import collect, rank, share
+from recseg.distributed import all_gather, rank, shard
 from recseg.errors import RecsegError
 from recseg.evaluation.metrics import SMALLEST_AREA, CalibrationMetric, SetMetric, SlotMetric, VOCMetric
 from recseg.inference.fusion import fuse
-from recseg.inference.mode import in_use
+from recseg.inference.mode import inference_mode
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput
 
@@ -107,8 +108,8 @@ def evaluate(
     skipped: dict[str, str] = {}
     source = _Prepared(dataset, size, model.input_size, limit)
     start = time.perf_counter()
-    with in_use(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
-        loader = DataLoader(source, batch_size=None, num_workers=workers)
+    with inference_mode(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
+        loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
         for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
             output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
             for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
@@ -122,10 +123,10 @@ def evaluate(
             bar.update(len(images))
     metrics: list[Any] = [voc, slot, label_set, stop, named]
     for metric in metrics:  # sums of whole numbers: no order of adding changes them
-        for process, other in enumerate(collect(metric)):
+        for process, other in enumerate(all_gather(metric)):
             if process != rank():
                 metric.merge(other)
-    for others in collect(skipped):
+    for others in all_gather(skipped):
         skipped |= others
     if not label_set.images:
         raise RecsegError(f"none of {len(skipped)} pictures can be read; the first: {next(iter(skipped.values()))}")
@@ -164,7 +165,7 @@ class _Prepared(Dataset[tuple[Tensor, Tensor] | _Bad]):
 
     def __init__(self, dataset: SegmentationFolder, size: int | None, square: int | None, limit: int | None) -> None:
         self.dataset = dataset
-        self.part = share(min(len(dataset), limit or len(dataset)))  # of this process; without others, all
+        self.part = shard(min(len(dataset), limit or len(dataset)))  # of this process; without others, all
         self.transform = eval_transform(size)
         self.square = square
 

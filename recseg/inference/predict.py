@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from recseg.data.transforms import resize_short_side
-from recseg.inference.mode import in_use
+from recseg.inference.mode import inference_mode
 from recseg.inference.prediction import Picture as Picture
 from recseg.inference.prediction import Prediction as Prediction
 from recseg.inference.prediction import Step as Step
@@ -36,7 +36,7 @@ def predict(image: Picture, model: SegmentationModel, *, device: torch.device | 
     if device is not None:
         model.to(device)
     size = (picture.height, picture.width)
-    with in_use(model):
+    with inference_mode(model):
         output = model(prepare(picture, model).unsqueeze(0))  # (1, 3, h, w)
         return to_prediction(output, size, model.classes)
 

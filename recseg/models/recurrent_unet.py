@@ -212,8 +212,9 @@ class RecurrentUNet(SegmentationModel):
             classes = torch.where(state.named, classes.amin(dim=1, keepdim=True) - 1, classes)
             share = F.one_hot(classes.argmax(dim=1), classes.shape[1]).to(classes.dtype)  # (B, C)
             named = state.named | (share > 0)
-        row, offset = share @ (weight[1:] - weight[:1]), share @ (bias[1:] - bias[:1])  # (B, d), (B,)
-        mask = torch.einsum("bd,bdhw->bhw", row, embedding) + offset.view(-1, 1, 1)
+        row = share @ (weight[1:] - weight[:1])  # (B, d)
+        offset = share @ (bias[1:] - bias[:1]).unsqueeze(1)  # (B, 1); ORT's WebGPU cannot multiply by a vector
+        mask = torch.einsum("bd,bdhw->bhw", row, embedding) + offset.unsqueeze(2)
         uncovered = state.uncovered * (-mask.to(state.uncovered.dtype)).sigmoid()  # 1 − σ(m) = σ(−m)
         return State(h, c, uncovered, named), StepOutput(stop, classes, mask, attention)
 
