@@ -172,7 +172,8 @@ def write_runtimes(folder: Path) -> dict[str, dict[str, Any]]:
 def write_gallery(folder: Path) -> list[dict[str, Any]]:
     """A few images of the embedded set that no network was trained on, most of them with several classes."""
     dataset = open_dataset("pictograms", "val")
-    names, chosen = dataset.classes, []
+    names = dataset.classes
+    chosen: list[tuple[int, list[int]]] = []  # index and labels
     for classes in (3, 2, 2, 1, 2, 3, 1, 4):  # for each, the next image that has so many
         for index in range(chosen[-1][0] + 1 if chosen else 0, len(dataset)):
             present = sorted(set(dataset.labels(index).ravel().tolist()) - {0, 255})

@@ -1,4 +1,4 @@
-// From steps to one label map, as recseg/export/runtime.py does: each mask's odds, weighted with the survival of the stop.
+// From steps to one label map, as recseg/inference/steps.py does: each mask's odds, weighted with the survival of the stop.
 
 import { stretch } from './pixels.mjs';
 

@@ -1,4 +1,4 @@
-// Images and maps as plain arrays: {data, height, width}, rows from the top. As recseg/export/runtime.py and Pillow do.
+// Images and maps as plain arrays: {data, height, width}, rows from the top. As recseg and Pillow do.
 
 /** Height and width of an image whose short side becomes `size`; a long side beyond `longest` times that is squeezed. */
 export function resizedShape(height, width, size, longest) {
