@@ -23,7 +23,7 @@ from recseg.evaluation.evaluate import evaluate
 from recseg.evaluation.results import write_result
 from recseg.files import atomic_write
 from recseg.training.config import TrainConfig, resolve
-from recseg.training.optim import ExponentialMovingAverage
+from recseg.training.optim import averaged_model
 from recseg.training.trainer import Trainer, training_data
 from recseg.weights.io import load
 
@@ -60,7 +60,7 @@ def begin_with(trainer: Trainer, start: str) -> None:
     trainer.model.encoder.load_state_dict(twin.encoder.state_dict())
     trainer.model.decoder.load_state_dict(twin.decoder.state_dict())
     trainer.model.head.classifier.load_state_dict(twin.classifier.state_dict())
-    trainer.average = ExponentialMovingAverage(trainer.model, trainer.config.ema)
+    trainer.average = averaged_model(trainer.model, trainer.config.ema)
 
 
 def folder(work: Path, variant: str, seed: int, steps: int) -> Path:
@@ -91,7 +91,7 @@ def one_run(work: Path, variant: str, seed: int, steps: int, start: str | None =
         pictures = open_dataset(str(work / "pictures"), "train")
         for point in range(len(curve) + 1, POINTS + 1):
             trainer.run(progress=False, until=steps * point // POINTS)
-            scores = evaluate(trainer.average.model, pictures, image_size=config.image_size, progress=False)
+            scores = evaluate(trainer.averaged, pictures, image_size=config.image_size, progress=False)
             found = {name: scores[name] for name in SCORES}
             curve.append({"step": trainer.step, "seconds": round(trainer.seconds, 1)} | found)
             with atomic_write(run / "curve.json") as temporary:

@@ -23,7 +23,7 @@ from recseg.benchmark.networks import (
 from recseg.benchmark.timing import Ratio, exponent, interleave, ratio, waiter, weighted
 from recseg.data.stream import count_classes
 from recseg.training.optim import make_optimisers, parameter_groups
-from recseg.training.trainer import choose_precision, loss_of, precision_name
+from recseg.training.trainer import choose_precision, compute_loss, precision_name
 
 COUNTS = range(1, len(VOC_MIX) + 1)
 
@@ -161,9 +161,10 @@ def training(setting: Setting) -> Found:
 
 
 def classes(setting: Setting) -> Found:
-    """The size of the label set: 21, 1,000 and 10,000 classes, at batch 1 and two classes a picture.
+    """The size of the label set: 21, 1,000 and 10,000 classes, at batch 1 and two classes an image.
 
-    The time of a dense network of 1,000 classes depends on who keeps its memory: `recseg.benchmark.kept`.
+    The time of a dense network of 1,000 classes is not compared: on a CPU it depends on how the C library keeps freed
+    memory (chapter 8 says how to set that).
     """
     image, numbers = random_images(1, setting.side, setting.device), (21, 1000, 10000)
     acts = {f"recurrent {k}": forward("recurrent", setting.make("recurrent", k), image, [2]) for k in numbers}
@@ -213,7 +214,7 @@ def update(
 
     def act() -> Tensor:
         with torch.autocast(images.device.type, dtype=precision, enabled=precision is not None):
-            loss = loss_of(model, images, labels, lengths, config)["loss"]
+            loss = compute_loss(model, images, labels, lengths, config)["loss"]
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in optimisers:
