@@ -65,6 +65,22 @@ def live(stop: Tensor) -> Tensor:
     return torch.tensor([row.index(True) if True in row else len(row) for row in rows])
 
 
+def uncovered(masks: Tensor) -> Tensor:
+    log_share = torch.nn.functional.logsigmoid(-masks)
+    return (log_share.cumsum(dim=0) - log_share).exp()
+
+
+def segment(network: Any, image: Tensor, shift: int = 1) -> list[tuple[int, Tensor]]:
+    features = network.encode(image.unsqueeze(0))
+    state, found = network.initial_state(features), []
+    while len(found) < network.max_steps:
+        state, (stop, classes, mask, _) = network.step(features, state)
+        if stop.sigmoid().item() > 0.5:
+            return found
+        found.append((classes.squeeze(0).tolist().index(classes.max().item()) + shift, mask.squeeze(0).sigmoid() > 0.5))
+    return found
+
+
 def unpack(masks: Tensor, sample: Tensor, step: Tensor, batch: int, steps: int, fill: float = -math.inf) -> Tensor:
     out = [[torch.full(masks.shape[1:], fill) for _ in range(steps)] for _ in range(batch)]
     for pair, (image, turn) in enumerate(zip(sample.tolist(), step.tolist(), strict=True)):
