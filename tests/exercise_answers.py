@@ -105,12 +105,12 @@ ANSWERS = {
         (4 * 1204 * 512**2, 4 * (2 * 512**2 + 2 * 1203 + 3)), (4 * 1204 * 512**2, 4 * 2 * 512**2), "masks are not all"
     ),
     "ch13.ex2": Answers((21 * 256**2 - 1) / (256**2 + 21), 21, "compares maps alone"),
-    "ch13.ex3": Answers(code.gates, lambda *given: code.gates(*given, stop=0), "the last one says stop"),
+    "ch13.ex3": Answers(code.gates, lambda *given: code.gates(*given, stop=0), "at the last one the network stops"),
     "ch13.ex4": Answers(code.small_ious, lambda *maps: code.small_ious(*maps, void=True), "void pixels count as wrong"),
     "ch13.ex5": Answers(np.indices((128, 128)).sum(axis=0) % 2, np.eye(128), "not more than"),
     "ch14.ex1": Answers(100 * 99 * 98, 100**3, "one query fewer"),
     "ch14.ex2": Answers(code.suppress, lambda *given: code.suppress(*given, sort=False), "begin with the surest"),
-    "ch14.ex3": Answers(code.unroll, lambda *given: code.unroll(*given, clip=False), "those are the claims"),
+    "ch14.ex3": Answers(code.unroll, lambda *given: code.unroll(*given, clip=False), "those are the sigmoids alone"),
     "ch14.ex4": Answers(code.faults, lambda *given: code.faults(*given, pool=True), "missed"),
     "ch14.ex5": Answers(code.by_label, lambda lengths: code.by_label(lengths, first=1), "counted from 1"),
 }

@@ -272,9 +272,9 @@ def faults(named: list[list[int]], truths: list[set[int]], pool: bool = False) -
 
 
 def gates(counts: dict[int, int], x: int, h: int, most: int, stop: int = 1) -> tuple[float, float]:
-    turns = [min(n + stop, most) for n, pictures in counts.items() for _ in range(pictures)]
-    plain = len(turns) * most * (x + h)
-    return (x + (most - 1) * h) * len(turns) / plain, sum(x + (t - 1) * h for t in turns) / plain
+    steps = [min(n + stop, most) for n, pictures in counts.items() for _ in range(pictures)]
+    plain = len(steps) * most * (x + h)
+    return (x + most * h) * len(steps) / plain, sum(x + t * h for t in steps) / plain
 
 
 def small_ious(truth: Tensor, back: Tensor, void: bool = False) -> list[float]:
@@ -288,16 +288,16 @@ def small_ious(truth: Tensor, back: Tensor, void: bool = False) -> list[float]:
     return list(metric_of.values())
 
 
-def unroll(ask: Any, size: tuple[int, int], steps: int, feedback: bool, clip: bool = True) -> np.ndarray:
-    left, shares = torch.ones(size), np.zeros((steps, *size))
+def unroll(logits_of: Any, size: tuple[int, int], steps: int, coverage: bool, clip: bool = True) -> np.ndarray:
+    uncovered, maps = torch.ones(size), np.zeros((steps, *size))
     for step in range(steps):
-        claim = torch.sigmoid(ask(left))
-        taken = left * claim if clip else claim
-        shares[step] = taken
-        left = left - taken if feedback else left
-    return shares
+        share = torch.sigmoid(logits_of(uncovered))
+        attention = uncovered * share if clip else share
+        maps[step] = attention
+        uncovered = uncovered - attention if coverage else uncovered
+    return maps
 
 
 def by_label(lengths: Tensor, first: int = 0) -> Tensor:
-    pairs = [(picture, t + first, t + first) for picture, n in enumerate(lengths.tolist()) for t in range(n)]
+    pairs = [(image, t + first, t + first) for image, n in enumerate(lengths.tolist()) for t in range(n)]
     return torch.tensor(pairs).T

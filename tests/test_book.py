@@ -207,17 +207,3 @@ def test_formulas_of_docstrings_become_formulas_of_pages(monkeypatch: pytest.Mon
 
     assert formulas(["With $x_t$ and `$HOME`, $5 or $6."]) == ["With :math:`x_t` and `$HOME`, $5 or $6."]
     assert formulas(["  $$ a = b $$", "end"]) == ["  .. math::", "", "     a = b", "", "end"]
-
-
-def test_every_row_of_the_ablation_can_be_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "book"))
-    from ablation import VARIANTS  # type: ignore[import-not-found]
-
-    from recseg.classes import VOC_CLASSES
-    from recseg.training.config import TrainConfig, build_model, resolve
-
-    plain = resolve(TrainConfig("pictograms", steps=1))
-    for name, changes in VARIANTS.items():
-        config = resolve(TrainConfig("pictograms", steps=1, **changes))
-        assert (config != plain) == (name != "default"), f"{name} trains the default again"
-        build_model(config, VOC_CLASSES, 5)

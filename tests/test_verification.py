@@ -85,7 +85,7 @@ def test_a_score_without_its_origin_is_refused(published: Path, key: str, refuse
 @pytest.mark.parametrize(
     ("entries", "word"),
     [
-        ({"command": "python book/compare.py voc-seeds"}, "recseg evaluate"),
+        ({"command": "python book/promises.py"}, "recseg evaluate"),
         ({"command": "recseg evaluate --weights a"}, "recseg evaluate"),
         ({"command": "recseg evaluate --weights a --data b --extra"}, "--extra"),
         ({"command": "recseg evaluate --weights a --data b --limit many"}, "many"),

@@ -115,7 +115,7 @@ DICE = Function(
         ),
         (
             _ratio(lambda hits, rows, columns: hits / rows),
-            "that is the recall: it does not see what was claimed wrongly",
+            "that is the recall: it does not see what was predicted wrongly",
         ),
         (
             lambda confusion: _dice(confusion).nan_to_num(),

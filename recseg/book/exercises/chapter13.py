@@ -20,8 +20,8 @@ def _dense(classes: int, side: int, *, background: int = 1) -> int:
     return output_bytes(torch.empty(classes + background, side, side, device="meta"))  # (C + 1, H, W)
 
 
-def _recurrent(present: int, classes: int, side: int, turns: int) -> int:
-    shapes = ((present, side, side), (present, classes), (turns,))
+def _recurrent(present: int, classes: int, side: int, steps: int) -> int:
+    shapes = ((present, side, side), (present, classes), (steps,))
     return sum(output_bytes(torch.empty(shape, device="meta")) for shape in shapes)
 
 
@@ -38,10 +38,10 @@ RECURRENT = Number(
     "the bytes of the recurrent network",
     lambda: _recurrent(2, LVIS, LARGE, 3),
     lambda: [
-        (_recurrent(2, 0, LARGE, 0), "masks are not all: each step has logits of classes, too, and each turn a stop"),
-        (_recurrent(2, LVIS, LARGE, 0), "the stops are missing: a logit for each turn"),
-        (_recurrent(2, LVIS, LARGE, 2), "three turns ran: the last one says stop"),
-        (_recurrent(3, LVIS, LARGE, 3), "the turn that says stop has neither a mask nor class logits"),
+        (_recurrent(2, 0, LARGE, 0), "masks are not all: each step has logits of classes, too, and a stop"),
+        (_recurrent(2, LVIS, LARGE, 0), "the stops are missing: a logit for each step"),
+        (_recurrent(2, LVIS, LARGE, 2), "three steps ran: at the last one the network stops"),
+        (_recurrent(3, LVIS, LARGE, 3), "the step at which the network stops has neither a mask nor class logits"),
         (_recurrent(2, LVIS, LARGE, 3) / 4, "those are numbers; each has 4 bytes"),
         (_recurrent(2, LVIS, LARGE, 3) / 2**20, "that is in MiB; give bytes"),
     ],
@@ -117,17 +117,17 @@ def _gates(
     h: int,
     T: int,  # noqa: N803 - as the chapter writes it
     *,
-    first: int = 1,
+    first: int = 0,
     stop: int = 1,
     most: bool = True,
 ) -> list[float]:
     """Shares of the plain program's multiplications: hoisted; hoisted and stopped. All in units of 36 h g."""
     plain = hoisted = stopped = 0
     for n, pictures in counts.items():
-        turns = min(n + stop, T) if most else n + stop
+        steps = min(n + stop, T) if most else n + stop
         plain += pictures * T * (x + h)
         hoisted += pictures * (x + (T - first) * h)
-        stopped += pictures * (x + (turns - first) * h)
+        stopped += pictures * (x + (steps - first) * h)
     return [hoisted / plain, stopped / plain]
 
 
@@ -135,7 +135,7 @@ def _mixes() -> Iterator[Case]:
     yield Case("pictures of one to three classes", ({1: 60, 2: 30, 3: 10}, 104, 64, 5))
     yield Case("pictures that are all full", ({5: 3}, 40, 16, 5))
     yield Case("streets of eleven classes", ({8: 37, 9: 81, 10: 155, 11: 118}, 104, 64, 11))
-    yield Case("pictures with more classes than turns", ({1: 2, 9: 2}, 24, 8, 5))
+    yield Case("pictures with more classes than steps", ({1: 2, 9: 2}, 24, 8, 5))
     yield Case("pictures without classes", ({0: 4, 1: 4}, 24, 8, 3))
 
 
@@ -144,9 +144,15 @@ GATES = Function(
     _gates,
     _mixes,
     [
-        (lambda *given: _gates(*given, first=0), "the first turn has no state to convolve: T turns convolve T - 1"),
-        (lambda *given: _gates(*given, stop=0), "a picture with n classes runs n + 1 turns: the last one says stop"),
-        (lambda *given: _gates(*given, most=False), "no picture runs more than T turns, whatever it holds"),
+        (
+            lambda *given: _gates(*given, first=1),
+            "the first step convolves its state of zeros, too: T steps convolve T times",
+        ),
+        (
+            lambda *given: _gates(*given, stop=0),
+            "an image with n classes runs n + 1 steps: at the last one the network stops",
+        ),
+        (lambda *given: _gates(*given, most=False), "no image runs more than T steps, whatever it holds"),
         (lambda *given: _gates(*given)[::-1], "the two shares are swapped"),
         (
             lambda *given: [_gates(*given)[0], _gates(*given)[1] / _gates(*given)[0]],

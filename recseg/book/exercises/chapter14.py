@@ -16,7 +16,10 @@ WAYS = Number(
     "the number of ways",
     lambda: math.perm(QUERIES, TARGETS),
     lambda: [
-        (QUERIES**TARGETS, "a query answers for one target, so the second target has one query fewer to choose from"),
+        (
+            QUERIES**TARGETS,
+            "a query is matched with one target, so the second target has one query fewer to choose from",
+        ),
         (math.comb(QUERIES, TARGETS), "that chooses three queries; which of them gets which target matters, too"),
         (math.factorial(TARGETS), "those are the ways to order three targets; there are 100 queries to give them to"),
         (QUERIES * TARGETS, "those are the entries of the matrix; an assignment takes one for each target"),
@@ -27,7 +30,7 @@ WAYS = Number(
 def _suppress(
     masks: Tensor, logits: Tensor, *, surest: bool = True, by_dropped: bool = False, most: float = 0.5
 ) -> list[int]:
-    """Places of the answers that stay."""
+    """Indices of the masks that stay."""
     order = logits.argsort(descending=True, stable=True).tolist() if surest else list(range(len(masks)))
     kept: list[int] = []
     for place, answer in enumerate(order):
@@ -55,17 +58,17 @@ def _answers() -> Iterator[Case]:
 
 
 SUPPRESS = Function(
-    "(masks, logits) → places of the answers that stay, surest first",
+    "(masks, logits) → indices of the masks that stay, surest first",
     _suppress,
     _answers,
     [
         (
             lambda masks, logits: _suppress(masks, logits, surest=False),
-            "the answers are taken as the queries are numbered; begin with the surest",
+            "the masks are taken as the queries are numbered; begin with the surest",
         ),
         (
             lambda masks, logits: _suppress(masks, logits, by_dropped=True),
-            "an answer is dropped for one that has been dropped itself; compare with those that stay",
+            "a mask is dropped for one that has been dropped itself; compare with those that stay",
         ),
         (
             lambda masks, logits: _suppress(masks, logits, most=0.0),
@@ -98,116 +101,125 @@ FAULTS = Function(
             Case("a class that is named three times", ([[7, 7, 7], [12]], [{7}, {12}])),
             Case("a class that is missed", ([[3], [8, 12]], [{3, 20}, {8, 12}])),
             Case("a wrong class in the place of a true one", ([[8], [12]], [{12}, {12}])),
-            Case("a picture of which nothing is said", ([[], [5]], [{2, 5}, {5}])),
+            Case("an image of which nothing is named", ([[], [5]], [{2, 5}, {5}])),
         ]
     ),
     [
-        (_by_number, "missed are the true classes that are not named; the number of answers does not tell that"),
+        (_by_number, "missed are the true classes that are not named; the number of outputs does not tell that"),
         (
             lambda named, truths: (
                 sum(len({label for label in classes if classes.count(label) > 1}) for classes in named),
                 _faults(named, truths)[1],
             ),
-            "a class that is named three times has been said twice too often: count each answer too many",
+            "a class that is named three times is named twice too often: count each output too many",
         ),
         (lambda named, truths: _faults(named, truths)[::-1], "the two numbers are swapped"),
     ],
 )
 
-Ask = Callable[[Tensor], Tensor]
+Logits = Callable[[Tensor], Tensor]
 
 
 def _unroll(
-    ask: Ask, size: Sequence[int], steps: int, feedback: bool, *, share: bool = True, subtract: bool = False
+    logits_of: Logits,
+    size: Sequence[int],
+    steps: int,
+    coverage: bool,
+    *,
+    multiply: bool = True,
+    subtract: bool = False,
 ) -> Tensor:
-    """What each turn takes, (steps, h, w)."""
-    left, taken = torch.ones(*size), []
+    """Attention maps (steps, h, w)."""
+    uncovered, maps = torch.ones(*size), []
     for _ in range(steps):
-        claim = ask(left).sigmoid()  # (h, w)
-        taken.append(claim * left if share else claim)
-        if feedback:
-            left = left - claim if subtract else left * (1 - claim)
-    return torch.stack(taken)
+        share = logits_of(uncovered).sigmoid()  # (h, w)
+        maps.append(share * uncovered if multiply else share)
+        if coverage:
+            uncovered = uncovered - share if subtract else uncovered * (1 - share)
+    return torch.stack(maps)
 
 
-def _half(left: Tensor) -> Tensor:
-    """Claims most of the left half, whatever is left."""
-    claim = torch.full_like(left, -3.0)
-    claim[:, : left.shape[1] // 2] = 2.0
-    return claim
+def _half(uncovered: Tensor) -> Tensor:
+    """Attends to most of the left half, whatever is covered."""
+    logits = torch.full_like(uncovered, -3.0)
+    logits[:, : uncovered.shape[1] // 2] = 2.0
+    return logits
 
 
-def _sticks() -> Iterator[Case]:
-    for feedback in (True, False):
-        words = "with" if feedback else "without"
-        yield Case(f"claims of one half, {words} feedback", (torch.zeros_like, (2, 3), 3, feedback))
-        yield Case(f"claims of the left half, {words} feedback", (_half, (3, 4), 3, feedback))
+def _steps() -> Iterator[Case]:
+    for coverage in (True, False):
+        words = "with" if coverage else "without"
+        yield Case(f"logits of 0, {words} coverage", (torch.zeros_like, (2, 3), 3, coverage))
+        yield Case(f"attention to the left half, {words} coverage", (_half, (3, 4), 3, coverage))
         yield Case(
-            f"claims that follow what is left, {words} feedback", (lambda left: 4 * left - 1, (2, 2), 4, feedback)
+            f"logits that follow what is uncovered, {words} coverage", (lambda u: 4 * u - 1, (2, 2), 4, coverage)
         )
 
 
 UNROLL = Function(
-    "(ask, size, steps, feedback) → what each turn takes, (steps, h, w)",
+    "(logits_of, size, steps, coverage) → attention maps (steps, h, w)",
     _unroll,
-    _sticks,
+    _steps,
     [
         (
-            lambda *given: _unroll(*given, share=False),
-            "those are the claims; a turn takes its share of what is left, the product of both",
+            lambda *given: _unroll(*given, multiply=False),
+            "those are the sigmoids alone; an attention map is their product with what is uncovered",
         ),
         (
-            lambda *given: _unroll(*given, share=False, subtract=True),
-            "those are the claims, taken off what is left; a turn takes the product of both",
+            lambda *given: _unroll(*given, multiply=False, subtract=True),
+            "those are the sigmoids alone, taken off what is uncovered; an attention map is the product of both",
         ),
         (
             lambda *given: _unroll(*given, subtract=True),
-            "the claim is taken off what is left, and so more than there is; take off what the turn takes",
+            "the sigmoid is taken off what is uncovered, and so more than there is; multiply by one minus it",
         ),
         (
-            lambda ask, size, steps, _: _unroll(ask, size, steps, True),
-            "without feedback every turn sees that all is left",
+            lambda logits_of, size, steps, _: _unroll(logits_of, size, steps, True),
+            "without coverage every step is given a map of ones",
         ),
-        (lambda ask, size, steps, _: _unroll(ask, size, steps, False), "with feedback a turn sees what is left"),
         (
-            lambda ask, size, steps, feedback: _unroll(ask, size, steps, not feedback),
-            "feedback is on where it should be off, and off where it should be on",
+            lambda logits_of, size, steps, _: _unroll(logits_of, size, steps, False),
+            "with coverage a step is given what is uncovered",
+        ),
+        (
+            lambda logits_of, size, steps, coverage: _unroll(logits_of, size, steps, not coverage),
+            "coverage is on where it should be off, and off where it should be on",
         ),
     ],
 )
 
 
 def _by_label(lengths: Tensor) -> Tensor:
-    """Picture, turn and target of each pair, (3, M)."""
-    picture, turn = live_pairs(lengths)
-    return torch.stack([picture, turn, turn])
+    """Image, step and target of each pair, (3, M)."""
+    image, step = live_pairs(lengths)
+    return torch.stack([image, step, step])
 
 
 BY_LABEL = Function(
-    "lengths → picture, turn and target of each pair, (3, M)",
+    "lengths → image, step and target of each pair, (3, M)",
     _by_label,
     lambda: iter(
         [
-            Case("three pictures of one to three classes", (torch.tensor([2, 1, 3]),)),
-            Case("a picture without classes among others", (torch.tensor([1, 0, 2]),)),
-            Case("one picture of five classes", (torch.tensor([5]),)),
+            Case("three images of one to three classes", (torch.tensor([2, 1, 3]),)),
+            Case("an image without classes among others", (torch.tensor([1, 0, 2]),)),
+            Case("one image of five classes", (torch.tensor([5]),)),
         ]
     ),
     [
         (lambda lengths: _by_label(lengths).T, "one pair a row; `assign` gives one pair a column"),
         (
             lambda lengths: _by_label(lengths) + torch.tensor([[0], [1], [1]]),
-            "turns and targets are counted from 1; as indices they begin with 0",
+            "steps and targets are counted from 1; as indices they begin with 0",
         ),
         (
             lambda lengths: torch.stack(
                 [_by_label(lengths)[0], _by_label(lengths)[1], torch.arange(int(lengths.sum()))]
             ),
-            "targets are counted through the batch; each picture's begin with 0",
+            "targets are counted through the batch; each image's begin with 0",
         ),
         (
             lambda lengths: _by_label(lengths[lengths > 0]),
-            "a picture without classes has no pair and still its number; those behind it keep theirs",
+            "an image without classes has no pair and still its number; those behind it keep theirs",
         ),
     ],
 )
