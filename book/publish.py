@@ -10,30 +10,35 @@ import argparse
 import json
 import shutil
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from recseg.data import open_dataset
 from recseg.evaluation.evaluate import evaluate
 from recseg.evaluation.results import write_result
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.training.config import TrainConfig, load_config, resolve
 from recseg.weights.io import load, register, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
-NO_MATTER = {"workers", "device", "checkpoint_seconds", "image_size"}  # to what is learned
-STEPS_ONLY = {"head", "feedback", "order", "auxiliary", "pixels_first"}  # without steps, without meaning
+# To what is learned; of the network see `sizes`.
+NO_MATTER = {
+    "workers", "device", "checkpoint_seconds", "image_size", "network",
+    "val_split", "val_every", "val_limit", "tensorboard",
+}  # fmt: skip
+STEPS_ONLY = {"order", "pixels_first"}  # without steps, without meaning
 
 
 def train_command(config: TrainConfig) -> str:
     """What a reader types to repeat a training: each option whose value is not what it would be without it."""
     given: dict[str, Any] = {"data": config.data}
     silent = NO_MATTER | (set() if config.model == "recurrent" else STEPS_ONLY)
-    for name, value in asdict(config).items():
+    for name, value in ((field.name, getattr(config, field.name)) for field in fields(config)):
         if name in silent:
             continue
-        without = getattr(resolve(TrainConfig(**given)), name)
+        without = getattr(resolve(TrainConfig(**given, network=config.network)), name)
         if name in ("minutes", "steps"):
             without = None  # a budget is always said
         if value is not None and value != without:
@@ -41,12 +46,23 @@ def train_command(config: TrainConfig) -> str:
     given["data"] = Path(config.data).name  # files by their own names, not by where they lay
     if config.encoder_weights is not None:
         given["encoder_weights"] = Path(config.encoder_weights).name
-    options = [(f"--{name.replace('_', '-')}", value) for name, value in given.items()]
-    words = [
-        word if value is True else f"{word} {value:g}" if isinstance(value, float) else f"{word} {value}"
-        for word, value in options
-    ]
-    return f"recseg train {' '.join(words)}"
+    options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | sizes(config)).items()]
+    return f"recseg train {' '.join(f'{option} {_typed(value)}'.strip() for option, value in options)}"
+
+
+def sizes(config: TrainConfig) -> dict[str, Any]:
+    """Of the network, what differs from the default; its number of classes and of steps are those of the data."""
+    kind = RecurrentUNetConfig if config.model == "recurrent" else UNetConfig
+    without: dict[str, Any] = asdict(RecurrentUNetConfig(encoder=config.network.encoder)) | {"encoder": "plain"}
+    names = [field.name for field in fields(kind) if field.name not in ("num_classes", "max_steps")]
+    found = {name: getattr(config.network, name) for name in names}
+    return {name: value for name, value in found.items() if value != without[name]}
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return "" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def publish(run: Path, name: str, data: str, split: str, note: str | None, image_size: int | None) -> None:

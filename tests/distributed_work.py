@@ -27,7 +27,9 @@ def main(data: str, weights: str, out: str) -> None:
                     module.eval()  # each process has its own statistics on a CPU; here they shall not differ
             batch = next(batches(trainer.dataset, 4, seed=3, part=shard(4)))
             trainer.model.zero_grad(set_to_none=True)
-            compute_loss(trainer.model, batch.images.float() / 255, batch.labels, config, done)["loss"].backward()
+            compute_loss(trainer.model, batch.images.float() / 255, batch.labels, batch.lengths, config, done)[
+                "loss"
+            ].backward()
             average_gradients(trainer.model.parameters())
             found = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
             if rank() == 0:

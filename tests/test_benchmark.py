@@ -13,8 +13,7 @@ from conftest import Refuses, recurrent_model, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recseg.allocator import GLIBC, keep_freed_memory
-from recseg.benchmark import PARTS, anatomy, deployed, kept
+from recseg.benchmark import PARTS, anatomy, deployed
 from recseg.benchmark.anatomy import parts_of
 from recseg.benchmark.data import first
 from recseg.benchmark.memory import peak_bytes
@@ -156,27 +155,10 @@ def test_the_parts_are_those_of_the_whole() -> None:
     assert bars == [] and all(set(found[f"batch_{batch}"]) == set(acts) for batch in (1, 16))
 
 
-@pytest.mark.skipif(not keep_freed_memory(GLIBC), reason="the C library has no such settings")
-def test_memory_kept_and_given_back() -> None:
-    found, bars = kept.kept(Setting(torch.device("cpu"), side=128, rounds=1, encoder="plain"))
-    faults = found["page_faults"]
-    assert set(faults) == set(found["milliseconds"])
-    # A map of 128×128 pixels for each of 1,000 classes: 16,000 pages of 4 KiB.
-    assert faults["dense, 1000 classes, kept"] < 10_000 < faults["dense, 1000 classes, given back"]
-    assert [bar.what.partition("time, ")[2] for bar in bars] == ["memory given back", "memory kept"]
-    assert all(bar.value for bar in bars)
-
-
-def test_memory_is_not_the_benchmarks_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept.sys, "platform", "darwin")
-    found, bars = kept.kept(Setting(torch.device("cpu")))
-    assert "not_measured" in found and bars == []
-
-
 @pytest.mark.parametrize("with_yardstick", [False, True])
 def test_deployed(with_yardstick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
-    model = recurrent_model(feedback="explained")
+    model = recurrent_model()
     model.classes, model.image_size, model.metadata = VOC_CLASSES, 32, {}  # type: ignore[assignment]
     monkeypatch.setenv("RECSEG_VOC_ROOT", str(tmp_path / "nowhere"))
     monkeypatch.setattr(deployed, "load", lambda name: model)

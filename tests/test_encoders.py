@@ -120,7 +120,6 @@ def test_unknown_names(name: str) -> None:
     refused(lambda: UNetConfig(encoder=name), *words)
 
 
-
 # timm's networks
 
 

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from recseg.cli import main as cli
+from recseg.models.config import RecurrentUNetConfig
 from recseg.training.config import TrainConfig, resolve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,12 +144,19 @@ def test_repository_command_rewrites_every_place(tmp_path: Path) -> None:
         {"data": "voc", "model": "dense", "steps": 9, "seed": 2, "size": 64},
         {
             "data": "voc",
-            "encoder": "mobilenet_v2",
+            "network": RecurrentUNetConfig(encoder="mobilenet_v2", hidden=48),
             "encoder_weights": "y.safetensors",
             "split": "train_aug",
             "size": 160,
         },
-        {"data": "voc", "encoder": "resnet34", "pretrained": True, "freeze": 0, "lr": 0.5, "minutes": 90.0},
+        {
+            "data": "voc",
+            "network": RecurrentUNetConfig(encoder="resnet34", decoder_widths=(64, 32)),
+            "pretrained": True,
+            "freeze": 0,
+            "lr": 0.5,
+            "minutes": 90.0,
+        },
     ],
 )
 def test_a_published_training_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
@@ -159,8 +167,11 @@ def test_a_published_training_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPa
     words = train_command(config).split()
     assert words[:2] == ["recseg", "train"]
     parsed = vars(cli._parser().parse_args([*words[1:], "--out", "run"]))
-    names = {field.name for field in fields(TrainConfig)}
-    again = TrainConfig(**{name: value for name, value in parsed.items() if name in names and value is not None})
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
+    names = {field.name for field in fields(TrainConfig)} & given.keys()
+    sizes = {field.name for field in fields(RecurrentUNetConfig)} & given.keys() - names
+    network = RecurrentUNetConfig(**{name: given[name] for name in sizes if given[name] is not None})
+    again = TrainConfig(**{name: given[name] for name in names if given[name] is not None}, network=network)
     assert resolve(again) == config
 
 

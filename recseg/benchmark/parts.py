@@ -161,9 +161,10 @@ def training(setting: Setting) -> Found:
 
 
 def classes(setting: Setting) -> Found:
-    """The size of the label set: 21, 1,000 and 10,000 classes, at batch 1 and two classes a picture.
+    """The size of the label set: 21, 1,000 and 10,000 classes, at batch 1 and two classes an image.
 
-    The time of a dense network of 1,000 classes depends on who keeps its memory: `recseg.benchmark.kept`.
+    The time of a dense network of 1,000 classes is not compared: on a CPU it depends on how the C library keeps freed
+    memory (chapter 8 says how to set that).
     """
     image, numbers = random_images(1, setting.side, setting.device), (21, 1000, 10000)
     acts = {f"recurrent {k}": forward("recurrent", setting.make("recurrent", k), image, [2]) for k in numbers}

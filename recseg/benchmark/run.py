@@ -2,7 +2,7 @@
 
 All contestants run in one process, in interleaved rounds; the bars are ratios, since absolute times on a shared machine
 are noise (`recseg.benchmark.timing`). What is compared: `recseg.benchmark.networks`; what of it: `parts`, `anatomy`,
-`data`, `quality`, `deployed` and `kept`.
+`data`, `quality` and `deployed`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from recseg.benchmark import PARTS, anatomy, data, deployed, kept, parts, quality
+from recseg.benchmark import PARTS, anatomy, data, deployed, parts, quality
 from recseg.benchmark.parts import Bar, Setting
 from recseg.devices import choose_device
 
@@ -25,7 +25,6 @@ MEASURES = {
     "loader": data.loader,
     "quality": quality.quality,
     "deployed": deployed.deployed,
-    "kept": kept.kept,
 }
 
 

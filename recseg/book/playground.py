@@ -27,7 +27,7 @@ except ImportError as error:
     raise RecsegError('the playground needs an extra: pip install "recseg[notebook]"') from error
 
 ORDERS: dict[str, Callable[[Step], float]] = {
-    "as the network says them": lambda step: 0,
+    "as the network emits them": lambda step: 0,
     "largest first": lambda step: -step.area,
     "by class": lambda step: step.class_id,
 }
@@ -55,7 +55,7 @@ class Answer:
         self.stops: list[float] = self.output.stop[0].float().sigmoid().tolist()  # (T,)
 
     def prediction(
-        self, *, threshold: float = 0.5, stop: float = 0.5, order: str = "as the network says them"
+        self, *, threshold: float = 0.5, stop: float = 0.5, order: str = "as the network emits them"
     ) -> Prediction:
         """The answer for other thresholds than one half.
 

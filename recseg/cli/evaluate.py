@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from recseg.allocator import keep_freed_memory
 from recseg.cli.arguments import positive
 from recseg.cli.command import DATA_HELP, WEIGHTS_HELP, Commands, add_device, command, skipped_line
 from recseg.files import check_writable
@@ -33,7 +32,6 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """`recseg evaluate`."""
-    keep_freed_memory()
     from recseg.data import open_dataset
     from recseg.distributed import process_group, rank
     from recseg.evaluation.evaluate import evaluate

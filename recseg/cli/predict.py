@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recseg.allocator import keep_freed_memory
 from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command
 from recseg.errors import RecsegError
 from recseg.files import check_folder, check_writable
@@ -39,7 +38,6 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """`recseg predict`."""
-    keep_freed_memory()
     for path in arguments.images:  # before seconds of imports
         if not path.exists():
             raise RecsegError(f"{path}: no such file")

@@ -7,7 +7,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from recseg.allocator import keep_freed_memory
 from recseg.cli.arguments import natural, positive, real, share, side, zero_or_more
 from recseg.cli.command import DATA_HELP, Commands, add_device, command, skipped_line
 from recseg.errors import RecsegError
@@ -84,7 +83,6 @@ def default(name: str) -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     """`recseg train`."""
-    keep_freed_memory()
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     for name in ("run", "argv"):
         del given[name]

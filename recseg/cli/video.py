@@ -4,7 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from recseg.allocator import keep_freed_memory
 from recseg.cli.arguments import positive
 from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command
 from recseg.files import check_writable
@@ -35,7 +34,6 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """`recseg video`."""
-    keep_freed_memory()
     from recseg.devices import choose_device
     from recseg.inference.video import open_clip, segment_video
     from recseg.weights.io import load

@@ -137,7 +137,7 @@ def lengths_from_stop(stop: Tensor) -> Tensor:
 def masked_average_pool(features: Tensor, weight: Tensor) -> Tensor:
     """Mean of features (B, d, h, w), weighted by maps (B, h, w) of non-negative numbers: (B, d)."""
     weight = weight / weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-6)
-    return torch.einsum("bdhw,bhw->bd", features, weight)
+    return torch.einsum("bdhw,bhw->bd", features, weight.to(features.dtype))
 
 
 class RecurrentUNet(SegmentationModel):
