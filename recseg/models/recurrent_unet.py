@@ -82,7 +82,7 @@ class StepOutput(NamedTuple):
 
 
 class ImageOutput(NamedTuple):
-    """The n steps of one image: masks (n, h, w), classes (n, C), and the stop logits (T,) of its batch's T steps."""
+    """The n steps of one image: masks (n, h, w), class logits (n, C), and the stop logits (T,) of all steps run."""
 
     masks: Tensor
     classes: Tensor
@@ -141,19 +141,14 @@ def masked_average_pool(features: Tensor, weight: Tensor) -> Tensor:
 
 
 class RecurrentUNet(SegmentationModel):
-    """Emit one class and its mask a time step, for the classes that are present.
-
-    Args:
-        config: the network's configuration; by default that of the published networks.
-    """
+    """Emit one class and its mask a time step, for the classes that are present. Without a config: as published."""
 
     kind = "recurrent"
 
     def __init__(self, config: RecurrentUNetConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or RecurrentUNetConfig()
-        self.num_classes = config.num_classes
-        self.max_steps = config.max_steps
+        self.num_classes, self.max_steps = config.num_classes, config.max_steps
         self.encoder = Encoder(config.encoder, config.encoder_widths)
         self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
         self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)  # W
@@ -206,8 +201,7 @@ class RecurrentUNet(SegmentationModel):
 
         # Paint.
         if self.training:  # by the expected row: a gradient for the class logits
-            share = classes.softmax(dim=1)  # (B, C)
-            named = state.named
+            share, named = classes.softmax(dim=1), state.named  # (B, C)
         else:  # by the row of the best class that has not been named yet
             classes = torch.where(state.named, classes.amin(dim=1, keepdim=True) - 1, classes)
             share = F.one_hot(classes.argmax(dim=1), classes.shape[1]).to(classes.dtype)  # (B, C)
@@ -231,13 +225,11 @@ class RecurrentUNet(SegmentationModel):
         steps = self.max_steps if lengths is None else min(self.max_steps, int(lengths.max()) + 1)
         # To ask a GPU whether all images have stopped costs a wait, where a step costs less.
         ask = lengths is None and images.device.type == "cpu" and not torch.compiler.is_compiling()
-        running = torch.ones(len(images), dtype=torch.bool, device=images.device)
         outputs: list[StepOutput] = []
         for _ in range(steps):
             state, output = self.step(features, state)
             outputs.append(output)
-            running = running & (output.stop <= 0)
-            if ask and not running.any():
+            if ask and (torch.stack([step.stop for step in outputs]) > 0).any(dim=0).all():  # each image has stopped
                 break
         size = (images.shape[-2], images.shape[-1])
         pixels = self._classify_pixels(features.embedding, size) if self.training else None
@@ -253,8 +245,8 @@ class RecurrentUNet(SegmentationModel):
         sample, step = (index.to(stop.device) for index in live_pairs(lengths))  # (P,)
         masks = crop_padding(masks[step, sample], size, self.decoder.stride)  # (P, h, w)
         looks = crop_padding(attention[step, sample], size, self.decoder.stride) if self.training else None
-        lengths = lengths.to(stop.device)
-        return RecurrentOutput(masks, classes[step, sample], stop, sample, step, lengths, pixels, size, looks)
+        classes, lengths = classes[step, sample], lengths.to(stop.device)  # (P, C), (B,)
+        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size, looks)
 
     def pixel_logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, num_classes, h, w): the per-pixel classifier alone, without any recurrence."""
