@@ -37,7 +37,7 @@ RUNTIMES = {  # script, loader and binary of ONNX Runtime, by what it computes w
     "webgpu": ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
 }
 SMALLEST = 256  # weights; below it, rounding saves nothing
-PICTURES = 8
+IMAGES = 8
 
 
 def rounded(proto: Any) -> Any:
@@ -125,6 +125,22 @@ def published(name: str, title: str, folder: Path) -> dict[str, Any]:
     return facts
 
 
+def published_networks(folder: Path) -> list[dict[str, Any]]:
+    """`published`, for each of `NETWORKS` that there is. One that cannot be exported leaves the page to the other."""
+    known = {entry["name"] for entry in published_weights()}
+    found, refused = [], []
+    for name in filter(known.__contains__, NETWORKS):
+        try:
+            found.append(published(name, NETWORKS[name], folder))
+        except RecsegError as error:
+            refused.append(f"{name}: {error}")
+    if refused and not found:
+        raise RecsegError("; ".join(refused))
+    for why in refused:
+        print(f"live page: without {why}", file=sys.stderr)
+    return found
+
+
 def fetch() -> None:
     """The packages of package-lock.json, by npm, unless they are there in these versions."""
     wanted = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]
@@ -154,25 +170,25 @@ def write_runtimes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_gallery(folder: Path) -> list[dict[str, Any]]:
-    """A few pictures of the embedded set that no network was trained on, most of them with several classes."""
+    """A few images of the embedded set that no network was trained on, most of them with several classes."""
     dataset = open_dataset("pictograms", "val")
     names, chosen = dataset.classes, []
-    for classes in (3, 2, 2, 1, 2, 3, 1, 4):  # for each, the next picture that has so many
+    for classes in (3, 2, 2, 1, 2, 3, 1, 4):  # for each, the next image that has so many
         for index in range(chosen[-1][0] + 1 if chosen else 0, len(dataset)):
             present = sorted(set(dataset.labels(index).ravel().tolist()) - {0, 255})
             if len(present) == classes:
                 chosen.append((index, present))
                 break
-    pictures = []
+    images = []
     folder.mkdir(parents=True, exist_ok=True)
-    for number, (index, present) in enumerate(chosen[:PICTURES]):
-        file = f"picture_{number}.png"  # no JPEG: its decoders differ by a grey level here and there
+    for number, (index, present) in enumerate(chosen[:IMAGES]):
+        file = f"image_{number}.png"  # no JPEG: its decoders differ by a grey level here and there
         Image.fromarray(dataset.pixels(index)).save(folder / file, optimize=True)
-        pictures.append({"file": file, "classes": [names[label] for label in present]})
-    return pictures
+        images.append({"file": file, "classes": [names[label] for label in present]})
+    return images
 
 
-def build(folder: Path = FILES, networks: Callable[[Path], Sequence[dict[str, Any]]] | None = None) -> list[str]:
+def build(folder: Path = FILES, networks: Callable[[Path], Sequence[dict[str, Any]]] = published_networks) -> list[str]:
     """Write everything; what is missing, in words for a reader (nothing, as a rule)."""
     folder.mkdir(parents=True, exist_ok=True)
     missing: list[str] = []
@@ -188,11 +204,7 @@ def build(folder: Path = FILES, networks: Callable[[Path], Sequence[dict[str, An
         missing.append("npm could not fetch ONNX Runtime (is the network reachable?)")
     try:
         importlib.import_module("onnx")
-        if networks:
-            manifest["networks"] = list(networks(folder))
-        else:
-            known = {entry["name"] for entry in published_weights()}
-            manifest["networks"] = [published(name, title, folder) for name, title in NETWORKS.items() if name in known]
+        manifest["networks"] = list(networks(folder))
     except (ImportError, RecsegError) as error:
         missing.append(f"the networks could not be exported ({' '.join(str(error).split())})")
     manifest["missing"] = missing

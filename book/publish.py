@@ -23,7 +23,11 @@ from recseg.weights.io import load, register, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
-NO_MATTER = {"workers", "device", "checkpoint_seconds", "image_size", "network"}  # to what is learned; see `sizes`
+# To what is learned; of the network see `sizes`.
+NO_MATTER = {
+    "workers", "device", "checkpoint_seconds", "image_size", "network",
+    "val_split", "val_every", "val_limit", "tensorboard",
+}  # fmt: skip
 STEPS_ONLY = {"order", "pixels_first"}  # without steps, without meaning
 
 

@@ -51,12 +51,12 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
         dist.destroy_process_group()
 
 
-def share(number: int) -> range:
+def shard(number: int) -> range:
     """Which of `number` things are this process's: contiguous, and as even as can be."""
     return range(number * rank() // world_size(), number * (rank() + 1) // world_size())
 
 
-def whole_count(count: Tensor | int) -> Tensor | int:
+def global_count(count: Tensor | int) -> Tensor | int:
     """What to divide a sum over this process's share by, for a mean over the whole batch; at least 1 for all together.
 
     Gradients are averaged over processes. So the divisor is the count of all, over the number of processes.
@@ -69,7 +69,7 @@ def whole_count(count: Tensor | int) -> Tensor | int:
 
 
 @torch.no_grad()
-def same_start(module: nn.Module) -> None:
+def broadcast_parameters(module: nn.Module) -> None:
     """Give all processes the weights of the first, whatever each of them drew or read."""
     if world_size() == 1:
         return
@@ -103,7 +103,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         parameter.grad = grad if anywhere else None
 
 
-def largest(*values: float) -> list[float]:
+def all_reduce_max(*values: float) -> list[float]:
     """The largest of each value over all processes: what they have to agree on."""
     if world_size() == 1:
         return list(values)
@@ -133,7 +133,7 @@ def main_first() -> Iterator[None]:
         dist.barrier()
 
 
-def collect(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """The value of every process, in their order. Between processes that trust each other: it travels as a pickle."""
     if world_size() == 1:
         return [value]

@@ -21,7 +21,7 @@ from recseg.weights.io import save_weights
 Snapshot = Callable[[Path], dict[str, bytes | None]]
 Refuses = Callable[..., None]
 HEIGHT, WIDTH = 32, 48
-TINY: dict[str, Any] = {"encoder_widths": (4, 6, 8), "decoder_widths": (8,)}
+TINY: dict[str, Any] = {"encoder_widths": (4, 6, 8, 8), "decoder_widths": (8, 8)}  # pools 2×2 pixels to a cell
 
 
 def refusal(action: Callable[[], object], *names: object) -> str:
@@ -75,9 +75,7 @@ def tiny_voc(tmp_path: Path) -> Path:
 def recurrent_model(**options: Any) -> RecurrentUNet:
     """A recurrent network of a few thousand weights that always runs `max_steps` steps."""
     torch.manual_seed(0)
-    model = RecurrentUNet(
-        RecurrentUNetConfig(**TINY | {"hidden": 8, "reduced": 8, "grid": 4, "max_steps": 3} | options)
-    )
+    model = RecurrentUNet(RecurrentUNetConfig(**TINY | {"hidden": 8, "reduced": 8, "max_steps": 3} | options))
     torch.nn.init.constant_(model.stop.bias, -8.0)
     return model.eval()
 

@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import batches
-from recseg.distributed import average_gradients, process_group, rank, share
+from recseg.distributed import average_gradients, process_group, rank, shard
 from recseg.evaluation.evaluate import evaluate
 from recseg.training.config import resolve
-from recseg.training.trainer import TrainConfig, Trainer, loss_of, training_data
+from recseg.training.trainer import TrainConfig, Trainer, compute_loss, training_data
 from recseg.weights.io import load
 
 
@@ -25,9 +25,11 @@ def main(data: str, weights: str, out: str) -> None:
             for module in trainer.model.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eval()  # each process has its own statistics on a CPU; here they shall not differ
-            batch = next(batches(trainer.dataset, 4, seed=3, part=share(4)))
+            batch = next(batches(trainer.dataset, 4, seed=3, part=shard(4)))
             trainer.model.zero_grad(set_to_none=True)
-            loss_of(trainer.model, batch.images.float() / 255, batch.labels, config, done)["loss"].backward()
+            compute_loss(trainer.model, batch.images.float() / 255, batch.labels, batch.lengths, config, done)[
+                "loss"
+            ].backward()
             average_gradients(trainer.model.parameters())
             found = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
             if rank() == 0:

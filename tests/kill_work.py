@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
-from recseg.models.config import RecurrentUNetConfig
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training import trainer as training
 from recseg.training.trainer import TrainConfig, Trainer, resume, train
@@ -29,31 +29,26 @@ from recseg.training.trainer import TrainConfig, Trainer, resume, train
 PLACES = ("moment", "update", "half", "fsync", "replace", "replaced", "log")
 
 
-def recurrent(classes: int, steps: int) -> Any:
+def recurrent(config: TrainConfig) -> Any:
     """Wide enough for Muon, and with dropout of its pictures, so that it depends on the random state as well."""
-    model = RecurrentUNet(
-        RecurrentUNetConfig(
-            num_classes=classes, max_steps=steps, encoder_widths=(16, 16, 16), decoder_widths=(16,), hidden=16,
-            reduced=16, grid=4,
-        )
-    )  # fmt: skip
+    sizes: dict[str, Any] = {"encoder_widths": (16, 16, 16), "decoder_widths": (16,), "hidden": 16, "reduced": 16}
+    model = RecurrentUNet(replace(config.network, **sizes))
     model.encoder.register_forward_pre_hook(lambda module, given: (F.dropout(given[0], 0.1, module.training),))
     return model
 
 
-def published(classes: int, steps: int) -> Any:
-    return PublishedNetwork(
-        PublishedConfig(num_classes=classes, max_steps=steps, widths=(2, 2, 2, 4, 4), input_size=160)
-    )
+def published(config: TrainConfig) -> Any:
+    sizes: dict[str, Any] = {"widths": (2, 2, 2, 4, 4), "input_size": 160}
+    return PublishedNetwork(PublishedConfig(config.network.num_classes, config.network.max_steps, **sizes))
 
 
-MODELS: dict[str, Callable[[int, int], Any]] = {"recurrent": recurrent, "published": published}
+MODELS: dict[str, Callable[[TrainConfig], Any]] = {"recurrent": recurrent, "published": published}
 
 
 def main(data: str, folder: str, model: str, kills: int, seed: int, workers: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     training.LOG_EVERY = 1
-    training.build_model = lambda config, classes, steps: MODELS[model](len(classes), steps)  # type: ignore[assignment]
+    training.build_model = MODELS[model]
     size = 16 if model == "recurrent" else 160
     settings = TrainConfig(
         data=data, model=model, size=size, image_size=size, batch_size=3, steps=2 * kills + 4, seed=seed, device="cpu",

@@ -11,11 +11,11 @@ addEventListener('securitypolicyviolation', ({ blockedURI }) => violations.push(
 const part = (name) => document.querySelector(`[data-live=${name}]`);
 const report = { violations };
 try {
-  // As a reader: open the page, load the model, wait for the steps of the first picture of the gallery.
+  // As a reader: open the page, load the model, wait for the steps of the first image of the gallery.
   await import('./live/app.mjs');
   report.before = performance.getEntriesByType('resource').map(({ name }) => name);
   part('load').click();
-  while (!part('status').textContent.startsWith('Looked once')) {
+  while (!part('status').textContent.startsWith('Encoded once')) {
     if (/could not|failed/.test(part('status').textContent)) throw new Error(part('status').textContent);
     await new Promise((done) => setTimeout(done, 50));
   }
@@ -43,10 +43,11 @@ try {
       const steps = [];
       report.found.push({ network: about.name, kind, steps, agrees, itself });
       for await (const step of network.steps({ data: Float32Array.from(data), height, width })) {
-        const { look, stop, mask, scores, maps } = step;
-        if (look !== undefined) continue;
-        const [h, c, gate] = ['h', 'c', 'output_gate'].map((name) => maps[name].map((map) => [...map.data]));
-        steps.push({ stop, scores: [...(scores ?? [])], mask: [...(mask?.data ?? [])], h, c, gate });
+        const { encoded, stop, mask, scores, maps } = step;
+        if (encoded !== undefined) continue;
+        const values = (name) => maps[name]?.map((map) => [...map.data]);
+        const [h, c, gate, attention] = ['h', 'c', 'output_gate', 'attention'].map(values);
+        steps.push({ stop, scores: [...(scores ?? [])], mask: [...(mask?.data ?? [])], h, c, gate, attention });
       }
     }
   }

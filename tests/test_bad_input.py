@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, recurrent_model, refusal
+from conftest import recurrent_model, refusal
 from odd_data import BAD_MASKS, GOOD_MASKS, NAMES, label_map, make_folder
 from odd_pictures import BAD, GOOD, SHAPES, scene
 from PIL import Image
@@ -24,16 +24,16 @@ import recseg
 from recseg.classes import VOC_CLASSES
 from recseg.cli.main import main
 from recseg.data.images import read_image, read_labels
-from recseg.models.config import RecurrentUNetConfig
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.weights.io import save_weights
 
+SMALL = ["--encoder-widths", "4", "6", "8", "8", "--decoder-widths", "8", "8", "--hidden", "8", "--reduced", "8"]
 HANG = 600  # seconds after which a case counts as one that never ends (a starved machine is slow, too)
 
 
 def lively_model() -> RecurrentUNet:
     """A network whose every answer depends on the whole picture: weights as He et al. (ICCV 2015) scale them."""
-    model = recurrent_model(feedback="remaining")
+    model = recurrent_model()
     generator = torch.Generator().manual_seed(3)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -250,7 +250,7 @@ def train_case(seed: int, folder: Path) -> None:
     """The weights after a step are those that the clean twin gives, bit for bit."""
     rng = np.random.default_rng([3, seed])
     made = make_folder(rng, folder, images=2, faults=int(rng.random() < 0.6), split="train")
-    settings = ["--steps", "1", "--batch-size", "2", "--size", "16", "--workers", "0", "--device", "cpu"]
+    settings = ["--steps", "1", "--batch-size", "2", "--size", "16", "--workers", "0", "--device", "cpu", *SMALL]
     code, errors = run("train", "--data", made.root, "--out", folder / "run", *settings)
     if made.faults:
         # The bar of a training that began stands before the complaint.
@@ -264,15 +264,7 @@ def train_case(seed: int, folder: Path) -> None:
     assert all(bool(tensor.isfinite().all()) for tensor in mine.values()), (seed, made)
 
 
-@pytest.fixture
-def tiny_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(config: Any, classes: Any, max_steps: int) -> RecurrentUNet:
-        return RecurrentUNet(RecurrentUNetConfig(**TINY, hidden=8, reduced=8, grid=4, max_steps=max_steps))
-
-    monkeypatch.setattr("recseg.training.trainer.build_model", build)
-
-
-def test_train(tmp_path: Path, tiny_trainings: None) -> None:
+def test_train(tmp_path: Path) -> None:
     many(train_case, range(16), tmp_path)
 
 
@@ -286,7 +278,6 @@ def test_thousands_of_cases(
     weights: Path,
     exported: Path,
     tmp_path: Path,
-    tiny_trainings: None,
     record_property: Callable[[str, object], None],
 ) -> None:
     """2,400 runs of commands (1,400 predictions, 200 by an exported network, 600 evaluations, 200 trainings), and 40

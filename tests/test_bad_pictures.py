@@ -21,7 +21,7 @@ from recseg.data.stream import batches
 from recseg.evaluation.evaluate import evaluate as score
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training import trainer as training
-from recseg.training.bad_samples import suspects
+from recseg.training.bad_samples import find_bad_samples
 from recseg.training.config import TrainConfig
 from recseg.training.trainer import Trainer, resume, train
 from runs import begin, content, log_of, same_run, step_of
@@ -31,7 +31,7 @@ from runs import begin, content, log_of, same_run, step_of
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network, and a line of log for each step."""
     monkeypatch.setattr(training, "LOG_EVERY", 1)
-    monkeypatch.setattr(training, "build_model", lambda config, classes, steps: recurrent(len(classes), steps))
+    monkeypatch.setattr(training, "build_model", recurrent)
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ def test_a_batch_that_fails_as_a_whole_is_named_whole() -> None:
     images, labels = torch.rand(3, 3, 4, 4), torch.zeros(3, 4, 4, dtype=torch.long)
     nan = torch.tensor(torch.nan)
     ids = ["a", "b", "c"]
-    assert suspects(lambda image, _: nan, images, labels, ids) == "one of the pictures a, b, c"
-    assert suspects(lambda image, _: image.sum(), images, labels, ids) == "one of the pictures a, b, c"
+    assert find_bad_samples(lambda image, _: nan, images, labels, ids) == "one of the pictures a, b, c"
+    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "one of the pictures a, b, c"
     images[1] = torch.nan
-    assert suspects(lambda image, _: image.sum(), images, labels, ids) == "picture b"
+    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "picture b"
     images[2] = torch.nan
-    assert suspects(lambda image, _: image.sum(), images, labels, ids) == "pictures b, c"
+    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "pictures b, c"
 
 
 def test_a_gradient_that_is_no_number_replaces_no_checkpoint(

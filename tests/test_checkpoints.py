@@ -25,7 +25,7 @@ RESULT = {"data": "pictograms", "split": "val", "miou": 0.5, "images": 7, "comma
 SMALL: dict[str, Any] = {"num_classes": 3, "encoder_widths": (4, 6, 8), "decoder_widths": (6,)}
 MODELS: dict[str, Callable[[], torch.nn.Module]] = {
     "dense": lambda: UNet(UNetConfig(**SMALL)),
-    "recurrent": lambda: RecurrentUNet(RecurrentUNetConfig(**SMALL, hidden=4, reduced=4, grid=4)),
+    "recurrent": lambda: RecurrentUNet(RecurrentUNetConfig(**SMALL, hidden=4, reduced=4)),
     "published": lambda: PublishedNetwork(PublishedConfig(num_classes=3, input_size=32, widths=(4, 4))),
 }
 
@@ -228,6 +228,24 @@ def test_tensors_that_do_not_fit(file: Path) -> None:
 def test_each_kind_refuses_the_tensors_of_another(file: Path) -> None:
     forge(file, kind="recurrent")
     refused(file, "tensor")
+
+
+def test_recurrent_networks_of_the_first_edition_are_refused_by_the_version_that_reads_them(tmp_path: Path) -> None:
+    first = save(tmp_path / "first.safetensors", MODELS["recurrent"]())
+    config = {"num_classes": 3, "encoder": "plain", "head": "embedding", "feedback": "explained", "grid": 8}
+    forge(first, {"head.trust": torch.ones(1)}, format="recseg-1", config=json.dumps(config))
+    refused(first, "recurrent network of recseg 0.1", "pip install recseg==0.1.0")
+
+
+@pytest.mark.parametrize("kind", ["dense", "published"])
+def test_other_networks_of_the_first_edition_still_load(tmp_path: Path, kind: str) -> None:
+    model = MODELS[kind]()
+    first = save(tmp_path / "first.safetensors", model)
+    forge(first, format="recseg-1")
+    loaded = load(first)
+    assert loaded.config == model.config
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
 
 
 # --- configurations

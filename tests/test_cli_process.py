@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from odd_pictures import BAD
 
 from recseg.cli import benchmark, train, weights
 from recseg.cli.main import main
+from recseg.models.config import ENCODERS, RecurrentUNetConfig
+from recseg.training.config import TrainConfig
 
 
 def test_help_names_every_command_and_needs_no_torch() -> None:
@@ -36,25 +39,61 @@ def test_each_help_has_an_example(command: str, capsys: pytest.CaptureFixture[st
     assert stop.value.code == 0 and "example: recseg " in capsys.readouterr().out
 
 
-def test_choices_that_need_torch_to_be_imported_are_those_of_the_code() -> None:
-    from recseg.models.feedback import LEVELS
-
-    from recseg.benchmark import PARTS
-    from recseg.benchmark.run import MEASURES
-    from recseg.models.config import ENCODERS
-    from recseg.training.targets import ORDERS
-
+def options_of(name: str) -> dict[str, argparse.Action]:
+    """The options of a command, by the name of what they set."""
     parser = argparse.ArgumentParser()
     commands = parser.add_subparsers()
     train.add(commands)
     benchmark.add(commands)
+    return {action.dest: action for action in commands.choices[name]._actions}
+
+
+def test_choices_are_those_of_the_code() -> None:
+    from recseg.benchmark import PARTS
+    from recseg.benchmark.run import MEASURES
+    from recseg.training import config
+
+    options = options_of("train")
     choices = {
-        (name, action.dest): action.choices for name, command in commands.choices.items() for action in command._actions
-    }
-    assert choices["train", "encoder"] == choices["benchmark", "encoder"] == ENCODERS
-    assert choices["train", "feedback"] == LEVELS
-    assert choices["train", "order"] == ORDERS
+        "model": config.MODELS, "order": config.ORDERS, "optimiser": config.OPTIMISERS, "amp": config.AMP,
+        "on_bad_image": config.ON_BAD_IMAGE,
+    }  # fmt: skip
+    for name, values in choices.items():
+        assert options[name].choices == values, name
+        for value in values:  # each of which a training takes
+            config.TrainConfig(data="voc", **{name: value})
+    named = options["encoder"].help  # not choices: timm has a thousand names more
+    assert named is not None and ", ".join(ENCODERS) in named
     assert tuple(MEASURES) == PARTS
+
+
+OF_THE_CODE = {
+    "network", "num_classes",  # made of other options, and of the data
+    "image_size", "scale", "weight_decay", "warmup", "clip", "ema", "checkpoint_seconds",  # no choice of a user's
+}  # fmt: skip
+
+
+def test_everything_that_a_user_may_set_has_an_option() -> None:
+    fields_of = {field.name for kind in (TrainConfig, RecurrentUNetConfig) for field in fields(kind)}
+    options = options_of("train").keys() - {"help", "resume", "out"}
+    assert fields_of - OF_THE_CODE == options, "an option without a field, or a field without an option"
+
+
+def test_what_is_typed_is_what_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every field of the network, each with a value that is not its default."""
+    seen: list[TrainConfig] = []
+
+    def begin(config: TrainConfig, out: Path) -> Path:
+        seen.append(config)
+        return out / "weights.safetensors"
+
+    monkeypatch.setattr("recseg.training.trainer.train", begin)
+    typed = "train --data voc --encoder-widths 4 5 6 --decoder-widths 7 8 --hidden 9 --reduced 10 --max-steps 3"
+    assert main([*typed.split(), "--out", str(tmp_path / "run")]) == 0
+    network = RecurrentUNetConfig(encoder_widths=(4, 5, 6), decoder_widths=(7, 8), hidden=9, reduced=10)
+    assert seen == [TrainConfig(data="voc", network=network, max_steps=3)]
+    assert main(["train", "--data", "voc", "--out", str(tmp_path / "run")]) == 0
+    assert seen[1] == TrainConfig(data="voc")  # what is not typed is what the code says
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

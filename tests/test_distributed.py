@@ -20,7 +20,7 @@ import recseg.distributed as distributed
 from recseg.classes import VOC_CLASSES
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import StreamSampler
-from recseg.distributed import average_gradients, collect, largest, mean, share, whole_count
+from recseg.distributed import all_gather, all_reduce_max, average_gradients, global_count, mean, shard
 from recseg.weights.io import save_weights
 
 WORK = Path(__file__).with_name("distributed_work.py")
@@ -109,20 +109,20 @@ def test_shares_are_a_partition(world: int, number: int, monkeypatch: pytest.Mon
     shares = []
     for process in range(world):
         monkeypatch.setattr(distributed, "rank", lambda process=process: process)
-        shares.append(share(number))
+        shares.append(shard(number))
     assert [place for part in shares for place in part] == list(range(number))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_alone_nothing_changes() -> None:
-    assert (whole_count(3), whole_count(0), largest(2.0, 1.0), mean(4.0), collect("a")) == (
+    assert (global_count(3), global_count(0), all_reduce_max(2.0, 1.0), mean(4.0), all_gather("a")) == (
         3,
         1,
         [2.0, 1.0],
         [4.0],
         ["a"],
     )
-    count = whole_count(torch.tensor(0))
+    count = global_count(torch.tensor(0))
     assert isinstance(count, torch.Tensor) and int(count) == 1
 
 

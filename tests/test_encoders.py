@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import recseg
-from recseg import argument_types
 from recseg.distributed import synchronise_norms
 from recseg.errors import RecsegError
 from recseg.models.config import ENCODERS, RecurrentUNetConfig, UNetConfig
@@ -119,11 +118,6 @@ def test_unknown_names(name: str) -> None:
     words = (f"encoder {name!r}", "plain, mobilenet_v2, resnet18, resnet34, or timm:NAME")
     refused(lambda: Encoder(name), *words)
     refused(lambda: UNetConfig(encoder=name), *words)
-
-
-def test_the_command_line_knows_the_names() -> None:
-    assert argument_types.ENCODERS == ENCODERS
-    assert argument_types.encoder("timm:resnet18") == "timm:resnet18"
 
 
 # timm's networks

@@ -29,7 +29,7 @@ Fails = Callable[[Path], str]
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network, and a line of log for each step."""
     monkeypatch.setattr(training, "LOG_EVERY", 1)
-    monkeypatch.setattr(training, "build_model", lambda config, classes, steps: recurrent(len(classes), steps))
+    monkeypatch.setattr(training, "build_model", recurrent)
 
 
 @pytest.fixture

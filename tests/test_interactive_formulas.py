@@ -12,8 +12,9 @@ from recseg.classes import VOC_CLASSES, palette
 from recseg.models.convlstm import ConvLSTMCell
 from recseg.models.encoders import Encoder
 from recseg.models.recurrent_unet import live_pairs
+from recseg.models.unet import pad_to_stride
 from recseg.training.losses import mask_bce, mask_dice
-from recseg.training.optim import ExponentialMovingAverage, schedule
+from recseg.training.optim import averaged_model, schedule
 from recseg.training.targets import match, to_labels, to_sequence
 
 pytestmark = needs_node
@@ -80,10 +81,11 @@ def test_reach(side: int, count: int) -> None:
     image = torch.rand(1, 3, side, side, dtype=torch.float64) + 1
     image.requires_grad_()
     encoder.mean.zero_()
-    for stage, (mine, features) in enumerate(zip(found, encoder(image), strict=True)):
+    padded = pad_to_stride(image, encoder.strides[-1])  # as the networks do
+    for stage, (mine, features) in enumerate(zip(found, encoder(padded), strict=True)):
         assert (mine["side"], mine["stride"]) == (features.shape[-1], encoder.strides[stage])
         middle = features.shape[-1] // 2
-        assert mine["sees"] == _widest(encoder, stage, image, middle)
+        assert mine["sees"] == _widest(encoder, stage, padded, middle)
 
 
 def _widest(encoder: Encoder, stage: int, image: torch.Tensor, middle: int) -> int:
@@ -176,10 +178,10 @@ def test_schedule_and_average() -> None:
     for decay in (0.9, 0.998):
         model = torch.nn.Linear(1, 1, bias=False)
         model.weight.data.fill_(1.0)
-        average = ExponentialMovingAverage(model, decay)
+        average = averaged_model(model, decay)
         model.weight.data.zero_()  # what is left of the average is what is left of the start
-        for step in range(40):
-            average.update(model, step)
+        for _ in range(40):
+            average.update_parameters(model)
         [left] = ask(("schedule", "startLeft", [40, decay, True]))
-        assert left[-1] == pytest.approx(float(average.model.weight), rel=1e-5, abs=1e-30)
+        assert left[-1] == pytest.approx(float(average.module.weight), rel=1e-5, abs=1e-30)
         assert ask(("schedule", "startLeft", [40, decay, False]))[0][-1] == pytest.approx(decay**40)

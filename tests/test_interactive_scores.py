@@ -124,7 +124,7 @@ def test_averages(known: int, there: int) -> None:
 def test_bytes(known: int, there: int) -> None:
     sizes: dict[str, Any] = {"num_classes": known + 1, "encoder_widths": (4, 6, 8), "decoder_widths": (8, 8)}
     dense = recseg.UNet(recseg.UNetConfig(**sizes)).eval()
-    recurrent = recseg.RecurrentUNet(recseg.RecurrentUNetConfig(**sizes, max_steps=5, grid=4)).eval()
+    recurrent = recseg.RecurrentUNet(recseg.RecurrentUNetConfig(**sizes, max_steps=5)).eval()
     image = torch.rand(1, 3, 32, 32)
     with torch.inference_mode():
         logits = dense.pixel_logits(image)

@@ -5,19 +5,22 @@ import json
 import shutil
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from browser import browse
-from conftest import recurrent_model
 from numpy.typing import NDArray
 from PIL import Image
 
 import recseg
 from recseg.classes import VOC_CLASSES
-from recseg.export.runtime import PARTS, OnnxModel, cropped, pad, part_path
+from recseg.errors import RecsegError
+from recseg.export.runtime import PARTS, OnnxModel, part_path
+from recseg.models.config import RecurrentUNetConfig
+from recseg.models.recurrent_unet import RecurrentUNet
+from recseg.models.unet import crop_padding, pad_to_stride
 from recseg.weights.io import save_weights
 
 pytest.importorskip("onnxruntime")
@@ -40,18 +43,24 @@ def live() -> ModuleType:
 
 
 def network(folder: Path, *, bold: bool) -> Any:
-    """A tiny network whose steps are told what is left; it stops before its third step.
+    """A tiny network that stops before its third step.
 
-    A bold one claims with logits 6,000 times as large, where sigmoids are zero in 32 bits, and roundings grow as much.
+    A bold one has mask logits 6,000 times as large, where sigmoids are zero in 32 bits, and roundings grow as much.
     """
+    torch.manual_seed(3)
     # ONNX Runtime's WebGPU is wrong about six channels (microsoft/onnxruntime#29651): all have four or eight.
-    made = recurrent_model(feedback="explained", max_steps=4, encoder_widths=(4, 8, 8))
+    widths: dict[str, Any] = {"encoder_widths": (4, 8, 8, 8), "decoder_widths": (8, 8), "hidden": 8, "reduced": 8}
+    made = RecurrentUNet(RecurrentUNetConfig(**widths, max_steps=4)).eval()
     with torch.inference_mode():
+        # As after a training: attention, coverage and context matter.
+        made.query.weight *= 1000
+        made.coverage.weight *= 30
+        torch.nn.init.normal_(made.context.weight)
         if bold:
-            made.head.location.weight *= 6000  # type: ignore[union-attr]
-            made.head.location.bias -= 30  # type: ignore[union-attr]
-        made.head.trust.fill_(2.0)  # type: ignore[union-attr]
-        _, second, third, _ = made(torch.from_numpy(pad(picture(), 4))).stop[0].tolist()
+            made.classifier.weight *= 6000
+        made.stop.weight *= 20
+        made.stop.bias.fill_(-100)  # all steps, to see
+        _, second, third, _ = made(torch.from_numpy(image())).stop[0].tolist()
         made.stop.bias -= (second + third) / 2
         if third < second:
             made.stop.weight *= -1
@@ -66,17 +75,33 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {name: network(tmp_path_factory.mktemp(name), bold=name == "bold") for name in ("bold", "mild")}
 
 
-def picture() -> NDArray[np.float32]:
+def image() -> NDArray[np.float32]:
     """Pixels (1, 3, 62, 78), whose sides are no multiples of the network's stride."""
     return np.random.default_rng(3).random((1, 3, 62, 78), dtype=np.float32)
 
 
-def in_torch(model: Any) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """What the network says of the picture, padded as exported networks have it: masks, classes, stops."""
-    padded = pad(picture(), model.encoder.strides[-1])
+class Said(NamedTuple):
+    """What a network says of the image: masks (N, h, w), classes (N, C), attention (N, h, w), N + 1 stop logits."""
+
+    masks: NDArray[np.float32]
+    classes: NDArray[np.float32]
+    attention: NDArray[np.float32]
+    stops: NDArray[np.float32]
+
+
+def in_torch(model: Any) -> Said:
+    """The network itself, step by step."""
     with torch.inference_mode():
-        output = model(torch.from_numpy(padded))
-    return cropped(output.masks.numpy(), picture(), padded), output.classes.numpy(), output.stop[0, :3].numpy()
+        output = model(torch.from_numpy(image()))
+        steps = int(output.lengths)
+        features = model.encode(pad_to_stride(torch.from_numpy(image()), model.encoder.strides[-1]))
+        state, maps = model.initial_state(features), []
+        for _ in range(steps):
+            state, step = model.step(features, state)
+            maps.append(step.attention)
+    attention = crop_padding(torch.cat(maps), output.size, model.decoder.stride)
+    stops = output.stop[0, : steps + 1]
+    return Said(output.masks.numpy(), output.classes.numpy(), attention.numpy(), stops.numpy())
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +124,11 @@ def check_weights_in_16_bits(live: ModuleType, model: Any, built: Path, tmp_path
         proto = onnx.load(part_path(exact, part))
         before = proto.ByteSize()
         part_path(tmp_path / "bold.onnx", part).write_bytes(live.rounded(proto).SerializeToString())
-        assert part != "look" or proto.ByteSize() < before
-    masks, classes, stops = in_torch(model)
+        assert part != "encode" or proto.ByteSize() < before
+    masks, classes, _, stops = in_torch(model)
     assert np.abs(masks).max() > 30  # where sigmoids are zero in 32 bits
     for path, tolerance in ((exact, 1e-4), (tmp_path / "bold.onnx", 5e-2)):
-        found = OnnxModel(path).sequence(picture())
+        found = OnnxModel(path).sequence(image())
         assert len(found.masks) == 2 == len(masks)
         np.testing.assert_allclose(found.masks, masks, atol=tolerance, rtol=tolerance)
         np.testing.assert_allclose(found.classes, classes, atol=tolerance, rtol=tolerance)
@@ -121,6 +146,27 @@ def test_a_book_without_npm_says_what_is_missing(
     assert json.loads((tmp_path / "files" / "manifest.json").read_text())["missing"] == [missing]
 
 
+def test_a_network_that_cannot_be_exported_leaves_the_page_to_the_other(
+    live: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = {"voc-recurrent"}
+
+    def published(name: str, title: str, folder: Path) -> dict[str, str]:
+        if name in refused:
+            raise RecsegError("of the first edition")
+        return {"name": name, "title": title}
+
+    monkeypatch.setattr(live, "published", published)
+    monkeypatch.setattr(live, "published_weights", lambda: [{"name": name} for name in [*live.NETWORKS, "another"]])
+    assert [about["name"] for about in live.published_networks(tmp_path)] == ["pictograms-recurrent"]
+    assert "without voc-recurrent: of the first edition" in capsys.readouterr().err
+    refused.clear()
+    assert [about["name"] for about in live.published_networks(tmp_path)] == list(live.NETWORKS)
+    refused.update(live.NETWORKS)
+    with pytest.raises(RecsegError, match="pictograms-recurrent: of the first edition; voc-recurrent: of the first"):
+        live.published_networks(tmp_path)
+
+
 def test_the_lock_file_names_no_address() -> None:
     assert '"resolved"' not in (BOOK / "_live" / "package-lock.json").read_text()
 
@@ -135,7 +181,7 @@ def test_the_browser_says_the_same(live: ModuleType, models: dict[str, Any], bui
     root = built.parent
     (root / "index.html").write_text(f"<!doctype html><meta charset=utf-8><title>Live</title>{markup}")
     shutil.copyfile(HARNESS, root / "harness.mjs")
-    pixels = picture()
+    pixels = image()
     values = {"data": pixels.flatten().tolist(), "height": pixels.shape[-2], "width": pixels.shape[-1]}
     (root / "input.json").write_text(json.dumps(values))
     odd = np.random.default_rng(0).integers(0, 256, (97, 141, 3), dtype=np.uint8)
@@ -145,22 +191,23 @@ def test_the_browser_says_the_same(live: ModuleType, models: dict[str, Any], bui
 
     # Same pixels, same steps, whatever computes them.
     for found in report["found"]:
-        masks, classes, stops = in_torch(models[found["network"]])
+        masks, classes, attention, stops = in_torch(models[found["network"]])
         assert found["itself"] and not found["agrees"]  # what the page asks before it lets a card compute
         *steps, ended = found["steps"]
         assert len(steps) == 2 == len(masks), found["kind"]
         np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], stops, atol=1e-4)
-        for step, mask, scores in zip(steps, masks, classes, strict=True):
+        for step, mask, scores, seen in zip(steps, masks, classes, attention, strict=True):
             np.testing.assert_allclose(np.reshape(step["mask"], mask.shape), mask, atol=1e-4, rtol=1e-4)
             np.testing.assert_allclose(step["scores"], scores, atol=1e-4, rtol=1e-4)
+            np.testing.assert_allclose(np.reshape(step["attention"], seen.shape), seen, atol=1e-4)
             np.testing.assert_allclose(step["h"], np.array(step["gate"]) * np.tanh(step["c"]), atol=1e-4)
     assert report["kinds"] == ["wasm"]  # a card that is the processor in truth is not offered to a reader
-    # Pictures are made smaller as Pillow does it, but for a grey level where a rounding is close.
+    # Images are made smaller as Pillow does it, but for a grey level where a rounding is close.
     resized = np.asarray(Image.fromarray(odd).resize((47, 32), Image.Resampling.BILINEAR)) / 255  # (32, 47, 3)
     shrunk = np.reshape(report["resized"], (3, 32, 47)).transpose(1, 2, 0)
     assert np.abs(shrunk - resized).max() < 1.01 / 255 and (np.abs(shrunk - resized) < 1e-6).mean() > 0.99
-    # A reader sees the steps of the gallery's first picture in words.
-    shown = OnnxModel(built / "files" / "export" / "bold.onnx").predict(built / "files" / "picture_0.png")
+    # A reader sees the steps of the gallery's first image in words.
+    shown = OnnxModel(built / "files" / "export" / "bold.onnx").predict(built / "files" / "image_0.png")
     texts = [f"Step {number}: {step.name} " for number, step in enumerate(shown.steps, 1)]
     assert [line.startswith(text) for line, text in zip(report["list"], texts, strict=False)] == [True] * len(texts)
     assert report["title"] == texts[-1].strip()  # one step back from all of them together

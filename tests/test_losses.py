@@ -6,22 +6,24 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recseg.classes import VOID
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, live_pairs
 from recseg.training.losses import (
     LossWeights,
-    _cost,
     dense_loss,
     mask_bce,
     mask_dice,
     recurrent_loss,
     shrink_labels,
+    step_targets,
     stop_target,
 )
 
-TINY = {"encoder_widths": (4, 4, 6, 6, 8), "decoder_widths": (8, 6, 6), "hidden": 4, "reduced": 4, "grid": 8}
+TINY = {"encoder_widths": (4, 4, 6, 6, 8), "decoder_widths": (8, 6, 6), "hidden": 4, "reduced": 4}
 
 
 @pytest.fixture
@@ -88,7 +90,8 @@ def in_words(
         p = m.sigmoid()
         return F.binary_cross_entropy(p, y), 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
 
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in ("bce", "dice", "classes", "stop", "rough")}
+    assert answer.attention is not None and answer.pixels is not None
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in ("bce", "dice", "classes", "stop", "attention")}
     pair = 0
     for image, count in enumerate(answer.lengths.tolist()):
         valid = labels[image] != VOID
@@ -109,17 +112,11 @@ def in_words(
             found["bce"].append(bce)
             found["dice"].append(dice)
             found["classes"].append(-answer.classes[step].log_softmax(0)[label - 1])
-            assert answer.rough is not None
-            rough = bce_and_dice(answer.rough[step], labels[image] == label, valid)
-            found["rough"].append(weights.bce * rough[0] + weights.dice * rough[1])
+            look = bce_and_dice(answer.attention[step].logit(), labels[image] == label, valid)
+            found["attention"].append(weights.bce * look[0] + weights.dice * look[1])
         for turn, logit in enumerate(answer.stop[image][: count + 1]):
             found["stop"].append(F.binary_cross_entropy_with_logits(logit, torch.tensor(float(turn == count)).double()))
     terms = {name: torch.stack(values).mean() for name, values in found.items()}
-    assert answer.foreground is not None and answer.pixels is not None
-    known = labels != VOID
-    terms["foreground"] = F.binary_cross_entropy(
-        answer.foreground[known].sigmoid(), ((labels > 0) & known)[known].double()
-    )
     terms["pixels"] = F.cross_entropy(answer.pixels, labels, ignore_index=VOID)
     return terms
 
@@ -139,10 +136,9 @@ def test_every_term_is_what_its_definition_says(order: str) -> None:
     lengths = torch.tensor([3, 2, 0])
     pairs = live_pairs(lengths)
     answer = RecurrentOutput(
-        noise(5, 6, 4), noise(5, 5), noise(3, 4), *pairs, lengths, noise(3, 6, 6, 4), (6, 4), noise(5, 6, 4),
-        noise(3, 6, 4),
+        noise(5, 6, 4), noise(5, 5), noise(3, 4), *pairs, lengths, noise(3, 6, 6, 4), (6, 4), noise(5, 6, 4).sigmoid()
     )  # fmt: skip
-    weights = LossWeights(bce=1.25, dice=0.75, classes=2.0, stop=3.0, pixels=5.0, rough=7.0, foreground=11.0)
+    weights = LossWeights(bce=1.25, dice=0.75, classes=2.0, stop=3.0, pixels=5.0, attention=7.0)
     found = recurrent_loss(answer, labels, num_classes=6, max_steps=4, order=order, weights=weights)
     expected = in_words(answer, labels, order, weights)
     assert found.keys() == expected.keys() | {"loss"}
@@ -153,15 +149,10 @@ def test_every_term_is_what_its_definition_says(order: str) -> None:
 
 
 def test_one_pixel_that_counts_is_enough() -> None:
-    """Of a picture that is void but for one pixel the mean is that pixel's, and so is the cost."""
+    """Of a picture that is void but for one pixel the mean is that pixel's."""
     logits, valid = torch.tensor([[3.0, -1.0, 2.0]]), torch.tensor([[0.0, 1.0, 0.0]])
     alone = F.softplus(torch.tensor(-1.0)).item()
     assert mask_bce(logits, torch.zeros(1, 3), valid).item() == pytest.approx(alone)
-    log_class = torch.tensor([[0.7, 0.2, 0.1]]).log()
-    cost = _cost(logits, log_class, torch.tensor([[VOID, 0, VOID]]), valid, torch.tensor([[1, 2]]))
-    p = torch.tensor(-1.0).sigmoid().item()
-    dice = 1 - 1 / (p + 1)
-    assert cost[0].tolist() == pytest.approx([alone + dice - 0.7, alone + dice - 0.2], rel=1e-5)
 
 
 def test_the_nearest_pixel_is_the_one_under_the_middle() -> None:
@@ -188,17 +179,37 @@ def test_bce_and_dice_by_their_definitions() -> None:
         assert mask_dice(logits, truth, valid)[row].item() == pytest.approx(dice.item(), rel=1e-5)
 
 
-def test_cost_equals_the_loss_of_each_pair() -> None:
-    torch.manual_seed(0)
-    logits, log_class = torch.randn(3, 30), torch.randn(3, 20).log_softmax(1)
-    pixels = torch.tensor([0, 4, 9, VOID])[torch.randint(0, 4, (3, 30))]
-    valid = (pixels != VOID).float()
-    classes = torch.tensor([[4, 9, 0]]).repeat(3, 1)
-    cost = _cost(logits, log_class, pixels, valid, classes)
-    for column, label in ((0, 4), (1, 9)):
-        truth = (pixels == label).float()
-        expected = mask_bce(logits, truth, valid) + mask_dice(logits, truth, valid) - log_class[:, label - 1].exp()
-        assert torch.allclose(cost[:, column], expected, atol=1e-5)
+@given(seed=st.integers(0, 10_000), void=st.sampled_from([0.0, 0.3, 0.9]))
+@settings(max_examples=40, deadline=None)
+def test_a_matched_step_learns_the_target_that_fits_it_best(seed: int, void: float) -> None:
+    """Of all orders of an image's classes the one in which BCE + Dice − p(class) is least, in a sum over its steps."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return 2 * torch.randn(*shape, generator=generator)
+
+    labels = torch.randint(0, 4, (2, 5, 6), generator=generator)
+    labels[0, 0, :3] = torch.tensor([1, 2, 3])  # all three are there, two in the other image
+    labels[1, 0, :2], labels[1][labels[1] == 3] = torch.tensor([1, 2]), 0
+    hidden = torch.rand(2, 5, 6, generator=generator) < void
+    hidden[:, 0, :3] = False
+    labels[hidden] = VOID
+    answer = output(noise(5, 5, 6), noise(5, 3), noise(2, 4), torch.tensor([3, 2]))
+    label, truth, valid = step_targets(answer, labels, num_classes=4, max_steps=4, order="matched")
+    logits, probability = answer.masks.flatten(1), answer.classes.softmax(dim=1)
+    for rows, present in (([0, 1, 2], [1, 2, 3]), ([3, 4], [1, 2])):
+        image = labels[rows[0] // 3].flatten().expand(len(rows), -1)
+
+        def cost(order: tuple[int, ...], rows: list[int] = rows, image: torch.Tensor = image) -> float:
+            target, known = (image == torch.tensor(order)[:, None]).float(), (image != VOID).float()
+            each = mask_bce(logits[rows], target, known) + mask_dice(logits[rows], target, known)
+            return float((each - probability[rows, torch.tensor(order) - 1]).sum())
+
+        chosen = tuple(label[rows].tolist())
+        assert sorted(chosen) == present
+        assert cost(chosen) == pytest.approx(min(map(cost, itertools.permutations(present))), abs=1e-5)
+        assert torch.equal(truth[rows], (image == label[rows, None]).float())
+        assert torch.equal(valid[rows], (image != VOID).float())
 
 
 def test_stop_target() -> None:

@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tiny network that says stop somewhere between its first and its last step."""
     network = recurrent_model(max_steps=4)
     with torch.inference_mode():
-        network.coverage.weight *= 50
+        network.classifier.weight *= 50
         stops = network(torch.from_numpy(PICTURE).permute(2, 0, 1)[None] / 255, torch.tensor([4])).stop[0]
         network.stop.bias -= stops.sort().values[1:3].mean()
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"

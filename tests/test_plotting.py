@@ -172,15 +172,15 @@ def test_legend_names_every_label() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"max_steps": 1}, {"head": "decoder", "encoder": "mobilenet_v2"}, {"feedback": "coverage", "max_steps": 4}],
+    "options", [{}, {"max_steps": 1}, {"encoder": "mobilenet_v2", "reduced": 48}, {"max_steps": 4, "hidden": 7}]
 )
 def test_architecture_follows_its_configuration(options: dict[str, Any]) -> None:
     config = RecurrentUNetConfig(**options)
     words = texts(drawing.architecture(config))
     assert sum("ConvLSTM" in text for text in words) == config.max_steps
     assert f"encoder: {config.encoder}" in words
-    assert any(text.startswith("decoder, once") for text in words) == (config.head == "embedding")
+    assert any(text.startswith("decoder, once") for text in words)
+    assert any(f"reduced to {config.reduced} channels" in text for text in words)
 
 
 def test_without_matplotlib_figures_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch, found: Prediction) -> None:

@@ -1,373 +1,341 @@
-"""The recurrent U-Net against a plain reference, and the economies that it claims."""
+"""A time step of the recurrent U-Net against its equations, written down once more with NumPy, and what they imply."""
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recseg.models.heads import EmbeddingHead
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
 from recseg.models.config import ENCODERS, RecurrentUNetConfig
-from recseg.models.recurrent_unet import ENDED, RecurrentOutput, RecurrentUNet, lengths_from_stop, live_pairs
+from recseg.models.recurrent_unet import Features, RecurrentUNet, State, masked_average_pool
 
-VARIANTS = [
-    ("embedding", "none"),
-    ("embedding", "claimed"),
-    ("embedding", "remaining"),
-    ("embedding", "explained"),
-    ("embedding", "coverage"),
-    ("decoder", "none"),
-]
+Array = NDArray[np.float64]
 NUM_CLASSES, MAX_STEPS, HIDDEN = 5, 4, 6
+SIZES: dict[str, Any] = {"encoder_widths": (4, 5, 6, 8), "decoder_widths": (7, 6), "hidden": HIDDEN, "reduced": 5}
 
 
-def config_of(head: str = "embedding", feedback: str = "none", **changes: object) -> RecurrentUNetConfig:
-    fields: dict[str, object] = {
-        "num_classes": NUM_CLASSES,
-        "encoder_widths": (4, 5, 6, 8),
-        "decoder_widths": (7, 6),
-        "hidden": HIDDEN,
-        "reduced": 5,
-        "grid": 8,
-        "max_steps": MAX_STEPS,
-    }
-    return RecurrentUNetConfig(head=head, feedback=feedback, **{**fields, **changes})  # type: ignore[arg-type]
-
-
-def build(head: str = "embedding", feedback: str = "none", seed: int = 0, **changes: object) -> RecurrentUNet:
-    """A tiny model in double precision whose batch norms, and every part that begins at zero, do something."""
+def build(seed: int = 0, **changes: Any) -> RecurrentUNet:
+    """The network that ships, scaled down, in double precision, whose parts that begin at zero do something."""
     torch.manual_seed(seed)
-    model = RecurrentUNet(config_of(head, feedback, **changes)).double().eval()
-    if isinstance(model.head, EmbeddingHead):
-        model.head.region.weight.data.uniform_(-0.5, 0.5)
+    config = RecurrentUNetConfig(**SIZES | {"num_classes": NUM_CLASSES, "max_steps": MAX_STEPS} | changes)
+    model = RecurrentUNet(config).double().eval()
+    nn.init.uniform_(model.context.weight, -0.5, 0.5)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.running_var):
-                tensor.data.uniform_(0.5, 1.5)
-            for tensor in (module.bias, module.running_mean):
-                tensor.data.uniform_(-0.3, 0.3)
+            assert module.running_mean is not None and module.running_var is not None
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.uniform_(-0.3, 0.3)
     return model
 
 
-def pictures(batch: int, height: int = 33, width: int = 47) -> Tensor:
+def noise(batch: int, height: int = 24, width: int = 40) -> Tensor:
     return torch.rand(batch, 3, height, width, dtype=torch.float64)
 
 
-def stop_after_one(model: RecurrentUNet, image: Tensor) -> None:
-    """Turn and shift the learned stop so that it ends this image (1, 3, H, W) after one step."""
-    with torch.no_grad():
-        before, after = model(image, torch.tensor([1])).stop[0]
-        sign = torch.sign(after - before)
-        model.stop.weight *= sign
-        model.stop.bias.copy_(sign * (model.stop.bias - (before + after) / 2))
+# The equations, written down once more
 
 
-def up(x: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
 
 
-def decode_plainly(model: RecurrentUNet, x: Tensor, skips: list[Tensor]) -> Tensor:
-    """A plain decoder: convolve, enlarge, add the convolved skip. Maps (1, C, …), skips coarse to fine."""
-    for block, skip in zip(model.decoder.blocks, skips, strict=True):
-        enlarged = up(F.conv2d(x, block.conv_x.weight, padding=1), (skip.shape[2], skip.shape[3]))
-        x = block.merge(enlarged + F.conv2d(skip, block.conv_skip.weight, padding=1))
+def convolve(x: Array, layer: nn.Conv2d) -> Array:
+    """(inputs, H, W) → (outputs, H, W), zeros beyond the border."""
+    weight = layer.weight.detach().numpy()
+    reach, (_, height, width) = weight.shape[-1] // 2, x.shape
+    padded = np.pad(x, ((0, 0), (reach, reach), (reach, reach)))
+    result = np.zeros((len(weight), height, width))
+    for row in range(height):
+        for column in range(width):
+            window = padded[:, row : row + 2 * reach + 1, column : column + 2 * reach + 1]
+            result[:, row, column] = (weight * window).sum(axis=(1, 2, 3))
+    return result if layer.bias is None else result + layer.bias.detach().numpy()[:, None, None]
+
+
+def twice(x: Array) -> Array:
+    """(C, H, W) → (C, 2H, 2W), bilinear between the centres of cells."""
+    for axis in (1, 2):
+        last = x.shape[axis] - 1
+        rows = []
+        for new in range(2 * (last + 1)):
+            centre = min(max((new + 0.5) / 2 - 0.5, 0), last)
+            below = int(centre)
+            share = centre - below
+            rows.append((1 - share) * x.take(below, axis) + share * x.take(min(below + 1, last), axis))
+        x = np.stack(rows, axis)
     return x
 
 
-def run_plainly(model: RecurrentUNet, image: Tensor, steps: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Masks (h, w), class logits (C,) and stop logits () of each step of one image (1, 3, H, W).
+def to_grid(fine: Array, cells: tuple[int, ...]) -> Array:
+    """Means over the pixels of each cell: (h, w) → (gh, gw)."""
+    down, along = fine.shape[0] // cells[0], fine.shape[1] // cells[1]
+    pooled = np.zeros(cells)
+    for row, column in np.ndindex(*cells):
+        pooled[row, column] = fine[down * row : down * (row + 1), along * column : along * (column + 1)].mean()
+    return pooled
 
-    Nothing is shared between steps: each encodes the image, decodes it, and convolves over [x, h] in one go.
-    """
-    masks, classes, stops = [], [], []
-    h = c = left = None
-    named: list[int] = []  # columns of the classes of the steps so far
-    for _ in range(steps):
+
+def mean_under(features: Array, attention: Array) -> Array:
+    """(C, h, w) and (h, w) → (C,)."""
+    return np.array([(plane * attention).sum() / attention.sum() for plane in features])
+
+
+def by_hand(model: RecurrentUNet, image: Tensor, steps: int, *, training: bool = False) -> list[dict[str, Array]]:
+    """Each step of one image (1, 3, H, W), from the features of encoder and decoder on."""
+    with torch.no_grad():
         features = model.encoder(image)
-        skips = [features[level] for level in model.skip_levels]
-        size = (features[model.level].shape[2], features[model.level].shape[3])
-        deepest = up(model.reduce(features[-1]), size)
-        if model.config.head == "embedding":
-            embedding = decode_plainly(model, features[-1], skips)
-            beside = F.adaptive_avg_pool2d(embedding, size)
-            left = torch.ones_like(embedding[0, 0]) if left is None else left  # (h, w)
-            if model.config.feedback in ("remaining", "explained", "coverage"):
-                present = model.head.foreground(embedding)[0, 0].sigmoid()
+        embedding = model.decoder(features)[0].numpy()  # E (d, h, w)
+    finer, deepest = (feature[0].numpy() for feature in features[-2:])
+    x = convolve(np.concatenate([finer, twice(deepest)]), model.reduce)
+    values = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    w, bias = values["classifier.weight"][:, :, 0, 0], values["classifier.bias"]  # (K, d), (K,)
+    h = c = np.zeros((HIDDEN, *x.shape[1:]))
+    uncovered = np.ones(embedding.shape[1:])
+    named: list[int] = []
+    found = []
+    for _ in range(steps):
+        coverage = to_grid(1 - uncovered, x.shape[1:])[None]
+        gates = convolve(x, model.cell.conv_x) + convolve(h, model.cell.conv_h) + convolve(coverage, model.coverage)
+        i, f, g, o = (gates[HIDDEN * part : HIDDEN * (part + 1)] for part in range(4))
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        pooled = np.concatenate([h.mean(axis=(1, 2)), h.max(axis=(1, 2))])
+        z = np.maximum(values["summary.weight"] @ pooled + values["summary.bias"], 0)
+        stop = values["stop.weight"][0] @ z + values["stop.bias"][0]
+        query = values["query.weight"] @ z + values["query.bias"]
+        attention = sigmoid(np.tensordot(query, embedding, 1) / len(query) ** 0.5) * uncovered
+        around = mean_under(np.concatenate([x, h]), to_grid(attention, x.shape[1:]))
+        scores = w[1:] @ mean_under(embedding, attention) + bias[1:] + values["context.weight"] @ around
+        if training:
+            share = np.exp(scores) / np.exp(scores).sum()
         else:
-            beside = features[model.level]
-        x = torch.cat([deepest, beside], dim=1)
-        if h is None or c is None:
-            h = c = x.new_zeros(1, HIDDEN, *size)
-
-        weight = torch.cat([model.cell.conv_x.weight, model.cell.conv_h.weight], dim=1)
-        gates = F.conv2d(torch.cat([x, h], dim=1), weight, model.cell.conv_x.bias, padding=1)
-        if model.config.feedback == "coverage":
-            planes = torch.stack([1 - left, present * left])[None]  # (1, 2, h, w)
-            gates = gates + model.feedback(F.adaptive_avg_pool2d(planes, size))
-        i, f, g, o = gates.chunk(4, dim=1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-
-        pooled = [h.mean(dim=(2, 3)), h.amax(dim=(2, 3))]
-        if model.config.feedback in ("remaining", "explained", "coverage"):
-            cells = F.adaptive_avg_pool2d((present * left)[None, None], size)
-            amount = torch.stack([cells.max(), cells.mean()])
-            pooled.append(torch.cat([amount, torch.log(amount + 0.001) / 4])[None])
-        z = F.relu(model.summary(torch.cat(pooled, dim=1)))
-        stops.append(model.stop(z)[0, 0])
-        if model.config.head == "embedding":
-            head = model.head
-            query = head.query(z)  # (1, d)
-            place = up(head.location(h), (embedding.shape[2], embedding.shape[3]))[0, 0]
-            claims = (query[0, :, None, None] * embedding[0]).sum(dim=0) / math.sqrt(query.shape[1]) + place
-            weight = claims.sigmoid()
-            if model.config.feedback != "none":
-                weight = weight * left
-            rough = weight.logit()
-            pooled = (embedding[0] * weight).sum(dim=(1, 2)) / weight.sum()  # (d,)
-            coarse = F.adaptive_avg_pool2d(weight[None], size)  # (1, gh, gw)
-            around = (torch.cat([deepest, h], dim=1)[0] * coarse).sum(dim=(1, 2)) / coarse.sum()  # (reduced + hidden,)
-            scores = head.classifier.weight[:, :, 0, 0] @ pooled + head.classifier.bias
-            scores = scores[1:] + head.region.weight @ around
-            scores[named] = scores.min() - 1  # no class twice
-            named.append(int(scores.argmax()))
-            every = torch.einsum("kd,dhw->khw", head.classifier.weight[:, :, 0, 0], embedding[0])
-            every = every + head.classifier.bias[:, None, None]  # the map of all classes that the model never makes
-            masks.append(head.trust * rough + every[1 + scores.argmax()] - every[0])
-            takes = claims if model.config.feedback in ("claimed", "remaining") else masks[-1]
-            left = left * (1 - takes.sigmoid())
-            classes.append(scores)
-        else:
-            masks.append(model.head.mask(decode_plainly(model, h, skips))[0, 0])
-            scores = model.head.classifier(h).amax(dim=(2, 3))[0]
+            free = [column for column in range(len(scores)) if column not in named]
+            best = max(free, key=lambda column: float(scores[column]))
             scores[named] = scores.min() - 1
-            named.append(int(scores.argmax()))
-            classes.append(scores)
-    return masks, classes, stops
+            named.append(best)
+            share = np.eye(len(scores))[best]
+        mask = np.zeros_like(uncovered)
+        for column, probability in enumerate(share):
+            logit = np.tensordot(w[column + 1] - w[0], embedding, 1) + bias[column + 1] - bias[0]
+            mask = mask + probability * logit
+        uncovered = uncovered * (1 - sigmoid(mask))
+        found.append({
+            "h": h, "c": c, "uncovered": uncovered, "named": np.isin(np.arange(len(scores)), named),
+            "stop": np.array(stop), "classes": scores, "mask": mask, "attention": attention,
+        })  # fmt: skip
+    return found
 
 
-@contextmanager
-def rows_through(module: nn.Module) -> Iterator[list[int]]:
-    """Batch rows of every call of a module."""
-    rows: list[int] = []
-    handle = module.register_forward_hook(lambda _module, _args, output: rows.append(len(output)))
-    yield rows
-    handle.remove()
-
-
-def assert_same(got: RecurrentOutput, expected: RecurrentOutput) -> None:
-    for name in ("masks", "classes", "sample", "step", "lengths"):
-        torch.testing.assert_close(getattr(got, name), getattr(expected, name), rtol=0, atol=1e-9, msg=name)
-
-
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
-@pytest.mark.parametrize("size", [(33, 47), (16, 40)])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("seed", [0, 1])
 @torch.no_grad()
-def test_equals_the_plain_reference(head: str, feedback: str, size: tuple[int, int]) -> None:
-    model, images = build(head, feedback), pictures(4, *size)
-    lengths = torch.tensor([2, 0, 4, 1])
-    output = model(images, lengths)
-    pair = 0
-    for image, length in enumerate(lengths.tolist()):
-        masks, classes, stops = run_plainly(model, images[image : image + 1], MAX_STEPS)
-        for t in range(length):
-            assert (int(output.sample[pair]), int(output.step[pair])) == (image, t)
-            torch.testing.assert_close(output.masks[pair], masks[t], rtol=0, atol=1e-9)
-            torch.testing.assert_close(output.classes[pair], classes[t], rtol=0, atol=1e-9)
-            pair += 1
-        run = min(length + 1, MAX_STEPS)  # a step more than it has classes, and not one more
-        torch.testing.assert_close(output.stop[image, :run], torch.stack(stops[:run]), rtol=0, atol=1e-9)
-        assert (output.stop[image, run:] == ENDED).all()
-    assert pair == len(output.sample)
+def test_a_step_is_what_its_equations_say(seed: int, training: bool) -> None:
+    model, images = build(seed).train(training), noise(2)
+    model.encoder.eval(), model.decoder.eval()  # their norms: one image at a time gives what a batch gives
+    features = model.encode(images)
+    state = model.initial_state(features)
+    expected = [by_hand(model, images[image : image + 1], MAX_STEPS, training=training) for image in (0, 1)]
+    for t in range(MAX_STEPS):
+        state, output = model.step(features, state)
+        for image in (0, 1):
+            for name, value in (state._asdict() | output._asdict()).items():
+                wanted = torch.from_numpy(expected[image][t][name])
+                torch.testing.assert_close(value[image], wanted, rtol=0, atol=1e-10, msg=f"step {t}: {name}")
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("head", ["embedding", "decoder"])
-@torch.no_grad()
-def test_every_encoder(encoder: str, head: str) -> None:
-    config = RecurrentUNetConfig(NUM_CLASSES, encoder, decoder_widths=(12, 10, 8), hidden=HIDDEN, head=head)
-    model = RecurrentUNet(config).eval()
-    output = model(torch.rand(1, 3, 33, 47), torch.tensor([2]))
-    finest = 2 if encoder == "plain" else 4  # three blocks up from 1/16, or from 1/32
-    assert output.masks.shape == (2, -(-33 // finest), -(-47 // finest))
-    assert output.classes.shape == (2, NUM_CLASSES - 1)
-    assert output.masks.isfinite().all() and output.classes.isfinite().all()
+# What they imply, from any state
 
 
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
-def test_any_size(head: str, feedback: str) -> None:
-    model = build(head, feedback)
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[RecurrentUNet, Features, State]:
+    """A network, features of two images, and a state: any, such as no sequence may reach."""
+    model = build(draw(st.integers(0, 3)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10_000)))
 
-    @given(height=st.integers(1, 40), width=st.integers(1, 40))
-    @settings(max_examples=8, deadline=None)
-    @torch.no_grad()
-    def check(height: int, width: int) -> None:
-        output = model(pictures(1, height, width), torch.tensor([1]))
-        assert output.size == (height, width)
-        assert output.masks.shape == (1, -(-height // 2), -(-width // 2))
-        assert output.masks.isfinite().all() and output.classes.isfinite().all()
+    def normal(*shape: int) -> Tensor:
+        return 3 * torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    check()
-
-
-@given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=6))
-@settings(max_examples=30, deadline=None)
-def test_live_pairs(lengths: list[int]) -> None:
-    sample, step = live_pairs(torch.tensor(lengths))
-    expected = [(image, t) for image, length in enumerate(lengths) for t in range(length)]
-    assert list(zip(sample.tolist(), step.tolist(), strict=True)) == expected
+    x = normal(2, 5, 3, 4)
+    features = Features(normal(2, 6, 6, 8), x, model.cell.input_gates(x).detach())
+    uncovered = normal(2, 6, 8).sigmoid() * (normal(2, 6, 8) > 0)  # about half of the pixels are covered
+    named = torch.rand(2, NUM_CLASSES - 1, generator=generator) < draw(st.sampled_from([0.0, 0.5]))
+    named[:, draw(st.integers(0, NUM_CLASSES - 2))] = False
+    return model, features, State(normal(2, HIDDEN, 3, 4).tanh(), normal(2, HIDDEN, 3, 4), uncovered, named)
 
 
-def test_lengths_from_stop() -> None:
-    """Steps before the first stop; what comes after it does not count."""
-    stop = torch.tensor([[-1.0, 2, -1], [3, -1, -1], [-1, -1, -1], [-1, -1, 0.1], [0, -1, 1]])
-    assert lengths_from_stop(stop).tolist() == [1, 0, 3, 2, 2]
+def step(model: RecurrentUNet, features: Features, state: State) -> dict[str, Tensor]:
+    with torch.no_grad():
+        after, output = model.step(features, state)
+    return after._asdict() | output._asdict()
 
 
-# What it costs
+@given(situations())
+@settings(max_examples=20, deadline=None)
+def test_attention_lies_within_what_is_uncovered(situation: tuple[RecurrentUNet, Features, State]) -> None:
+    model, features, before = situation
+    found = step(model, features, before)
+    assert (found["attention"] >= 0).all() and (found["attention"] <= before.uncovered).all()
+    assert (found["attention"][before.uncovered == 0] == 0).all() and (found["attention"] > 0).any()
 
 
-@torch.no_grad()
-def test_one_class_costs_one_decoder_pass() -> None:
-    model, image = build("decoder"), pictures(1)
-    stop_after_one(model, image)
-    with rows_through(model.decoder.blocks[-1]) as rows:
-        assert model(image).lengths.tolist() == [1]
-    assert rows == [1]
+@given(situations())
+@settings(max_examples=20, deadline=None)
+def test_what_is_covered_stays_covered(situation: tuple[RecurrentUNet, Features, State]) -> None:
+    model, features, before = situation
+    found = step(model, features, before)
+    assert (found["uncovered"] >= 0).all() and (found["uncovered"] <= before.uncovered).all()
+    assert (found["uncovered"][found["mask"] > 0] <= before.uncovered[found["mask"] > 0] / 2).all()
 
 
-@pytest.mark.parametrize(("lengths", "passes"), [([1], 1), ([1, 1, 1], 3), ([4, 0, 2], 6), ([4, 4, 4], 12)])
-@torch.no_grad()
-def test_decoder_head_decodes_the_live_steps_only(lengths: list[int], passes: int) -> None:
-    model = build("decoder")
-    with rows_through(model.decoder.blocks[-1]) as rows:
-        model(pictures(len(lengths)), torch.tensor(lengths))
-    assert rows == [passes]  # in one packed batch
+@given(situations())
+@settings(max_examples=20, deadline=None)
+def test_the_class_comes_from_under_the_attention_map(situation: tuple[RecurrentUNet, Features, State]) -> None:
+    """What the embedding says of a covered pixel changes neither class nor stop, and the mask only there."""
+    model, features, before = situation
+    covered = before.uncovered == 0
+    changed = torch.where(covered.unsqueeze(1), 100 - features.embedding, features.embedding)
+    found, other = step(model, features, before), step(model, features._replace(embedding=changed), before)
+    for name in ("classes", "stop", "h", "c", "named", "attention", "uncovered"):
+        torch.testing.assert_close(other[name], found[name], rtol=0, atol=1e-12, msg=name)
+    different = other["mask"] != found["mask"]
+    assert different.any() and not different[~covered].any()
 
 
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
-@torch.no_grad()
-def test_what_depends_on_the_image_alone_is_computed_once(head: str, feedback: str) -> None:
-    model, images = build(head, feedback), pictures(3)
-    block = model.decoder.blocks[0]
-    with (
-        rows_through(model.encoder.stages[0]) as encoded,
-        rows_through(block.conv_skip) as skips,
-        rows_through(model.cell.conv_x) as gates,
-        rows_through(model.cell.conv_h) as steps,
-        rows_through(block) as decoded,
-    ):
-        model(images, torch.tensor([2, 1, 0]))
-    assert encoded == skips == gates == [3]
-    # Each image runs as many steps as it has classes, and one that says so; the first has no state to convolve.
-    assert steps == [2, 1]
-    assert decoded == [3]  # embedding: an image each, whatever it holds; decoder: 2 + 1 + 0 live steps
+@given(situations())
+@settings(max_examples=20, deadline=None)
+def test_the_mask_is_the_row_of_the_class_that_is_named(situation: tuple[RecurrentUNet, Features, State]) -> None:
+    """So that a step paints what the per-pixel classifier, trained at every pixel, sees of its class."""
+    model, features, before = situation
+    found = step(model, features, before)
+    label = found["classes"].argmax(dim=1) + 1
+    with torch.no_grad():
+        pixels = model.classifier(features.embedding)  # (B, K, h, w)
+    wanted = pixels[[0, 1], label] - pixels[:, 0]
+    torch.testing.assert_close(found["mask"], wanted, rtol=0, atol=1e-9)
 
 
-@torch.no_grad()
-def test_the_recurrence_ends_when_every_image_has_ended() -> None:
-    model, image = build(), pictures(1)
-    stop_after_one(model, image)
-    with rows_through(model.cell.conv_h) as steps:
-        output = model(image)
-    assert output.lengths.tolist() == [1]
-    assert len(steps) + 1 == output.stop.shape[1] == 2 < MAX_STEPS
+@given(situations())
+@settings(max_examples=20, deadline=None)
+def test_no_class_is_named_twice_and_the_others_keep_their_logits(
+    situation: tuple[RecurrentUNet, Features, State],
+) -> None:
+    model, features, before = situation
+    free = step(model, features, before._replace(named=torch.zeros_like(before.named)))
+    found = step(model, features, before)
+    best = torch.where(before.named, -torch.inf, free["classes"]).argmax(dim=1)
+    assert torch.equal(found["classes"].argmax(dim=1), best)
+    assert torch.equal(found["classes"][~before.named], free["classes"][~before.named])
+    assert torch.equal(found["named"], before.named | nn.functional.one_hot(best, NUM_CLASSES - 1).bool())
 
 
-# How it ends
+@given(situations(), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_a_step_changes_nothing_that_it_is_given(
+    situation: tuple[RecurrentUNet, Features, State], training: bool
+) -> None:
+    model, features, before = situation
+    model.train(training)
+    kept = copy.deepcopy((features, before))
+    first, second = step(model, features, before), step(model, features, before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for part, copied in zip((features, before), kept, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(part, copied, strict=True))
 
 
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
-@torch.no_grad()
-def test_zero_live_steps(head: str, feedback: str) -> None:
-    model, images = build(head, feedback), pictures(2)
-    given = model(images, torch.tensor([0, 0]))
-    model.stop.bias.fill_(100.0)
-    for output in (given, model(images)):
-        assert output.lengths.tolist() == [0, 0]
-        assert output.masks.shape == (0, 17, 24)
-        assert output.classes.shape == (0, NUM_CLASSES - 1)
-        assert output.stop.shape == (2, 1)
-
-
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
-@torch.no_grad()
-def test_a_stop_that_never_comes(head: str, feedback: str) -> None:
-    model = build(head, feedback)
-    model.stop.bias.fill_(-100.0)
-    output = model(pictures(2))
-    assert output.lengths.tolist() == [MAX_STEPS] * 2
-    assert output.stop.shape == (2, MAX_STEPS)
-
-
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
-@pytest.mark.parametrize("seed", range(3))
-@torch.no_grad()
-def test_learned_lengths_given_back_change_nothing(head: str, feedback: str, seed: int) -> None:
-    model, images = build(head, feedback, seed), pictures(4)
-    stop_after_one(model, images[:1])
-    learned = model(images)
-    assert learned.lengths[0] == 1
-    assert torch.equal(learned.lengths, lengths_from_stop(learned.stop))
-    assert_same(model(images, learned.lengths), learned)
+@given(situations())
+@settings(max_examples=10, deadline=None)
+def test_images_of_a_batch_do_not_mix(situation: tuple[RecurrentUNet, Features, State]) -> None:
+    model, features, before = situation
+    together = step(model, features, before)
+    alone = step(model, Features(*(part[1:] for part in features)), State(*(part[1:] for part in before)))
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name][1:], value, rtol=0, atol=1e-10, msg=name)
 
 
 @torch.no_grad()
-def test_lengths_beyond_the_last_step_are_cut() -> None:
-    model, images = build(), pictures(2)
-    assert_same(model(images, torch.tensor([9, 1])), model(images, torch.tensor([MAX_STEPS, 1])))
+def test_the_first_step_is_that_of_a_convlstm_with_an_empty_memory() -> None:
+    model = build()
+    features = model.encode(noise(2))
+    state, _ = model.step(features, model.initial_state(features))
+    h, c = model.cell(features.x)
+    torch.testing.assert_close(state.h, h)
+    torch.testing.assert_close(state.c, c)
 
 
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
 @torch.no_grad()
-def test_images_of_a_batch_do_not_mix(head: str, feedback: str) -> None:
-    """An image says the same alone and in company that runs longer."""
-    model, images = build(head, feedback), pictures(3)
-    stop_after_one(model, images[1:2])
-    together, alone = model(images), model(images[1:2])
-    mine = together.sample == 1
-    torch.testing.assert_close(together.masks[mine], alone.masks, rtol=0, atol=1e-9)
-    torch.testing.assert_close(together.classes[mine], alone.classes, rtol=0, atol=1e-9)
-    steps = alone.stop.shape[1]
-    torch.testing.assert_close(together.stop[1, :steps], alone.stop[0], rtol=0, atol=1e-9)
+def test_everything_covered_stays_a_number() -> None:
+    model = build()
+    features = model.encode(noise(1))
+    state = model.initial_state(features)
+    found = step(model, features, state._replace(uncovered=torch.zeros_like(state.uncovered)))
+    assert all(value.isfinite().all() for value in found.values())
+    assert not found["attention"].any() and not found["uncovered"].any()
+
+
+def test_mean_under_an_attention_map() -> None:
+    features = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [8.0, 0.0]]]])
+    weight = torch.tensor([[[0.0, 0.25], [0.75, 0.0]]])
+    torch.testing.assert_close(masked_average_pool(features, weight), torch.tensor([[2.75, 6.0]]))
+    assert torch.equal(masked_average_pool(features, torch.zeros(1, 2, 2)), torch.zeros(1, 2))
 
 
 # How it learns
 
 
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
-def test_gradients_reach_every_parameter(head: str, feedback: str) -> None:
-    model = build(head, feedback).train()
-    output = model(pictures(2), torch.tensor([3, 1]))
-    total = output.masks.square().mean() + output.classes.square().mean() + output.stop.square().mean()
-    if output.pixels is not None:
-        total = total + output.pixels.square().mean()
-    if output.foreground is not None:
-        total = total + output.foreground.square().mean()
+def test_a_mask_is_not_trained_to_inform_the_gates_of_later_steps() -> None:
+    model = build().train()
+    features = model.encode(noise(2))
+    state, _ = model.step(features, model.initial_state(features))
+    uncovered = state.uncovered.detach().fill_(0.5).requires_grad_()
+    after, output = model.step(features, state._replace(uncovered=uncovered))
+    for value in (after.h, after.c, output.stop):
+        assert torch.autograd.grad(value.sum(), uncovered, retain_graph=True, allow_unused=True) == (None,)
+
+
+def test_at_first_a_step_classifies_as_the_pixels_do() -> None:
+    torch.manual_seed(0)
+    model = RecurrentUNet(RecurrentUNetConfig(**SIZES)).eval()
+    images = torch.rand(2, 3, 24, 40)
+    features = model.encode(images)
+    _, output = model.step(features, model.initial_state(features))
+    pixels = model.classifier(features.embedding)[:, 1:]  # (B, C, h, w)
+    torch.testing.assert_close(output.classes, masked_average_pool(pixels, output.attention))
+    output.classes.square().sum().backward()  # type: ignore[no-untyped-call]
+    assert model.context.weight.grad is not None and model.context.weight.grad.abs().sum() > 0  # and V learns
+
+
+def test_in_training_the_class_logits_learn_from_the_mask() -> None:
+    model = build()
+    for training in (True, False):
+        model.train(training).zero_grad()
+        features = model.encode(noise(2))
+        _, output = model.step(features, model.initial_state(features))
+        output.mask.square().sum().backward()  # type: ignore[no-untyped-call]
+        assert (model.context.weight.grad is not None) == training
+
+
+@pytest.mark.parametrize("encoder", ["plain", "mobilenet_v2"])
+def test_gradients_reach_every_parameter(encoder: str) -> None:
+    model = build(encoder=encoder).float().train()
+    output = model(noise(2, 64, 96).float(), torch.tensor([3, 1]))
+    total = sum(part.square().mean() for part in (output.masks, output.classes, output.stop, output.pixels))
     total.backward()
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
 
 
-def test_per_pixel_logits_in_training_only() -> None:
-    model, images = build(), pictures(2)
-    assert model(images).pixels is None
-    pixels = model.train()(images, torch.tensor([1, 1])).pixels
-    assert pixels is not None and pixels.shape == (2, NUM_CLASSES, 17, 24)
-    assert build("decoder").train()(images, torch.tensor([1, 1])).pixels is None
-
-
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
 @pytest.mark.parametrize("lengths", [[2], [0]])
-def test_trains_on_one_image_with_and_without_classes(head: str, feedback: str, lengths: list[int]) -> None:
-    model = build(head, feedback).train()
-    output = model(pictures(1), torch.tensor(lengths))
+def test_trains_on_one_image_with_and_without_classes(lengths: list[int]) -> None:
+    model = build().train()
+    output = model(noise(1), torch.tensor(lengths))
     (output.masks.sum() + output.classes.sum() + output.stop.sum()).backward()
     for name, tensor in model.state_dict().items():
         assert tensor.isfinite().all(), name  # the running statistics too
@@ -375,39 +343,49 @@ def test_trains_on_one_image_with_and_without_classes(head: str, feedback: str, 
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
-def test_autocast(head: str, feedback: str) -> None:
-    model, images = build(head, feedback).float(), pictures(2).float()
-    lengths = torch.tensor([2, 1])
-    exact = model(images, lengths)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = model(images, lengths)
-    torch.testing.assert_close(output.masks.float(), exact.masks, rtol=0.1, atol=0.1)
-    torch.testing.assert_close(output.classes.float(), exact.classes, rtol=0.1, atol=0.1)
-    torch.testing.assert_close(output.stop.float(), exact.stop, rtol=0.1, atol=0.1)
+# Configurations
 
 
-@pytest.mark.parametrize(("head", "feedback"), VARIANTS)
+@pytest.mark.parametrize("encoder", ENCODERS)
 @torch.no_grad()
-def test_state_dict_round_trip(head: str, feedback: str) -> None:
-    first, second, images = build(head, feedback), build(head, feedback, seed=1), pictures(2)
-    lengths = torch.tensor([2, 1])
-    assert not torch.equal(first(images, lengths).masks, second(images, lengths).masks)
-    second.load_state_dict(first.state_dict())
-    assert torch.equal(first(images, lengths).masks, second(images, lengths).masks)
+def test_every_encoder(encoder: str) -> None:
+    model = RecurrentUNet(RecurrentUNetConfig(NUM_CLASSES, encoder, hidden=HIDDEN)).eval()
+    output = model(torch.rand(1, 3, 33, 47), torch.tensor([2]))
+    finest = 2 if encoder == "plain" else 4  # three blocks up from 1/16, or from 1/32
+    assert output.masks.shape == (2, -(-33 // finest), -(-47 // finest))
+    assert output.classes.shape == (2, NUM_CLASSES - 1)
+    assert output.masks.isfinite().all() and output.classes.isfinite().all()
+
+
+@torch.no_grad()
+def test_the_recurrence_runs_in_the_bottleneck() -> None:
+    """On the grid of the second deepest features, whatever the encoder."""
+    for encoder, stride in (("plain", 8), ("resnet18", 16)):
+        model = RecurrentUNet(RecurrentUNetConfig(encoder=encoder)).eval()
+        features = model.encode(torch.rand(1, 3, 64, 96))
+        assert features.x.shape == (1, 64, 64 // stride, 96 // stride)
+        assert model.initial_state(features).h.shape == (1, 64, 64 // stride, 96 // stride)
+
+
+@torch.no_grad()
+def test_one_class_is_enough() -> None:
+    model = build(num_classes=2)
+    nn.init.constant_(model.stop.bias, -100.0)
+    output = model(noise(2))
+    assert output.classes.shape == (2 * MAX_STEPS, 1)
+    assert output.classes.isfinite().all() and output.masks.isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "query"}, "head 'query': expected 'embedding' or 'decoder'"),
-        ({"feedback": "all"}, "feedback 'all': expected one of none, claimed, remaining, explained, coverage"),
-        ({"head": "decoder", "feedback": "coverage"}, "feedback 'coverage': needs head 'embedding'"),
-        ({"max_steps": 0}, "max_steps 0"),
-        ({"grid": 5}, "grid 5: expected a stride of the encoder"),
-        ({"grid": 2}, "grid 2: expected coarser than the decoder's output, 1/2"),
+        ({"max_steps": 0}, "max_steps 0: expected at least 1"),
+        ({"hidden": 0}, "hidden 0"),
+        ({"reduced": -1}, "reduced -1"),
+        ({"num_classes": 1}, "num_classes 1"),
+        ({"decoder_widths": (8, 8, 8, 8)}, "expected 1 to 3 blocks"),
     ],
 )
-def test_impossible_configurations(changes: dict[str, object], message: str) -> None:
+def test_impossible_configurations(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecsegError, match=message):
-        RecurrentUNet(config_of(**changes))  # type: ignore[arg-type]
+        RecurrentUNetConfig(**SIZES | changes)

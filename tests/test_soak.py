@@ -50,7 +50,7 @@ def test_24_restarts_end_as_one_training(
     record_property: Callable[[str, object], None],
 ) -> None:
     monkeypatch.setattr(training, "LOG_EVERY", 1)
-    monkeypatch.setattr(training, "build_model", lambda config, classes, steps: recurrent(len(classes), steps))
+    monkeypatch.setattr(training, "build_model", recurrent)
     steps = 3 * (RESTARTS + 1)
     whole, cut = (begin(tmp_path / name, tiny_voc, steps=steps) for name in ("whole", "cut"))
     training.resume(whole, progress=False)

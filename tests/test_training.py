@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from conftest import refusal
 from safetensors.torch import load_file, save_file
 
 import recseg.training.trainer as training
-from recseg.data.stream import StreamSampler, batches
+from recseg.data.stream import StreamSampler, batches, count_classes
 from recseg.errors import RecsegError
-from recseg.models.baseline import PublishedConfig, PublishedNetwork
-from recseg.models.config import UNetConfig
+from recseg.models.baseline import PublishedConfig, PublishedNetwork, published_loss
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
+from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
 from recseg.training.config import build_model, load_config, resolve
-from recseg.training.optim import ExponentialMovingAverage, parameter_groups, schedule
+from recseg.training.optim import averaged_model, parameter_groups, schedule
 from recseg.training.trainer import TrainConfig, Trainer, choose_device, choose_precision, resume, train, training_data
 from recseg.weights.io import load
 
@@ -87,7 +89,7 @@ def test_same_seed_same_weights_other_seed_other_weights(tiny_voc: Path, tmp_pat
         train(quick(tiny_voc, steps=1, seed=seed), tmp_path / name, progress=False)
         for seed, name in ((1, "a"), (1, "b"), (2, "c"))
     ]
-    a, b, c = (load_file(run)["head.classifier.weight"] for run in runs)
+    a, b, c = (load_file(run)["classifier.weight"] for run in runs)
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
@@ -100,25 +102,50 @@ def test_published_preset_trains() -> None:
     config = resolve(TrainConfig(data="voc", model="published"))
     assert (config.size, config.batch_size, config.lr) == (256, 32, 1e-3)
     with torch.device("meta"):  # its shape, without its 60 million numbers
-        assert build_model(config, ["background", "a"], 5).config.input_size == 256
-    tiny = PublishedNetwork(PublishedConfig(widths=(4, 4, 4, 8, 8), input_size=160)).train()
-    labels = torch.zeros(2, 160, 160, dtype=torch.long)
-    labels[:, :30] = 4
-    terms = training.loss_of(tiny, torch.rand(2, 3, 160, 160), labels, config)
-    assert terms["loss"].isfinite()
+        network: Any = build_model(config)
+    assert network.config == PublishedConfig(21, 5, input_size=256)
+    tiny = PublishedNetwork(PublishedConfig(6, 3, 160, (4, 4, 4, 8, 8), dropout=0.0, head_dropout=0.0)).train()
+    images, labels = torch.rand(2, 3, 160, 160), torch.zeros(2, 160, 160, dtype=torch.long)
+    labels[0, :30], labels[:, 90:] = 5, 2
+    # Its own loss, whatever share of the budget is used up; of two classes the one with the lower label comes first.
+    masks = torch.stack([torch.stack([labels[image] == label for label in (2, 5, 255)]) for image in (0, 1)])
+    expected = published_loss(
+        *tiny.forward_all(images), masks, torch.tensor([[2, 5, 0], [2, 0, 0]]), torch.tensor([2, 1])
+    )
+    for done in (0.0, 1.0):
+        terms = training.compute_loss(tiny, images, labels, count_classes(labels), config, done)
+        assert terms.keys() == expected.keys()
+        for name, value in terms.items():
+            torch.testing.assert_close(value, expected[name])
 
 
 def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
     config = resolve(quick(tiny_voc, steps=10))
-    model = build_model(config, [str(label) for label in range(21)], 5)
+    model = build_model(config)
     labels = torch.zeros(2, 16, 16, dtype=torch.long)
     labels[:, 4:] = 7
-    batch = torch.rand(2, 3, 16, 16), labels, config
-    assert training.loss_of(model, *batch, done=0.4).keys() == {"loss", "pixels"}
-    assert training.loss_of(model, *batch, done=0.5).keys() >= {"loss", "pixels", "bce", "dice", "classes", "stop"}
-    decoder = resolve(quick(tiny_voc, steps=10, head="decoder"))  # has no pixel embedding to begin with
-    model = build_model(decoder, [str(label) for label in range(21)], 5)
-    assert "bce" in training.loss_of(model, *batch[:2], decoder, done=0.0)
+    batch = torch.rand(2, 3, 16, 16), labels, torch.tensor([1, 1]), config
+    assert training.compute_loss(model, *batch, done=0.4).keys() == {"loss", "pixels"}
+    terms = {"loss", "pixels", "bce", "dice", "classes", "stop", "attention"}
+    assert training.compute_loss(model, *batch, done=0.5).keys() == terms
+
+
+def test_a_run_builds_the_network_that_was_asked_for(tiny_voc: Path, tmp_path: Path) -> None:
+    """As many classes as the data has; a dense network has of a recurrent one what the two share."""
+    sizes = RecurrentUNetConfig(encoder_widths=(4, 6, 8), decoder_widths=(8, 7), hidden=5, reduced=3, max_steps=9)
+    (tiny_voc / "classes.txt").write_text("\n".join("abcdefgh"))
+    for model in ("recurrent", "dense"):
+        weights = train(quick(tiny_voc, model=model, network=sizes, steps=1), tmp_path / model, progress=False)
+        built: Any = load(weights)
+        network = load_config(tmp_path / model / "config.json").network
+        assert network == replace(sizes, num_classes=8, max_steps=1)  # the most that a picture has
+        dense = UNetConfig(8, "plain", sizes.encoder_widths, sizes.decoder_widths)
+        assert built.config == (network if model == "recurrent" else dense)
+
+
+def test_the_default_is_the_network_that_ships() -> None:
+    assert TrainConfig(data="voc").network == RecurrentUNetConfig() == RecurrentUNet().config
+    assert build_model(resolve(TrainConfig(data="voc"))).state_dict().keys() == RecurrentUNet().state_dict().keys()
 
 
 @pytest.mark.parametrize(("chosen", "kinds"), [(None, ["Muon", "AdamW"]), ("adamw", ["AdamW"])])
@@ -134,13 +161,6 @@ def test_the_baseline_keeps_the_optimiser_of_its_authors(tiny_voc: Path) -> None
     assert resolve(TrainConfig(data=str(tiny_voc), model="published")).optimiser == "adamw"
 
 
-def test_without_the_auxiliary_no_single_pixel_counts(tiny_voc: Path, tmp_path: Path) -> None:
-    config = resolve(quick(tiny_voc, steps=2, auxiliary="none"))
-    assert config.pixels_first == 0
-    train(config, tmp_path / "run", progress=False)
-    assert all("pixels" not in entry and "bce" in entry for entry in entries(tmp_path / "run"))
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -151,9 +171,9 @@ def test_without_the_auxiliary_no_single_pixel_counts(tiny_voc: Path, tmp_path: 
         ({"pixels_first": 1.0}, "pixels_first 1.0"),
         ({"freeze": 6, "pretrained": True}, "freeze 6"),
         ({"freeze": 2}, "freeze 2.*--pretrained"),
-        ({"auxiliary": "both"}, "auxiliary 'both'"),
         ({"optimiser": "sgd"}, "optimiser 'sgd'"),
-        ({"auxiliary": "none", "pixels_first": 0.5}, "--auxiliary none"),
+        ({"order": "size"}, "order 'size': expected one of matched, class, area"),
+        ({"on_bad_image": "weep"}, "on_bad_image 'weep'"),
         ({"amp": "int8"}, "amp 'int8'"),
     ],
 )
@@ -191,7 +211,7 @@ def test_damaged_checkpoint_is_one_line(tiny_voc: Path, tmp_path: Path) -> None:
 
 
 def test_a_diverged_loss_is_named(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "loss_of", lambda *_: {"loss": torch.tensor(float("nan"))})
+    monkeypatch.setattr(training, "compute_loss", lambda *_: {"loss": torch.tensor(float("nan"))})
     with pytest.raises(RecsegError, match="step 0: the loss is not finite"):
         train(quick(tiny_voc, steps=1), tmp_path / "run", progress=False)
 
@@ -236,11 +256,8 @@ def test_norms_and_biases_are_not_decayed_and_the_encoder_is_slower() -> None:
 def test_frozen_stages_stay_as_they_were(tiny_voc: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file(torchvision.models.resnet18().state_dict(), tmp_path / "imagenet.safetensors")
-    config = resolve(
-        quick(
-            tiny_voc, steps=2, model="dense", encoder="resnet18", encoder_weights=str(tmp_path / "imagenet.safetensors")
-        )
-    )
+    network, weights = RecurrentUNetConfig(encoder="resnet18"), str(tmp_path / "imagenet.safetensors")
+    config = resolve(quick(tiny_voc, steps=2, model="dense", network=network, encoder_weights=weights))
     assert config.freeze == 2
     trainer = Trainer(config, training.training_data(config), tmp_path / "run")
     stages = trainer.model.encoder.stages
@@ -253,14 +270,15 @@ def test_frozen_stages_stay_as_they_were(tiny_voc: Path, tmp_path: Path) -> None
 
 def test_average_follows_and_counts() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    average = ExponentialMovingAverage(model, 0.9)
-    before = average.model[0].weight.clone()
+    average = averaged_model(model, 0.9)
+    before = average.module[0].weight.clone()
     with torch.no_grad():
         model[0].weight += 1
     model[1].num_batches_tracked += 4
-    average.update(model, step=10_000)
-    assert torch.allclose(average.model[0].weight, before + 0.1, atol=1e-6)
-    assert average.model[1].num_batches_tracked == 4
+    average.n_averaged.fill_(10_001)  # as if after update 10_000
+    average.update_parameters(model)
+    assert torch.allclose(average.module[0].weight, before + 0.1, atol=1e-6)
+    assert average.module[1].num_batches_tracked == 4
 
 
 def test_device_and_precision() -> None:

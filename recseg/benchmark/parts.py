@@ -23,7 +23,7 @@ from recseg.benchmark.networks import (
 from recseg.benchmark.timing import Ratio, exponent, interleave, ratio, waiter, weighted
 from recseg.data.stream import count_classes
 from recseg.training.optim import make_optimisers, parameter_groups
-from recseg.training.trainer import choose_precision, loss_of, precision_name
+from recseg.training.trainer import choose_precision, compute_loss, precision_name
 
 COUNTS = range(1, len(VOC_MIX) + 1)
 
@@ -214,7 +214,7 @@ def update(
 
     def act() -> Tensor:
         with torch.autocast(images.device.type, dtype=precision, enabled=precision is not None):
-            loss = loss_of(model, images, labels, lengths, config)["loss"]
+            loss = compute_loss(model, images, labels, lengths, config)["loss"]
         model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimiser in optimisers:

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from recseg.errors import RecsegError
-from recseg.inference.mode import in_use
-from recseg.inference.predict import from_sequence, names_of, prepare
+from recseg.inference.mode import inference_mode
+from recseg.inference.predict import prepare, to_prediction
 from recseg.inference.prediction import Picture, Prediction, Step, as_image
 from recseg.inference.video import open_clip
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.viz.plotting import describe, gif_frames, save_gif, to_html
 
@@ -44,13 +44,13 @@ class Answer:
         RecsegError: a network without steps, or something that is no picture.
     """
 
-    def __init__(self, image: Picture, model: nn.Module) -> None:
+    def __init__(self, image: Picture, model: SegmentationModel) -> None:
         if getattr(model, "kind", None) != "recurrent":
             raise RecsegError("expected a recurrent network: only such a one has steps to play with")
         self.image = as_image(image)
-        self.names = names_of(model)
+        self.names = model.classes
         everything = torch.tensor([model.max_steps], device=next(model.parameters()).device)
-        with in_use(model):
+        with inference_mode(model):
             self.output: RecurrentOutput = model(prepare(self.image, model).unsqueeze(0), everything)
         self.stops: list[float] = self.output.stop[0].float().sigmoid().tolist()  # (T,)
 
@@ -70,7 +70,7 @@ class Answer:
             masks=out.masks[:live], classes=out.classes[:live], sample=out.sample[:live], step=out.step[:live],
             lengths=torch.full_like(out.lengths, live),
         )  # fmt: skip
-        found = from_sequence(kept, (self.image.height, self.image.width), self.names, threshold)
+        found = to_prediction(kept, (self.image.height, self.image.width), self.names, threshold)
         return replace(found, steps=sorted(found.steps, key=ORDERS[order]))
 
 
@@ -87,7 +87,7 @@ class Playground:
         answer: of the picture that is shown.
     """
 
-    def __init__(self, model: nn.Module, pictures: Sequence[Picture], *, folder: Path | str = ".") -> None:
+    def __init__(self, model: SegmentationModel, pictures: Sequence[Picture], *, folder: Path | str = ".") -> None:
         self.model, self.pictures, self.folder = model, pictures, Path(folder)
         self.choice = widgets.IntSlider(min=0, max=len(pictures) - 1, description="picture", continuous_update=False)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your own")

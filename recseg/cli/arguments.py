@@ -30,5 +30,9 @@ def real(text: str) -> Any:
     return _number(text, float, 1e-12, "a number above 0")
 
 
+def zero_or_more(text: str) -> Any:
+    return _number(text, float, 0, "a number from 0")
+
+
 def share(text: str) -> Any:
     return _number(text, float, 0, "a share, from 0 to below 1")

@@ -7,12 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from recseg.cli.arguments import natural, positive, real, share
+from recseg.cli.arguments import natural, positive, real, share, side, zero_or_more
 from recseg.cli.command import DATA_HELP, Commands, add_device, command, skipped_line
 from recseg.errors import RecsegError
 from recseg.files import check_new_folder
 from recseg.models.config import ENCODERS, RecurrentUNetConfig
 from recseg.training.config import AMP, MODELS, ON_BAD_IMAGE, OPTIMISERS, ORDERS, TrainConfig, load_config
+from recseg.training.run_folder import BEST
 
 
 def add(commands: Commands) -> None:
@@ -49,13 +50,35 @@ def add(commands: Commands) -> None:
     network.add_argument("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone")
     loop = parser.add_argument_group("loop")
     loop.add_argument("--size", type=positive, metavar="PIXELS", help="side of the training crops")
-    loop.add_argument("--batch-size", type=positive, metavar="N", help="pictures an update")
+    loop.add_argument("--scale", type=real, nargs=2, metavar=("MIN", "MAX"), help="range of the random resize")
+    loop.add_argument("--image-size", type=side, metavar="PIXELS", help="short side of images to predict on")
+    loop.add_argument("--batch-size", type=positive, metavar="N", help="images an update")
     loop.add_argument("--optimiser", choices=OPTIMISERS, help="rule of the updates (default muon)")
     loop.add_argument("--lr", type=real, metavar="RATE", help="peak learning rate")
-    loop.add_argument("--workers", type=natural, metavar="N", help="processes that read pictures")
+    loop.add_argument("--warmup", type=natural, metavar="N", help="updates in which the rate rises" + default("warmup"))
+    loop.add_argument("--weight-decay", type=zero_or_more, metavar="RATE", help="of matrices" + default("weight_decay"))
+    loop.add_argument("--clip", type=real, metavar="NORM", help="longest gradient" + default("clip"))
+    loop.add_argument("--ema", type=share, metavar="DECAY", help="of the averaged weights" + default("ema"))
+    loop.add_argument("--workers", type=natural, metavar="N", help="processes that read images")
     loop.add_argument("--on-bad-image", choices=ON_BAD_IMAGE, help="where one cannot be read (default stop)")
     loop.add_argument("--amp", choices=AMP, help="16-bit arithmetic (default auto)")
+    seconds = "between two checkpoints" + default("checkpoint_seconds")
+    loop.add_argument("--checkpoint-seconds", type=real, metavar="S", help=seconds)
     add_device(loop)
+    validation = parser.add_argument_group("validation", "of the averaged weights; it takes nothing of the budget")
+    validation.add_argument(
+        "--val-split", metavar="SPLIT", help="split to score, or none (default val, if there is one)"
+    )
+    every = "updates between two (default a tenth of the budget, at least 100)"
+    validation.add_argument("--val-every", type=positive, metavar="N", help=every)
+    validation.add_argument("--val-limit", type=positive, metavar="N", help="most images of one (default 500)")
+    events = "write TensorBoard's format into RUN/tensorboard"
+    validation.add_argument("--tensorboard", action="store_const", const=True, help=events)
+
+
+def default(name: str) -> str:
+    """Words for the default of an option, as `TrainConfig` has it."""
+    return f" (default {getattr(TrainConfig, name):g})"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -85,10 +108,14 @@ def run(arguments: argparse.Namespace) -> None:
         names = {field.name for field in fields(RecurrentUNetConfig)} - {"max_steps"}
         sizes = {name: given.pop(name) for name in names & given.keys()}
         sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
+        if "scale" in given:
+            given["scale"] = tuple(given["scale"])
         file = train(TrainConfig(**given, network=RecurrentUNetConfig(**sizes)), arguments.out)
         data = arguments.data
     folder, data = file.parent, shlex.quote(data)
     print(f"weights: {file}")
+    if (folder / BEST).exists():
+        print(f"best on the validation images: {folder / BEST}")
     if (skipped := folder / "skipped.json").exists():
         print(skipped_line(json.loads(skipped.read_text(encoding="utf-8"))) + f" ({skipped} says why)")
     print(f"next: recseg evaluate --weights {shlex.quote(str(folder))} --data {data} --split val")

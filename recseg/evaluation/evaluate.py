@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
@@ -19,12 +19,14 @@ from tqdm import tqdm
 from recseg.classes import BACKGROUND, VOID
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
+from recseg.data.readers import leave_signals_to_parent
 from recseg.data.transforms import eval_transform
-from recseg.distributed import collect, rank, share
+from recseg.distributed import all_gather, rank, shard
 from recseg.errors import RecsegError
 from recseg.evaluation.metrics import SMALLEST_AREA, CalibrationMetric, SetMetric, SlotMetric, VOCMetric
 from recseg.inference.fusion import fuse
-from recseg.inference.mode import in_use
+from recseg.inference.mode import inference_mode
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput
 
 SLOT_SIZE = 256  # the baseline's images and masks
@@ -50,7 +52,7 @@ class Answer(NamedTuple):
 
 
 def evaluate(
-    model: nn.Module,
+    model: SegmentationModel,
     dataset: SegmentationFolder,
     *,
     batch_size: int = 16,
@@ -100,14 +102,14 @@ def evaluate(
     if device is not None:
         model.to(device)
     target = next(model.parameters()).device
-    size = image_size or getattr(model, "image_size", None)
+    size = image_size or model.image_size
     if on_bad_image not in ("stop", "skip"):
         raise RecsegError(f"on_bad_image {on_bad_image!r}: expected stop or skip")
     skipped: dict[str, str] = {}
-    source = _Prepared(dataset, size, getattr(model, "input_size", None), limit)
+    source = _Prepared(dataset, size, model.input_size, limit)
     start = time.perf_counter()
-    with in_use(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
-        loader = DataLoader(source, batch_size=None, num_workers=workers)
+    with inference_mode(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
+        loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
         for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
             output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
             for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
@@ -121,10 +123,10 @@ def evaluate(
             bar.update(len(images))
     metrics: list[Any] = [voc, slot, label_set, stop, named]
     for metric in metrics:  # sums of whole numbers: no order of adding changes them
-        for process, other in enumerate(collect(metric)):
+        for process, other in enumerate(all_gather(metric)):
             if process != rank():
                 metric.merge(other)
-    for others in collect(skipped):
+    for others in all_gather(skipped):
         skipped |= others
     if not label_set.images:
         raise RecsegError(f"none of {len(skipped)} pictures can be read; the first: {next(iter(skipped.values()))}")
@@ -136,7 +138,7 @@ def evaluate(
     return _by_name(result, names)
 
 
-def _check(model: nn.Module, dataset: SegmentationFolder) -> None:
+def _check(model: SegmentationModel, dataset: SegmentationFolder) -> None:
     if not len(dataset):
         raise RecsegError("the data set to evaluate on has no images")
     if dataset.transform is not None:
@@ -146,7 +148,7 @@ def _check(model: nn.Module, dataset: SegmentationFolder) -> None:
     known = model.num_classes
     if known != dataset.num_classes:
         raise RecsegError(f"the model knows {known} classes and the data set has {dataset.num_classes}")
-    for index, (mine, theirs) in enumerate(zip(getattr(model, "classes", ()), dataset.classes, strict=False)):
+    for index, (mine, theirs) in enumerate(zip(model.classes, dataset.classes, strict=False)):
         if mine != theirs:
             raise RecsegError(f"class {index} is {mine!r} to the model and {theirs!r} in the data set")
 
@@ -163,7 +165,7 @@ class _Prepared(Dataset[tuple[Tensor, Tensor] | _Bad]):
 
     def __init__(self, dataset: SegmentationFolder, size: int | None, square: int | None, limit: int | None) -> None:
         self.dataset = dataset
-        self.part = share(min(len(dataset), limit or len(dataset)))  # of this process; without others, all
+        self.part = shard(min(len(dataset), limit or len(dataset)))  # of this process; without others, all
         self.transform = eval_transform(size)
         self.square = square
 

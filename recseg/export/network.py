@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from recseg.export.runtime import OnnxModel
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
 
 
-class OnnxNetwork(nn.Module):
+class OnnxNetwork(SegmentationModel):
     """`OnnxModel`, asked with tensors: images (B, 3, H, W) in [0, 1], one by one, on the CPU.
 
     Masks and logits come at the network's own resolution.
@@ -19,7 +20,8 @@ class OnnxNetwork(nn.Module):
     def __init__(self, path: Path | str) -> None:
         super().__init__()
         self.onnx = OnnxModel(path, threads=torch.get_num_threads())
-        self.kind, self.classes, self.image_size = self.onnx.kind, self.onnx.classes, self.onnx.image_size
+        self.kind = self.onnx.kind  # type: ignore[misc]  # of the network that was exported
+        self.classes, self.image_size = self.onnx.classes, self.onnx.image_size
         self.num_classes = len(self.classes)
         self.metadata = {"onnx": Path(path).name}
         self.register_parameter("place", nn.Parameter(torch.zeros(()), requires_grad=False))  # says: on the CPU

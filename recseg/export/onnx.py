@@ -109,6 +109,8 @@ def export(model: Any, path: Path | str) -> list[Path]:
         import onnxscript  # noqa: F401 - torch's exporter needs it, and says so in twenty lines
     except ImportError as error:
         raise RecsegError('ONNX is not installed: pip install "recseg[onnx]"') from error
+    if model.kind != "recurrent":
+        raise RecsegError(f"a {model.kind} network has no ONNX graphs: expected a dense or a recurrent one")
     about = {
         "kind": model.kind, "classes": list(model.classes), "image_size": model.image_size,
         "max_steps": getattr(model, "max_steps", 0), "stride": model.encoder.strides[-1],
@@ -150,8 +152,6 @@ def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], li
     if model.kind == "dense":
         yield "encode", Pixels(model), (images,), ["logits"], (sides(stride),)
         return
-    if model.kind != "recurrent":
-        raise RecsegError(f"a {model.kind} network has no ONNX graphs: expected a dense or a recurrent one")
     yield "encode", Encode(model), (images,), list(Features._fields), (sides(stride),)
     with torch.no_grad():
         features = model.encode(images)

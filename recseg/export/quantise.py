@@ -21,9 +21,10 @@ from typing import Any
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
 from recseg.export.onnx import quiet
-from recseg.export.runtime import Floats, OnnxModel, pad, part_path
+from recseg.export.runtime import OnnxModel, pad, part_path
 from recseg.files import atomic_write
 from recseg.inference.prediction import as_image
+from recseg.inference.steps import Floats
 
 PICTURES = 64
 WATCHED = 16  # pictures whose steps are kept: what a step is given fills memory, and h is bounded anyway

@@ -1,8 +1,7 @@
 """Run an exported network with ONNX Runtime: the recurrence as a loop in plain NumPy, without PyTorch.
 
-`recseg.export.onnx` writes the graphs. Here stands what is left to do: pad the picture to whole cells of the coarsest
-map, take turns until the stop, and stretch the masks back before anything is decided (as `recseg.inference.predict` and
-`recseg.inference.fusion` do).
+`recseg.export.onnx` writes the graphs. Here stands what is left to do: pad the image to whole cells of the deepest
+features, and run time steps until the stop.
 """
 
 import json
@@ -10,18 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from recseg.classes import SMALLEST_AREA, VOID, palette
+from recseg.classes import VOID
 from recseg.data.images import MEAN_COLOUR, resized_shape
 from recseg.errors import RecsegError
-from recseg.inference.prediction import Picture, Prediction, Step, as_image
+from recseg.inference.prediction import Picture, Prediction, as_image
+from recseg.inference.steps import Floats, from_pixels, from_steps
 
 PARTS = ("encode", "step")
 LARGEST = 8192  # pixels that a forged file may make of a picture's short side
-
-Floats = NDArray[np.float32]
 
 
 class Sequence(NamedTuple):
@@ -168,41 +165,8 @@ class OnnxModel:
         picture = as_image(image)
         pixels, size = self.pixels(picture), (picture.height, picture.width)
         if self.kind == "dense":
-            return self._from_pixels(self.pixel_logits(pixels)[0], size)
-        return self._from_sequence(self.sequence(pixels), size)
-
-    def _from_sequence(self, found: Sequence, size: tuple[int, int]) -> Prediction:
-        best, labels = np.zeros(size, np.float32), np.zeros(size, np.uint8)
-        steps, survived = [], 0.0  # logarithm of the probability that the sequence gets this far
-        for mask, scores, stop in zip(found.masks, found.classes, found.stops, strict=False):
-            survived -= float(np.logaddexp(0, stop))
-            logits = stretch(mask, size)
-            label = int(scores.argmax()) + 1
-            odds = logits + np.float32(survived)
-            labels[odds > best] = label
-            best = np.maximum(best, odds)
-            inside = logits > 0
-            probability = float(1 / np.exp(scores - scores.max()).sum())
-            steps.append(Step(label, self.classes[label], probability, sigmoid(stop), inside, float(inside.mean())))
-        ended = sigmoid(found.stops[-1]) if len(found.stops) > len(steps) else None
-        return Prediction(steps, labels, palette(), ended)
-
-    def _from_pixels(self, logits: Floats, size: tuple[int, int]) -> Prediction:
-        best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
-        total = best.copy()
-        for label, plane in enumerate(logits):
-            plane = stretch(plane, size)
-            labels[plane > best] = label
-            best, total = np.maximum(best, plane), np.logaddexp(total, plane)
-        confidence = np.exp(best - total)
-        steps = []
-        for label in range(1, len(logits)):
-            mask = labels == label
-            if mask.mean() >= SMALLEST_AREA:
-                sure = float(confidence[mask].mean())
-                steps.append(Step(label, self.classes[label], sure, None, mask, float(mask.mean())))
-        steps.sort(key=lambda step: -step.area)
-        return Prediction(steps, labels, palette())
+            return from_pixels(self.pixel_logits(pixels)[0], size, self.classes)
+        return from_steps(*self.sequence(pixels), size, self.classes)
 
 
 def pad(pixels: Floats, stride: int) -> Floats:
@@ -221,20 +185,3 @@ def cropped(maps: Floats, pixels: Floats, padded: Floats) -> Floats:
         for side, cells, whole in zip(pixels.shape[-2:], maps.shape[-2:], padded.shape[-2:], strict=True)
     )
     return maps[..., :height, :width]
-
-
-def stretch(plane: Floats, size: tuple[int, int]) -> Floats:
-    """Resize logits (h, w) to (H, W), bilinear between the centres of pixels; never smoothed when they shrink."""
-    for axis, length in enumerate(size):
-        old = plane.shape[axis]
-        centre = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
-        below = np.floor(centre).astype(np.int64)
-        above = np.minimum(below + 1, old - 1)
-        share = (centre - below).astype(np.float32)
-        share = share[:, None] if axis == 0 else share[None, :]
-        plane = plane.take(below, axis) * (1 - share) + plane.take(above, axis) * share
-    return plane
-
-
-def sigmoid(logit: float) -> float:
-    return float(np.exp(-np.logaddexp(0, -logit)))

@@ -8,7 +8,7 @@ from torch import nn
 
 
 @contextmanager
-def in_use(model: nn.Module) -> Iterator[None]:
+def inference_mode(model: nn.Module) -> Iterator[None]:
     """Run a block with a network in `eval()` and inference mode, whatever mode it was handed over in.
 
     Each module gets its own mode back, also after an error: a frozen batch norm in a network in training stays frozen.

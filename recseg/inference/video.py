@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageSequence
-from torch import nn
 
 from recseg.classes import palette
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 from recseg.inference.predict import Prediction, predict
+from recseg.models.model import SegmentationModel
 from recseg.viz.plotting import INK, overlay, text, text_width, write_gif
 
 CAMERA_FRAMES = 150  # a camera never ends by itself
@@ -110,7 +110,7 @@ def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
 
 def segment_video(
     source: str | int,
-    model: nn.Module,
+    model: SegmentationModel,
     out: Path | str,
     *,
     every: int = 1,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from recseg.errors import RecsegError
 from recseg.models.convlstm import ConvLSTMCell
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
 
 
@@ -77,7 +78,7 @@ def _hidden(inputs: int, outputs: int, dropout: float) -> list[nn.Module]:
     return [nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True), nn.Dropout(dropout)]
 
 
-class PublishedNetwork(nn.Module):
+class PublishedNetwork(SegmentationModel):
     """All steps of the recurrence, each decoded in full.
 
     With widths w, the bottleneck at 1/16 of the image's side (16×16 cells of 256×256 pixels) and T = 5 steps:
@@ -89,6 +90,7 @@ class PublishedNetwork(nn.Module):
     """
 
     kind = "published"
+    input_size: int
 
     def __init__(self, config: PublishedConfig | None = None) -> None:
         super().__init__()
@@ -184,7 +186,7 @@ class PublishedNetwork(nn.Module):
         if lengths is None:
             lengths = (labels.argmax(dim=2) != 0).long().cumprod(dim=1).sum(dim=1)  # (B,)
         else:
-            lengths = lengths.clamp(max=self.max_steps)
+            lengths = lengths.clamp(max=self.max_steps).to(masks.device)
         sample, step = live_pairs(lengths)
         classes = labels[:, :, 1:]  # (B, T, C)
         stop = labels[:, :, 0] - classes.logsumexp(dim=2)  # (B, T)

@@ -30,7 +30,9 @@ from torch import Tensor, nn
 
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.convlstm import ConvLSTMCell
-from recseg.models.unet import Decoder, Encoder, crop_padding, pad_to_stride
+from recseg.models.encoders import Encoder
+from recseg.models.model import SegmentationModel
+from recseg.models.unet import Decoder, crop_padding, pad_to_stride
 
 
 class Features(NamedTuple):
@@ -99,6 +101,7 @@ class RecurrentOutput(NamedTuple):
         lengths: (B,) steps of each image.
         pixels: (B, num_classes, h, w) logits of the per-pixel classifier, in training mode only.
         size: (H, W) of the input.
+        attention: (P, h, w) attention maps, in training mode only.
     """
 
     masks: Tensor
@@ -109,6 +112,7 @@ class RecurrentOutput(NamedTuple):
     lengths: Tensor
     pixels: Tensor | None
     size: tuple[int, int]
+    attention: Tensor | None = None
 
     def split(self) -> list[ImageOutput]:
         """One entry an image."""
@@ -133,10 +137,10 @@ def lengths_from_stop(stop: Tensor) -> Tensor:
 def masked_average_pool(features: Tensor, weight: Tensor) -> Tensor:
     """Mean of features (B, d, h, w), weighted by maps (B, h, w) of non-negative numbers: (B, d)."""
     weight = weight / weight.sum(dim=(1, 2), keepdim=True).clamp(min=1e-6)
-    return torch.einsum("bdhw,bhw->bd", features, weight)
+    return torch.einsum("bdhw,bhw->bd", features, weight.to(features.dtype))
 
 
-class RecurrentUNet(nn.Module):
+class RecurrentUNet(SegmentationModel):
     """Emit one class and its mask a time step, for the classes that are present.
 
     Args:
@@ -208,8 +212,9 @@ class RecurrentUNet(nn.Module):
             classes = torch.where(state.named, classes.amin(dim=1, keepdim=True) - 1, classes)
             share = F.one_hot(classes.argmax(dim=1), classes.shape[1]).to(classes.dtype)  # (B, C)
             named = state.named | (share > 0)
-        row, offset = share @ (weight[1:] - weight[:1]), share @ (bias[1:] - bias[:1])  # (B, d), (B,)
-        mask = torch.einsum("bd,bdhw->bhw", row, embedding) + offset.view(-1, 1, 1)
+        row = share @ (weight[1:] - weight[:1])  # (B, d)
+        offset = share @ (bias[1:] - bias[:1]).unsqueeze(1)  # (B, 1); ORT's WebGPU cannot multiply by a vector
+        mask = torch.einsum("bd,bdhw->bhw", row, embedding) + offset.unsqueeze(2)
         uncovered = state.uncovered * (-mask.to(state.uncovered.dtype)).sigmoid()  # 1 − σ(m) = σ(−m)
         return State(h, c, uncovered, named), StepOutput(stop, classes, mask, attention)
 
@@ -234,24 +239,27 @@ class RecurrentUNet(nn.Module):
             running = running & (output.stop <= 0)
             if ask and not running.any():
                 break
-        pixels = self.classifier(features.embedding) if self.training else None  # (B, num_classes, h, w)
-        return self._pack(outputs, pixels, lengths, (images.shape[-2], images.shape[-1]))
+        size = (images.shape[-2], images.shape[-1])
+        pixels = self._classify_pixels(features.embedding, size) if self.training else None
+        return self._pack(outputs, lengths, pixels, size)
 
     def _pack(
-        self, outputs: list[StepOutput], pixels: Tensor | None, lengths: Tensor | None, size: tuple[int, int]
+        self, outputs: list[StepOutput], lengths: Tensor | None, pixels: Tensor | None, size: tuple[int, int]
     ) -> RecurrentOutput:
         """Keep the live pairs: what an image emitted after its stop is dropped, and what the padding added."""
-        stop = torch.stack([output.stop for output in outputs], dim=1)  # (B, T)
+        stop, classes, masks, attention = (torch.stack(parts) for parts in zip(*outputs, strict=True))  # (T, B, …) each
+        stop = stop.T  # (B, T)
         lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
         sample, step = (index.to(stop.device) for index in live_pairs(lengths))  # (P,)
-        masks = torch.stack([output.mask for output in outputs])[step, sample]  # (P, h, w)
-        classes = torch.stack([output.classes for output in outputs])[step, sample]  # (P, C)
-        masks = crop_padding(masks, size, self.decoder.stride)
-        pixels = None if pixels is None else crop_padding(pixels, size, self.decoder.stride)
-        return RecurrentOutput(masks, classes, stop, sample, step, lengths.to(stop.device), pixels, size)
+        masks = crop_padding(masks[step, sample], size, self.decoder.stride)  # (P, h, w)
+        looks = crop_padding(attention[step, sample], size, self.decoder.stride) if self.training else None
+        lengths = lengths.to(stop.device)
+        return RecurrentOutput(masks, classes[step, sample], stop, sample, step, lengths, pixels, size, looks)
 
     def pixel_logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, num_classes, h, w): the per-pixel classifier alone, without any recurrence."""
         features = self.encoder(pad_to_stride(images, self.encoder.strides[-1]))
-        logits = self.classifier(self.decoder(features))
-        return crop_padding(logits, (images.shape[-2], images.shape[-1]), self.decoder.stride)
+        return self._classify_pixels(self.decoder(features), (images.shape[-2], images.shape[-1]))
+
+    def _classify_pixels(self, embedding: Tensor, size: tuple[int, int]) -> Tensor:
+        return crop_padding(self.classifier(embedding), size, self.decoder.stride)

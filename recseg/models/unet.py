@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from recseg.models.config import UNetConfig
 from recseg.models.encoders import IMAGENET_MEAN, Encoder
+from recseg.models.model import SegmentationModel
 
 
 class DecoderBlock(nn.Module):
@@ -90,7 +91,7 @@ def crop_padding(maps: Tensor, size: tuple[int, int], stride: int) -> Tensor:
     return maps[..., : -(-size[0] // stride), : -(-size[1] // stride)]
 
 
-class UNet(nn.Module):
+class UNet(SegmentationModel):
     """The dense baseline: one channel for each label, at every pixel."""
 
     kind = "dense"

@@ -1,15 +1,36 @@
 """Which picture of a batch is behind a loss that is not a number."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from recseg.data.stream import count_classes
 from recseg.distributed import world_size
 from recseg.errors import RecsegError
+from recseg.training.objective import compute_loss
+
+if TYPE_CHECKING:
+    from recseg.training.trainer import Trainer
 
 
-def suspects(loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]) -> str:
+def explained(trainer: "Trainer", error: RecsegError) -> RecsegError:
+    """The error of a loss, with the step, and with the images of its batch that are to blame."""
+    trainer.check_gradient()  # which may be what is to blame
+    assert trainer.batch is not None
+
+    def alone(image: Tensor, label: Tensor) -> Tensor:
+        lengths = count_classes(label)
+        return compute_loss(trainer.averaged, image, label, lengths, trainer.config, trainer.done())["loss"]
+
+    who = find_bad_samples(alone, *trainer.on_device(trainer.batch), trainer.batch.ids)
+    return RecsegError(f"step {trainer.step}: {error} ({who})")
+
+
+def find_bad_samples(
+    loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]
+) -> str:
     """The pictures whose loss is not finite when each is alone; all of the batch where that tells nothing.
 
     Args:

@@ -6,6 +6,7 @@ JSON text.
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
+from recseg.models.model import SegmentationModel
+from recseg.training.config import TrainConfig
+from recseg.weights.io import save_weights
 from recseg.weights.safetensors import write_tensors
 
 FORMAT = "recseg-training-2"
@@ -88,3 +93,15 @@ def load_state(
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return progress
+
+
+def save_average(
+    path: Path, average: SegmentationModel, config: TrainConfig, dataset: SegmentationFolder, **more: Any
+) -> None:
+    """Write averaged weights to predict with, and how they came about."""
+    assert config.image_size is not None  # resolved
+    about = {name: value for name, value in asdict(config).items() if value is not None}
+    if config.encoder_weights is not None:  # its name is a fact, its place is nobody's business
+        about["encoder_weights"] = Path(config.encoder_weights).name
+    about |= {"split": dataset.split, "threads": torch.get_num_threads()} | more
+    save_weights(path, average, classes=dataset.classes, image_size=config.image_size, metadata=about)

@@ -10,13 +10,19 @@ from recseg.files import atomic_write
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 
 if TYPE_CHECKING:
-    from torch import nn
+    from recseg.data.folder import SegmentationFolder
+    from recseg.models.model import SegmentationModel
 
 MODELS = ("recurrent", "dense", "published")
 OPTIMISERS = ("muon", "adamw")
 ORDERS = ("matched", "class", "area")  # of `recseg.training.targets.to_sequence`
 AMP = ("auto", "off", "bf16", "fp16")
 ON_BAD_IMAGE = ("stop", "skip")
+FEWEST = 100  # updates between two validations, unless `val_every` says otherwise: a short trial run is left alone
+_POSITIVE = (
+    "minutes", "steps", "size", "image_size", "batch_size", "lr", "max_steps", "clip", "checkpoint_seconds",
+    "val_every", "val_limit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,14 @@ class TrainConfig:
         lr: peak learning rate; a pretrained encoder gets a tenth of it.
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
+        checkpoint_seconds: of training between two checkpoints.
         on_bad_image: "stop" ends the training at a picture that cannot be read; "skip" takes another one in its place,
             and lists it.
+        val_split: list that the averaged network is scored on during the training; None takes "val" where there is one
+            that shares no image with the training list, "none" takes none. Nothing that is learned depends on it.
+        val_every: updates between two validations; None: a tenth of the budget, and 100 updates at least.
+        val_limit: the most images of a validation, spread evenly over the list; None takes 500.
+        tensorboard: write the log in TensorBoard's format too, into the run's folder `tensorboard`.
     """
 
     data: str
@@ -78,13 +90,17 @@ class TrainConfig:
     amp: str = "auto"
     checkpoint_seconds: float = 120.0
     on_bad_image: str = "stop"
+    val_split: str | None = None
+    val_every: int | None = None
+    val_limit: int | None = None
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise RecsegError(f"model {self.model!r}: expected one of {', '.join(MODELS)}")
         if self.minutes is not None and self.steps is not None:
             raise RecsegError("--minutes and --steps: expected one of them, not both")
-        for name in ("minutes", "steps", "size", "image_size", "batch_size", "lr", "max_steps", "checkpoint_seconds"):
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecsegError(f"{name} {value}: expected a positive number")
@@ -104,8 +120,13 @@ class TrainConfig:
             raise RecsegError(
                 f"freeze {self.freeze}: expected --encoder-weights or --pretrained with it, else noise is kept"
             )
-        if self.seed < 0:
-            raise RecsegError(f"seed {self.seed}: expected 0 or more")
+        for name in ("seed", "weight_decay", "warmup"):
+            if getattr(self, name) < 0:
+                raise RecsegError(f"{name} {getattr(self, name)}: expected 0 or more")
+        if not 0 <= self.ema < 1:
+            raise RecsegError(f"ema {self.ema}: expected a decay from 0 to below 1")
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
+            raise RecsegError(f"scale {self.scale}: expected two numbers above 0, the smaller one first")
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -127,13 +148,28 @@ def resolve(config: TrainConfig) -> TrainConfig:
         defaults["image_size"] = max(32, 32 * round(size * 7 / 6 / 32))
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
+    if config.steps is not None:  # with `minutes` the loop looks at the clock
+        defaults["val_every"] = max(FEWEST, -(-config.steps // 10))
+    defaults["val_limit"] = 500
     defaults["pixels_first"] = 0.5
     defaults["optimiser"] = "adamw" if config.model == "published" else "muon"
     defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 
-def build_model(config: TrainConfig) -> "nn.Module":
+def network_for(config: TrainConfig, dataset: "SegmentationFolder") -> RecurrentUNetConfig:
+    """The network's configuration, with the classes of the data, and as many steps as an image of it has classes."""
+    from recseg.classes import VOC_CLASSES
+
+    steps = config.max_steps
+    if steps is None and dataset.classes == VOC_CLASSES:
+        steps = 5
+    elif steps is None:
+        steps = max(1, dataset.most_classes(skip=config.on_bad_image == "skip"))
+    return replace(config.network, num_classes=dataset.num_classes, max_steps=steps)
+
+
+def build_model(config: TrainConfig) -> "SegmentationModel":
     """The untrained network that a (resolved) configuration describes."""
     # Imported here: the command line reads its choices from this module, and does not wait for torch.
     from recseg.models.baseline import PublishedConfig, PublishedNetwork
@@ -154,6 +190,19 @@ def build_model(config: TrainConfig) -> "nn.Module":
         load_encoder_weights(model.encoder, config.encoder_weights)
     model.encoder.freeze(config.freeze or 0)
     return model
+
+
+def check_batch(config: TrainConfig, model: "SegmentationModel") -> None:
+    """Refuse a batch that has fewer images than processes, or too few numbers for a norm."""
+    from recseg.distributed import shard, world_size
+
+    batch_size, size = config.batch_size or 0, config.size or 0
+    if batch_size < world_size():
+        raise RecsegError(f"batch_size {batch_size}: expected one for each of {world_size()} processes")
+    encoder: Any = getattr(model, "encoder", None)
+    cells = 2 if encoder is None else -(-size // encoder.strides[-1])  # along a side of the coarsest map
+    if len(shard(batch_size)) * cells**2 < 2:  # a norm over one number has no variance
+        raise RecsegError(f"batch_size {batch_size} with size {size}: too small for the norms, expected more of one")
 
 
 def save_config(path: Path, config: TrainConfig) -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recseg.classes import VOID
-from recseg.distributed import whole_count
+from recseg.distributed import global_count
 from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.training.targets import match, to_sequence
 
@@ -24,6 +24,7 @@ class LossWeights:
     dice: float = 0.5
     classes: float = 0.5
     stop: float = 0.5
+    attention: float = 1.0
     pixels: float = 3.0
 
 
@@ -38,7 +39,7 @@ def dense_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     labels = shrink_labels(labels, (logits.shape[-2], logits.shape[-1]))
     # A sum over a count that is never zero: a batch that is all void gives 0, where the mean would give NaN.
     total = F.cross_entropy(logits.float(), labels, ignore_index=VOID, reduction="sum")
-    loss = total / whole_count((labels != VOID).sum())
+    loss = total / global_count((labels != VOID).sum())
     return {"loss": loss, "pixels": loss}
 
 
@@ -84,22 +85,27 @@ def recurrent_loss(
         weights: of the terms.
 
     Returns:
-        {"loss": total, "bce", "dice", "classes", "stop", "pixels": its terms, unweighted}; scalars. "pixels" exists in
+        {"loss": total, "bce", "dice", "classes", "stop", "attention", "pixels": its terms, unweighted}; scalars.
+        "attention" is BCE and Dice of the attention maps in the proportion of `weights`; it and "pixels" exist in
         training mode only.
     """
     weights = weights or LossWeights()
     label, truth, valid = step_targets(output, labels, num_classes=num_classes, max_steps=max_steps, order=order)
     logits = output.masks.float().flatten(1)  # (P, N)
     log_class = output.classes.float().log_softmax(dim=1)  # (P, C)
-    live = whole_count(len(label))
+    live = global_count(len(label))
     stop_truth, stop_weight = stop_target(output.lengths, output.stop.shape[1])
     stop = F.binary_cross_entropy_with_logits(output.stop.float(), stop_truth, stop_weight, reduction="sum")
     terms = {
         "bce": mask_bce(logits, truth, valid).sum() / live,
         "dice": mask_dice(logits, truth, valid).sum() / live,
         "classes": F.nll_loss(log_class, label - 1, reduction="sum") / live,
-        "stop": stop / whole_count(stop_weight.sum()),
+        "stop": stop / global_count(stop_weight.sum()),
     }
+    if output.attention is not None:  # a step is to look at the class that it names
+        look = output.attention.float().flatten(1).logit(eps=1e-6)  # (P, N)
+        loss = weights.bce * mask_bce(look, truth, valid) + weights.dice * mask_dice(look, truth, valid)  # (P,)
+        terms["attention"] = loss.sum() / live
     if output.pixels is not None:
         terms["pixels"] = dense_loss(output.pixels, labels)["pixels"]
     total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()

@@ -9,7 +9,7 @@ from recseg.training.losses import dense_loss, recurrent_loss
 from recseg.training.targets import to_sequence
 
 
-def loss_of(
+def compute_loss(
     model: Any, images: Tensor, labels: Tensor, lengths: Tensor, config: TrainConfig, done: float = 1.0
 ) -> dict[str, Tensor]:
     """Loss terms of a batch.

@@ -4,14 +4,16 @@ Chapter 7 of the book explains this file. AdamW: Loshchilov and Hutter, ICLR 201
 "DeepLab", 2017. Averaging weights: Polyak and Juditsky, 1992.
 """
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from recseg.training.muon import Muon
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def parameter_groups(model: nn.Module, lr: float, encoder_lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -67,26 +69,21 @@ def set_learning_rate(optimisers: Iterable[torch.optim.Optimizer], factor: float
             group["lr"] = group["base_lr"] * factor
 
 
-class ExponentialMovingAverage:
+def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
     """A second model that follows the first slowly; it scores better than the last step, and it is what gets published.
 
-    The decay warms up, so that the random start is forgotten within the first steps of a short training too.
+    Call `update_parameters(model)` after each update; the network itself is `module`. Its decay warms up, so that the
+    random start is forgotten within the first updates of a short training too.
     """
+    average = AveragedModel(model, use_buffers=True)
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def follow(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
+        update = int(average.n_averaged) - 1  # 0-based; this copy of the number is on the CPU: no wait for a GPU
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + update) / (10 + update)))
+        else:
+            torch._foreach_copy_(averages, values)  # counters of batch norms
 
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards `model` after step number `step` (0-based)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        averages: list[Tensor] = []
-        values: list[Tensor] = []
-        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if average.is_floating_point():
-                averages.append(average)
-                values.append(value)
-            else:
-                average.copy_(value)  # counters of batch norms
-        torch._foreach_lerp_(averages, values, 1 - decay)
+    average.multi_avg_fn = follow
+    average.n_averaged.fill_(1)  # the start counts, or the first update would copy the model
+    return average.eval().requires_grad_(False)

@@ -13,7 +13,10 @@ from typing import IO, Any
 from recseg.errors import RecsegError
 from recseg.files import atomic_write, sweep
 
-FILES = ("config.json", "log.jsonl", "checkpoint.safetensors", "weights.safetensors", "skipped.json")
+LAST = "weights.safetensors"  # averaged weights after the last step
+BEST = "best.safetensors"  # averaged weights that scored best on the validation images
+CHECKPOINT = "checkpoint.safetensors"  # to go on from
+FILES = ("config.json", "log.jsonl", CHECKPOINT, LAST, BEST, "skipped.json")
 
 
 class Interrupts:
@@ -62,10 +65,13 @@ def claimed(run: Path) -> Iterator[None]:
 
 
 class Log:
-    """Lines of JSON, each written at once and whole: nothing waits in memory that a kill could take."""
+    """Lines of JSON, each written at once and whole: nothing waits in memory that a kill could take.
 
-    def __init__(self, path: Path, stream: IO[bytes]) -> None:
-        self.path, self.stream = path, stream
+    A line tells of a batch of the training, or, by names that begin with `val_`, of a validation.
+    """
+
+    def __init__(self, path: Path, stream: IO[bytes], events: "Events | None" = None) -> None:
+        self.path, self.stream, self.events = path, stream, events
 
     def write(self, entry: dict[str, Any]) -> None:
         """Add a line.
@@ -80,6 +86,8 @@ class Log:
                 self.stream.write(line[written:])
         except OSError as error:
             raise RecsegError(f"{self.path}: cannot be written ({error.strerror or error})") from error
+        if self.events is not None:
+            self.events.write(entry)
 
     def sync(self) -> None:
         """Bring the lines to the disk: a checkpoint after a power cut is of no step that the log does not know."""
@@ -87,7 +95,7 @@ class Log:
 
 
 @contextlib.contextmanager
-def open_log(path: Path, step: int) -> Iterator[Log]:
+def open_log(path: Path, step: int, events: "Events | None" = None) -> Iterator[Log]:
     """The log, open to append, without the lines after `step`: those steps are about to be done again."""
     kept = []
     if path.exists():
@@ -98,4 +106,41 @@ def open_log(path: Path, step: int) -> Iterator[Log]:
     with atomic_write(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
     with open(path, "ab", buffering=0) as stream:
-        yield Log(path, stream)
+        yield Log(path, stream, events)
+
+
+class Events:
+    """The log in TensorBoard's format. By tensorboardX, which needs no more than protobuf: TensorBoard only reads.
+
+    Raises:
+        RecsegError: it is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        writer = check_tensorboard()
+        # What was written after `step` is hidden: those steps are about to be done again.
+        self.writer = writer(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Add the numbers of a line of the log, as `train/loss` or `val/miou`."""
+        for name, value in entry.items():
+            if name not in ("step", "seconds") and value is not None:
+                tag = f"val/{name.removeprefix('val_')}" if name.startswith("val_") else f"train/{name}"
+                self.writer.add_scalar(tag, value, entry["step"])
+
+    def close(self) -> None:
+        """Bring to the disk what still waits in memory."""
+        self.writer.close()
+
+
+def check_tensorboard() -> Any:
+    """What writes event files.
+
+    Raises:
+        RecsegError: it is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise RecsegError('--tensorboard: tensorboardX is not installed: pip install "recseg[tensorboard]"') from error
+    return SummaryWriter

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from recseg.errors import RecsegError, one_line
 from recseg.files import atomic_write
+from recseg.models.model import SegmentationModel
 from recseg.weights.io import RUN_WEIGHTS, load, save_weights
 from recseg.weights.safetensors import open_tensors
 
 
 def save_pretrained(
-    model: nn.Module,
+    model: SegmentationModel,
     folder: Path | str,
     *,
     classes: Sequence[str] | None = None,
@@ -61,7 +61,7 @@ def save_pretrained(
 
 def from_pretrained(
     source: Path | str, *, revision: str | None = None, device: str | torch.device = "cpu"
-) -> nn.Module:
+) -> SegmentationModel:
     """A trained network in `eval()` mode, as `recseg.load` gives it, also from the Hugging Face Hub.
 
     Args:

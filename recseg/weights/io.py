@@ -5,19 +5,20 @@ needs no other file, and as numbers nothing that could run: unlike a pickle, it 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recseg.classes import VOID
 from recseg.errors import RecsegError, one_line
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
 from recseg.weights.registry import add, find
@@ -29,7 +30,7 @@ FIRST_EDITION = "recseg-1"
 RUN_WEIGHTS = "weights.safetensors"  # in a run folder: the averaged (EMA) weights
 
 # Which class rebuilds which kind of network: a file names a row of this table, never a class to import.
-_KINDS: dict[str, tuple[type[nn.Module], type]] = {
+_KINDS: dict[str, tuple[Callable[[Any], SegmentationModel], type]] = {
     "recurrent": (RecurrentUNet, RecurrentUNetConfig),
     "dense": (UNet, UNetConfig),
     "published": (PublishedNetwork, PublishedConfig),
@@ -40,7 +41,7 @@ _MOST_STAGES = 16
 
 def save_weights(
     path: Path | str,
-    model: nn.Module,
+    model: SegmentationModel,
     *,
     classes: Sequence[str],
     image_size: int,
@@ -68,11 +69,10 @@ def save_weights(
             if not kept.isfinite().all():
                 raise RecsegError(f"{path}: tensor {name} does not fit into 16 bits; save it with half=False")
         tensors[name] = kept
-    config: Any = model.config
     text = {
         "format": FORMAT,
-        "kind": str(model.kind),
-        "config": json.dumps(asdict(config)),
+        "kind": model.kind,
+        "config": json.dumps(asdict(model.config)),
         "classes": json.dumps(list(classes)),
         "image_size": str(image_size),
         "metadata": json.dumps(metadata),
@@ -80,7 +80,7 @@ def save_weights(
     write_tensors(Path(path), tensors, text)
 
 
-def load(source: str | Path, device: str | torch.device = "cpu") -> nn.Module:
+def load(source: str | Path, device: str | torch.device = "cpu") -> SegmentationModel:
     """A trained network, ready to predict: in `eval()` mode, 32-bit floats.
 
     It carries `classes` (names, the background first), `image_size` (short side that it wants) and `metadata`.
@@ -114,9 +114,9 @@ def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Pat
     Raises:
         RecsegError: the file does not load, or the registry refuses the name or the result.
     """
-    model: Any = load(Path(file))
+    model = load(Path(file))
     facts = {
-        "kind": str(model.kind),
+        "kind": model.kind,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "classes": len(model.classes),
         "image_size": model.image_size,
@@ -124,7 +124,7 @@ def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Pat
     return add(name, Path(file), facts, result, folder=folder)
 
 
-def _build(file: TensorFile) -> nn.Module:
+def _build(file: TensorFile) -> SegmentationModel:
     path, text = file.path, file.text
     if text.get("format") == FIRST_EDITION and text.get("kind") == "recurrent":
         raise RecsegError(
@@ -155,14 +155,13 @@ def _build(file: TensorFile) -> nn.Module:
         with torch.device("meta"):  # shapes without memory: a forged configuration cannot ask for a terabyte
             file.check(build(config).state_dict())
         with torch.random.fork_rng(devices=[]):  # random initial weights are thrown away: do not use up a seed
-            model: Any = build(config)
+            model = build(config)
     except RecsegError as error:
         raise error if str(path) in str(error) else RecsegError(f"{path}: {one_line(str(error))}") from error
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
     model.load_state_dict({name: file.read(name) for name in file.shapes})
     model.classes, model.image_size, model.metadata = tuple(classes), image_size, metadata
-    assert isinstance(model, nn.Module)
     return model
 
 

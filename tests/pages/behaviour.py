@@ -82,7 +82,7 @@ LIVE = """
   part('load').click();
   for (const end = performance.now() + %d; performance.now() < end;) {
     const said = part('status').textContent;
-    if (said.startsWith('Looked once')) return part('list').children.length > 0 || 'shows no step';
+    if (said.startsWith('Encoded once')) return part('list').children.length > 0 || 'shows no step';
     if (/could not|failed/.test(said)) return said;
     await new Promise((done) => setTimeout(done, 200));
   }
@@ -117,5 +117,5 @@ def search(page: Page) -> list[str]:
 
 
 def live(page: Page) -> list[str]:
-    """Whether the live demo segments a picture."""
+    """Whether the live demo segments an image."""
     return _one(page, "the live demo", LIVE % (PATIENCE * 800))

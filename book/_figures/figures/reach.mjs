@@ -5,12 +5,13 @@ import { percent, picture, rect, svg, table, text } from './kit.mjs';
 /** Stages of the plain encoder, finest first: stride, side of the map, and the side of what a cell sees, in pixels. */
 export function stages(side, count) {
   const found = [];
-  let [stride, sees, cells] = [1, 1, side];
+  const deepest = 2 ** (count - 1);
+  let [stride, sees, cells] = [1, 1, deepest * Math.ceil(side / deepest)]; // the image is padded first
   for (let stage = 0; stage < count; stage += 1) {
     if (stage) {
       sees += stride; // 2×2 pooling adds one neighbour at the old stride
       stride *= 2;
-      cells = Math.ceil(cells / 2); // it rounds up
+      cells /= 2;
     }
     sees += 2 * 2 * stride; // two 3×3 convolutions
     found.push({ stride, side: cells, sees });
@@ -47,6 +48,6 @@ export function draw({ side, count }) {
   const wide = last.sees >= side ? 'so a cell in the middle sees all of it' : 'so even a cell in the middle misses the rest';
   const says = `The bottleneck has ${last.side} × ${last.side} cells. One sees ${last.sees} pixels a side of ${side}, ${wide}. `
     + `The finest skip sees ${found[0].sees}: it knows where an edge is, and not of what.`
-    + (side % last.stride ? ` ${side} is no multiple of ${last.stride}: pooling rounds up, and the last cells look past the border.` : '');
+    + (side % last.stride ? ` ${side} is no multiple of ${last.stride}: the image is padded to ${found[0].side} first.` : '');
   return { stage: [stage, table('Maps of the encoder', [['', 'stride', 'map', 'sees', 'share'], ...rows])], says };
 }

@@ -45,7 +45,7 @@ PAINT = Function(
             lambda masks, classes: (masks * torch.arange(1, len(masks) + 1)[:, None, None]).sum(dim=0),
             "masks are painted with the number of their step; paint them with the class of the step",
         ),
-        (_winner, "what no step claims has to be background, 0; `argmax` names the first step there"),
+        (_winner, "where no mask is, there is background, 0; `argmax` names the first step there"),
     ],
 )
 

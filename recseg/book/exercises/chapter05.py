@@ -144,7 +144,7 @@ STOP = Function(
         ),
         (
             lambda n, t: (stop_target(n, t)[0], torch.ones(len(n), t)),
-            "steps after the stop are never run: their weight is 0",
+            "steps after the stop belong to no sequence: their weight is 0",
         ),
         (
             lambda n, t: (stop_target(n, t)[0], (_index(n, t) < n[:, None]).float()),

@@ -8,7 +8,7 @@ import torch
 
 from recseg.book.exercises.exercise import Case, Exercise, Function, Number
 from recseg.resources import resource
-from recseg.training.optim import ExponentialMovingAverage, schedule
+from recseg.training.optim import averaged_model, schedule
 
 
 def _updates() -> int:
@@ -75,11 +75,11 @@ def _average(values: Sequence[float], decay: float) -> float:
     """By the package: a model of one weight."""
     model = torch.nn.Linear(1, 1, bias=False).double()
     model.weight.fill_(values[0])
-    average = ExponentialMovingAverage(model, decay)
-    for step, value in enumerate(values[1:]):
+    average = averaged_model(model, decay)
+    for value in values[1:]:
         model.weight.fill_(value)
-        average.update(model, step)
-    weight = average.model.weight
+        average.update_parameters(model)
+    weight = average.module.weight
     assert isinstance(weight, torch.Tensor)
     return weight.item()
 

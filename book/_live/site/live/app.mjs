@@ -17,14 +17,14 @@ const rest = (ms) => new Promise((done) => setTimeout(done, ms));
 let manifest;
 let network; // the one that is loaded, or undefined
 let place; // what it computes with: a kind of runtime.mjs
-let picture; // canvas in its own size
+let image; // canvas in its own size
 let background; // and in the stage's
 let steps = []; // of network.mjs, with `labels` (what to paint) and `area`; the last may be the stop
 let fused; // labels of all steps together
-let position = 0; // 0: the picture; 1 … N: a step; N + 1: all together
+let position = 0; // 0: the image; 1 … N: a step; N + 1: all together
 let following = true; // show each step as it comes, until the reader steps by hand
-let looked = 0; // ms of the encoder
-let turn = 0; // counts the pictures, so that an old run knows that it is out of date
+let encoded = 0; // ms of U-Net
+let latest = 0; // counts the images, so that an old run knows that it is out of date
 let playing = 0;
 let camera;
 
@@ -82,29 +82,29 @@ async function load() {
 async function show(source) {
   stop();
   closeCamera();
-  const mine = ++turn;
+  const mine = ++latest;
   try {
     const found = await source;
-    if (mine !== turn) return; // meanwhile another one was chosen
-    picture = found;
+    if (mine !== latest) return; // meanwhile another one was chosen
+    image = found;
   } catch (error) {
     say(error.message);
     return;
   }
-  background = staged(picture);
+  background = staged(image);
   await run();
 }
 
 let running = Promise.resolve(); // a graph runs once at a time
 
 function run() {
-  const mine = ++turn;
+  const mine = ++latest;
   running = running.then(() => segment(mine)).catch((error) => say(`The network failed: ${error.message}`));
   return running;
 }
 
 async function segment(mine) {
-  if (mine !== turn || !picture) return;
+  if (mine !== latest || !image) return;
   stop();
   steps = [];
   fused = undefined;
@@ -112,28 +112,29 @@ async function segment(mine) {
   ui.list.replaceChildren();
   go(0);
   if (!network) {
-    say('Load the model to segment this picture.');
+    say('Load the model to segment this image.');
     return;
   }
   const { image_size: size } = network.about;
-  const rgba = picture.getContext('2d').getImageData(0, 0, picture.width, picture.height);
+  const rgba = image.getContext('2d').getImageData(0, 0, image.width, image.height);
   const shape = resizedShape(rgba.height, rgba.width, size, manifest.longest);
-  say('Looking …');
+  say('Encoding …');
   await rest(20); // let the page be drawn: the network holds it up
   for await (const step of network.steps(planes(resize(rgba, shape)))) {
-    if (mine !== turn) return;
-    if (step.look !== undefined) {
-      looked = step.look;
+    if (mine !== latest) return;
+    if (step.encoded !== undefined) {
+      encoded = step.encoded;
       continue;
     }
     add(step);
     if (following && !step.ended) go(steps.length);
     await rest(calm.matches || !following ? 0 : PAUSE);
-    if (mine !== turn) return;
+    if (mine !== latest) return;
   }
   fused = fuse(steps.filter(({ ended }) => !ended), background.height, background.width);
   const spent = steps.reduce((sum, { ms }) => sum + ms, 0);
-  say(`Looked once: ${time(looked)}. ${steps.length} turns of the recurrence: ${time(spent)}. By the ${PLACES[place]}.`);
+  const number = `${steps.length} time step${steps.length === 1 ? '' : 's'}`;
+  say(`Encoded once: ${time(encoded)}. ${number}: ${time(spent)}. By the ${PLACES[place]}.`);
   go(following ? last() : position);
 }
 
@@ -159,12 +160,12 @@ function go(to) {
   const step = steps[position - 1];
   const together = fused && position === last();
   const labels = together ? fused : step?.labels;
-  paint(ui.picture, background, labels, manifest.palette, { dimmed: !together });
+  paint(ui.image, background, labels, manifest.palette, { dimmed: !together });
   const classes = network?.about.classes ?? [];
   describe(ui.panel, { steps, position, total: steps.length, classes, palette: manifest.palette, busy: network });
-  drawMaps(ui.maps, ui.caption, steps, position, ui.map.value);
+  drawMaps(ui.maps, ui.caption, { steps, position, background, name: ui.map.value });
   const text = ui.panel.querySelector('h3').textContent;
-  ui.picture.setAttribute('aria-label', `${text}, drawn over the picture`);
+  ui.image.setAttribute('aria-label', `${text}, drawn over the image`);
   Object.assign(ui.slider, { max: last(), value: position, disabled: !last() });
   ui.slider.setAttribute('aria-valuetext', text);
   ui.back.disabled = position === 0;
@@ -203,7 +204,7 @@ function byKey(event) {
   pick(position + by);
 }
 
-// ---------------------------------------------------------------------------------------------- pictures
+// ---------------------------------------------------------------------------------------------- images
 
 async function useCamera() {
   if (camera) {
@@ -213,9 +214,9 @@ async function useCamera() {
   }
   try {
     ui.video.hidden = false;
-    ui.picture.hidden = true;
+    ui.image.hidden = true;
     camera = await openCamera(ui.video);
-    ui.camera.textContent = 'Take the picture';
+    ui.camera.textContent = 'Take a photo';
     say('The camera is on.');
   } catch (error) {
     closeCamera();
@@ -227,15 +228,15 @@ function closeCamera() {
   camera?.close();
   camera = undefined;
   ui.video.hidden = true;
-  ui.picture.hidden = false;
+  ui.image.hidden = false;
   ui.camera.textContent = 'Use the camera';
 }
 
 function fillGallery() {
   manifest.gallery.forEach(({ file, classes }, index) => {
-    const words = `Picture ${index + 1}: ${classes.join(', ')}`;
-    const image = element('img', { src: address(file), alt: words, width: 72, height: 72 });
-    const button = element('button', { type: 'button', title: words }, image);
+    const words = `Image ${index + 1}: ${classes.join(', ')}`;
+    const thumbnail = element('img', { src: address(file), alt: words, width: 72, height: 72 });
+    const button = element('button', { type: 'button', title: words }, thumbnail);
     button.addEventListener('click', () => show(fromAddress(address(file))));
     ui.gallery.append(button);
   });

@@ -1,23 +1,23 @@
-// What is drawn: a mask over the picture, the label map, and the channels of the state as small maps.
+// What is drawn: a mask over the image, the label map, attention maps, and the channels of the state as small maps.
 
 import { stretch } from './pixels.mjs';
 
-const LONG_SIDE = [480, 960]; // pixels of the stage: small pictures grow, and so their masks get smooth edges
+const LONG_SIDE = [480, 960]; // pixels of the stage: small images grow, and so their masks get smooth edges
 const NEGATIVE = [43, 123, 199];
 const POSITIVE = [226, 111, 36];
 const TILE = 28; // pixels of one channel's map, at most
 const GAP = 2;
 
-/** A canvas of the size at which a picture is shown. */
-export function staged(picture) {
-  const long = Math.max(picture.width, picture.height);
+/** A canvas of the size at which an image is shown. */
+export function staged(image) {
+  const long = Math.max(image.width, image.height);
   const factor = Math.min(Math.max(long, LONG_SIDE[0]), LONG_SIDE[1]) / long;
   const canvas = document.createElement('canvas');
-  canvas.width = Math.max(1, Math.round(picture.width * factor));
-  canvas.height = Math.max(1, Math.round(picture.height * factor));
+  canvas.width = Math.max(1, Math.round(image.width * factor));
+  canvas.height = Math.max(1, Math.round(image.height * factor));
   const context = canvas.getContext('2d', { willReadFrequently: true });
   context.imageSmoothingQuality = 'high';
-  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
   return canvas;
 }
 
@@ -26,7 +26,7 @@ export function inside(mask, { width, height }) {
   return stretch(mask, height, width).data.map((logit) => (logit > 0 ? 1 : 0));
 }
 
-/** Put the picture on the stage, each pixel with the label's colour over it; with `dimmed`, the rest gets darker. */
+/** Put the image on the stage, each pixel with the label's colour over it; with `dimmed`, the rest gets darker. */
 export function paint(canvas, background, labels, palette, { dimmed }) {
   const { width, height } = background;
   Object.assign(canvas, { width, height });
@@ -35,8 +35,8 @@ export function paint(canvas, background, labels, palette, { dimmed }) {
     context.drawImage(background, 0, 0);
     return;
   }
-  const picture = background.getContext('2d').getImageData(0, 0, width, height);
-  const { data } = picture;
+  const image = background.getContext('2d').getImageData(0, 0, width, height);
+  const { data } = image;
   const thick = Math.max(1, Math.round(width / 320)); // of the outline
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
@@ -51,7 +51,27 @@ export function paint(canvas, background, labels, palette, { dimmed }) {
       }
     }
   }
-  context.putImageData(picture, 0, 0);
+  context.putImageData(image, 0, 0);
+}
+
+/** Attention maps, each over the image in grey: the more orange, the more of its weight is there. */
+export function attended(canvas, background, maps) {
+  const across = Math.ceil(Math.sqrt(maps.length));
+  const [width, height] = [background.width, background.height].map((side) => Math.floor(side / across));
+  canvas.width = across * (width + GAP) - GAP;
+  canvas.height = Math.ceil(maps.length / across) * (height + GAP) - GAP;
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  maps.forEach((map, k) => {
+    const [x, y] = [(k % across) * (width + GAP), Math.floor(k / across) * (height + GAP)];
+    context.drawImage(background, x, y, width, height);
+    const image = context.getImageData(x, y, width, height);
+    stretch(map, height, width).data.forEach((share, at) => {
+      const [red, green, blue] = image.data.subarray(at * 4);
+      const grey = 0.2 * red + 0.4 * green + 0.1 * blue; // and darker
+      POSITIVE.forEach((value, channel) => (image.data[at * 4 + channel] = (1 - share) * grey + share * value));
+    });
+    context.putImageData(image, x, y);
+  });
 }
 
 /** The largest size of a value in channels of maps. */

@@ -1,6 +1,6 @@
-// Pictures and maps as plain arrays: {data, height, width}, rows from the top. As recseg/export/runtime.py and Pillow do.
+// Images and maps as plain arrays: {data, height, width}, rows from the top. As recseg/export/runtime.py and Pillow do.
 
-/** Height and width of a picture whose short side becomes `size`; a long side beyond `longest` times that is squeezed. */
+/** Height and width of an image whose short side becomes `size`; a long side beyond `longest` times that is squeezed. */
 export function resizedShape(height, width, size, longest) {
   const factor = size / Math.min(height, width);
   return [height, width].map((side) => Math.min(Math.max(size, roundHalfToEven(side * factor)), longest * size));
@@ -51,7 +51,7 @@ export function resize({ data, height, width }, [rows, columns]) {
   return { data: down, height: rows, width: columns };
 }
 
-/** RGB bytes → what the network reads: (3, H, W) in [0, 1]. */
+/** RGB bytes → what the network is given: (3, H, W) in [0, 1]. */
 export function planes({ data, height, width }) {
   const size = height * width;
   const result = new Float32Array(3 * size);
@@ -76,7 +76,7 @@ export function pad({ data, height, width }, stride, colour) {
   return { data: result, height: rows, width: columns };
 }
 
-/** One map of the padded picture without what stands for the padding. */
+/** One map of the padded image without what stands for the padding. */
 export function crop({ data, height, width }, pixels, padded) {
   const rows = Math.ceil((pixels.height * height) / padded.height); // rounded up, as the network halves odd sides
   const columns = Math.ceil((pixels.width * width) / padded.width);

@@ -1,11 +1,11 @@
-// Where pictures come from: a file, something dropped or pasted, the camera, the gallery. None of them is sent anywhere.
+// Where images come from: a file, something dropped or pasted, the camera, the gallery. None of them is sent anywhere.
 
-const LONGEST = 2048; // pixels; a network reads a few hundred
+const LONGEST = 2048; // pixels; a network is given a few hundred
 
 /** A file as a canvas, upright, over white where it is transparent. */
 export async function fromBlob(blob) {
   const bitmap = await createImageBitmap(blob).catch(() => {
-    throw new Error('This file is no picture that the browser can read.');
+    throw new Error('This file is no image that the browser can read.');
   });
   const canvas = fromDrawable(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
@@ -14,7 +14,7 @@ export async function fromBlob(blob) {
 
 export async function fromAddress(url) {
   const answer = await fetch(url);
-  if (!answer.ok) throw new Error(`The picture is not there (the server answers ${answer.status}).`);
+  if (!answer.ok) throw new Error(`The image is not there (the server answers ${answer.status}).`);
   return fromBlob(await answer.blob());
 }
 
@@ -31,9 +31,9 @@ function fromDrawable(source, width, height) {
   return canvas;
 }
 
-/** Call `use` with each picture that is dropped on, or pasted into, the page. */
+/** Call `use` with each image that is dropped on, or pasted into, the page. */
 export function acceptDrops(target, use) {
-  const picture = (list) => Array.from(list ?? []).find((file) => file.type.startsWith('image/'));
+  const image = (list) => Array.from(list ?? []).find((file) => file.type.startsWith('image/'));
   const mark = (over) => (event) => {
     event.preventDefault(); // else the browser opens the file in place of the page
     target.classList.toggle('live-over', over);
@@ -42,16 +42,16 @@ export function acceptDrops(target, use) {
   target.addEventListener('dragleave', mark(false));
   target.addEventListener('drop', (event) => {
     mark(false)(event);
-    const file = picture(event.dataTransfer.files);
+    const file = image(event.dataTransfer.files);
     if (file) use(file);
   });
   document.addEventListener('paste', (event) => {
-    const file = picture(event.clipboardData?.files);
+    const file = image(event.clipboardData?.files);
     if (file) use(file);
   });
 }
 
-/** The camera, shown in a video element; `take()` gives its picture as a canvas, `close()` switches it off. */
+/** The camera, shown in a video element; `take()` gives its image as a canvas, `close()` switches it off. */
 export async function openCamera(video) {
   if (!navigator.mediaDevices?.getUserMedia) {
     throw new Error('The browser gives no camera to this page: that takes https, or a page from this machine.');

@@ -1,13 +1,14 @@
-// What stands beside the picture: the step's class and stop, its maps, and the list of all steps in words.
+// What stands beside the image: the step's class and stop, its maps, and the list of all steps in words.
 
 import { best } from './fusion.mjs';
-import { largest, mosaic } from './drawing.mjs';
+import { attended, largest, mosaic } from './drawing.mjs';
 import { sigmoid, softmax } from './network.mjs';
 
 const SHOWN_CLASSES = 3;
 export const MAP_NAMES = {
-  h: 'State h',
-  c: 'Memory c',
+  attention: 'Attention map',
+  h: 'Hidden state h',
+  c: 'Cell state c',
   input_gate: 'Input gate',
   forget_gate: 'Forget gate',
   output_gate: 'Output gate',
@@ -42,7 +43,7 @@ export function sentence(step, number, classes) {
   const stop = percent(sigmoid(step.stop));
   if (step.ended) return `Stop: ${stop}, so the sequence ends here (${time(step.ms)})`;
   const [{ label, share }] = ranking(step.scores);
-  const mask = `covers ${percent(step.area)} of the picture`;
+  const mask = `covers ${percent(step.area)} of the image`;
   return `Step ${number}: ${classes[label]} ${percent(share)}, ${mask}; stop ${stop} before it (${time(step.ms)})`;
 }
 
@@ -59,8 +60,8 @@ export function describe(box, { steps, position, total, classes, palette, busy }
   const step = steps[position - 1];
   const parts = [];
   if (position === 0) {
-    parts.push(element('h3', {}, 'The picture'));
-    parts.push(element('p', {}, total ? 'Before the first step: the state is empty.' : busy ? 'Looking …' : ''));
+    parts.push(element('h3', {}, 'The image'));
+    parts.push(element('p', {}, total ? 'Before the first step: the state is empty.' : busy ? 'Encoding …' : ''));
   } else if (step && !step.ended) {
     const [first, ...others] = ranking(step.scores);
     const title = element('h3', {}, swatch(palette[first.label]), `Step ${position}: ${classes[first.label]}`);
@@ -78,19 +79,30 @@ export function describe(box, { steps, position, total, classes, palette, busy }
   box.replaceChildren(...parts);
 }
 
-/** The channels of one map of the step (h, c or a gate), and their range in words. */
-export function drawMaps(canvas, caption, steps, position, name) {
-  const maps = steps[position - 1]?.maps[name];
-  canvas.hidden = !maps;
-  if (!maps) {
+/** One kind of map after a step, and what it shows in words; of attention, the maps of all steps after the last. */
+export function drawMaps(canvas, caption, { steps, position, background, name }) {
+  const attention = name === 'attention';
+  const taken = steps.slice(0, position).filter(({ ended }) => !ended);
+  const all = attention && position > taken.length; // all steps together
+  const maps = all ? taken.flatMap((step) => step.maps.attention) : steps[position - 1]?.maps[name];
+  canvas.hidden = !maps?.length;
+  if (canvas.hidden) {
     caption.textContent = position ? 'This step was not taken.' : 'The maps appear with the first step.';
     return;
   }
-  const scale = name.endsWith('gate') ? 1 : Math.max(...steps.map((step) => largest(step.maps[name]))); // one for all steps
-  mosaic(canvas, maps, scale);
+  canvas.classList.toggle('live-smooth', attention);
   const [{ height, width }] = maps;
-  const size = `${maps.length} channels of ${height} × ${width} cells`;
-  const colours = name.endsWith('gate') ? 'orange: open (1)' : `orange: up to ${scale.toFixed(2)}; blue: negative`;
-  caption.textContent = `${size}; ${colours}.`;
-  canvas.setAttribute('aria-label', `${MAP_NAMES[name]} after turn ${position}: ${caption.textContent}`);
+  const cells = `${height} × ${width} cells`;
+  if (attention) {
+    attended(canvas, background, maps);
+    const whose = all ? 'Where each step looked, in their order' : 'Where this step looked';
+    caption.textContent = `${whose}: orange is 1, grey is 0; ${cells}.`;
+  } else {
+    const gate = name.endsWith('gate');
+    const scale = gate ? 1 : Math.max(...steps.map((step) => largest(step.maps[name]))); // one for all steps
+    mosaic(canvas, maps, scale);
+    const colours = gate ? 'orange: open (1)' : `orange: up to ${scale.toFixed(2)}; blue: negative`;
+    caption.textContent = `${maps.length} channels of ${cells}; ${colours}.`;
+  }
+  canvas.setAttribute('aria-label', `${MAP_NAMES[name]} after step ${position}: ${caption.textContent}`);
 }

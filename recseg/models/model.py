@@ -1,0 +1,31 @@
+"""What every network of this package is to the code that trains, scores, saves and shows it."""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+
+class SegmentationModel(nn.Module):
+    """A network that takes images (B, 3, H, W) in [0, 1] and gives a `RecurrentOutput`, or logits (B, K, h, w).
+
+    Attributes:
+        kind: name of the network's kind in weight files.
+        config: what it is made of, a dataclass of plain values.
+        num_classes: labels, background included.
+        classes: names of the labels, background first; none before a training or a file gives them.
+        image_size: short side in pixels that images are resized to; None takes them as they are.
+        input_size: side of the square that they are resized to instead, for a network that takes one size only.
+        metadata: where the weights come from.
+    """
+
+    kind: ClassVar[str]
+    config: Any
+    num_classes: int
+    classes: tuple[str, ...] = ()
+    image_size: int | None = None
+    input_size: int | None = None
+    metadata: dict[str, Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metadata = {}

@@ -1,0 +1,125 @@
+"""What surrounds the loop while it runs, so that nothing of it stands between the loop's lines.
+
+A session opens what the loop reads and writes. It answers for all that may go wrong meanwhile: an image that cannot be
+read, a loss that is no number, a reader that dies, Ctrl-C, another process at work on the same run.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from recseg.data.readers import Readers, default_workers
+from recseg.data.stream import Batch, batches
+from recseg.distributed import rank, shard
+from recseg.errors import RecsegError
+from recseg.training.bad_samples import explained
+from recseg.training.run_folder import Events, Interrupts, Log, claimed, open_log
+
+if TYPE_CHECKING:
+    from recseg.training.trainer import Trainer
+
+
+@dataclass
+class Session:
+    """What is open while the loop runs.
+
+    Attributes:
+        stream: batches from the run's step on, without end.
+        bar: on the terminal.
+        log: of the run; None in all processes but the first.
+        interrupts: whether somebody asked this process to end.
+        checkpoint_seconds: between two checkpoints.
+        stopping: whether all processes have agreed to end.
+        saved: when the last checkpoint was written, by this machine's clock.
+        shown: what the bar tells.
+    """
+
+    stream: Iterator[Batch]
+    bar: "tqdm[Any]"
+    log: Log | None
+    interrupts: Interrupts
+    checkpoint_seconds: float
+    stopping: bool = False
+    saved: float = field(default_factory=time.monotonic)
+    shown: dict[str, str] = field(default_factory=dict)
+
+    def write(self, trainer: "Trainer", terms: dict[str, float]) -> None:
+        """Write the loss of a batch into the log, and show it."""
+        if self.log is None:
+            return
+        entry = {"step": trainer.step, "seconds": round(trainer.seconds, 2)}
+        rate = trainer.optimisers[0].param_groups[0]["lr"]
+        self.log.write(entry | {"lr": rate} | {name: round(value, 5) for name, value in terms.items()})
+        self._show(loss=f"{terms['loss']:.3f}")
+        if trainer.config.steps is None:
+            self._show(done=f"{100 * min(1.0, trainer.done()):.0f} %")
+
+    def write_validation(self, trainer: "Trainer", scores: dict[str, Any]) -> None:
+        """Write the scores of a validation into the log, and show them."""
+        if self.log is None:
+            return
+        self.log.write({"step": trainer.step, "seconds": round(trainer.seconds, 2)} | scores)
+        miou, count = (f"{100 * (scores[f'val_{name}'] or 0):.1f} %" for name in ("miou", "count_accuracy"))
+        self._show(val_loss=f"{scores['val_loss']:.3f}", val_mIoU=miou, val_count=count)
+
+    def _show(self, **words: str) -> None:
+        self.shown |= words
+        self.bar.set_postfix(self.shown)
+
+    def checkpoint_due(self) -> bool:
+        """Whether the last checkpoint is old; True starts to count anew."""
+        if time.monotonic() - self.saved <= self.checkpoint_seconds:
+            return False
+        self.saved = time.monotonic()
+        return True
+
+
+@contextlib.contextmanager
+def open_session(trainer: "Trainer", progress: bool) -> Iterator[Session]:
+    """Surround the loop of a trainer.
+
+    Args:
+        trainer: at the step where the loop begins.
+        progress: show a bar.
+
+    Raises:
+        RecsegError: what went wrong in the loop, by its image where one is to blame; or another process is at work.
+        KeyboardInterrupt: the loop ended because somebody asked for it.
+    """
+    config, skip = trainer.config, trainer.config.on_bad_image == "skip"
+    assert config.batch_size is not None  # resolved
+    workers = config.workers if config.workers is not None else default_workers()
+    readers = Readers(workers, trainer.dataset.ids)
+    stream = batches(
+        trainer.dataset, config.batch_size, seed=config.seed, start=trainer.step, workers=workers,
+        pin=trainer.device.type == "cuda", part=shard(config.batch_size), skip=skip, readers=readers,
+    )  # fmt: skip
+    shown = progress and rank() == 0
+    with contextlib.ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        bar = stack.enter_context(
+            tqdm(total=config.steps, initial=trainer.step, unit="step", disable=not shown, desc=f"train {config.model}")
+        )
+        stack.enter_context(readers.named())
+        log = None
+        if rank() == 0:  # one process writes
+            stack.enter_context(claimed(trainer.out))
+            events = Events(trainer.out / "tensorboard", trainer.step) if config.tensorboard else None
+            if events is not None:
+                stack.callback(events.close)
+            log = stack.enter_context(open_log(trainer.out / "log.jsonl", trainer.step, events))
+        session = Session(stream, bar, log, interrupts, config.checkpoint_seconds)
+        try:
+            yield session
+        except (RecsegError, RuntimeError) as error:
+            if trainer.phase == "rest" and trainer.step:  # an image, or its reader: what was learned is kept
+                trainer.save(log)
+            elif trainer.phase == "loss" and isinstance(error, RecsegError):
+                raise explained(trainer, error) from error
+            raise
+        if session.stopping:
+            raise KeyboardInterrupt(f"stopped after step {trainer.step}; go on with --resume {trainer.out}")
