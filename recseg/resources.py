@@ -23,7 +23,7 @@ def resource(*parts: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """Folder for what can be made again (generated pictures, downloads): `$RECSEG_CACHE` or `~/.cache/recseg`."""
+    """Folder for what can be made again (generated images, downloads): `$RECSEG_CACHE` or `~/.cache/recseg`."""
     return Path(os.environ.get("RECSEG_CACHE") or Path.home() / ".cache" / "recseg")
 
 

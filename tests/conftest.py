@@ -1,4 +1,4 @@
-"""What several test files share: a data set of four tiny pictures, and tiny networks that were never trained."""
+"""What several test files share: a data set of four tiny images, and tiny networks that were never trained."""
 
 import builtins
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def save_indexed(labels: np.ndarray, path: Path) -> None:
 
 @pytest.fixture
 def tiny_voc(tmp_path: Path) -> Path:
-    """A folder in VOC's layout: four pictures of 32×48, two in train, two in val; each has one class and void."""
+    """A folder in VOC's layout: four images of 32×48, two in train, two in val; each has one class and void."""
     root = tmp_path / "tiny_voc"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
@@ -99,7 +99,7 @@ def tiny_dense(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """A picture of 40×56 in two flat halves."""
+    """An image of 40×56 in two flat halves."""
     pixels = np.zeros((40, 56, 3), dtype=np.uint8)
     pixels[:, :28] = (200, 30, 30)
     pixels[:, 28:] = (20, 90, 220)

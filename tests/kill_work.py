@@ -30,7 +30,7 @@ PLACES = ("moment", "update", "half", "fsync", "replace", "replaced", "log")
 
 
 def recurrent(config: TrainConfig) -> Any:
-    """Wide enough for Muon, and with dropout of its pictures, so that it depends on the random state as well."""
+    """Wide enough for Muon, and with dropout of its images, so that it depends on the random state as well."""
     sizes: dict[str, Any] = {"encoder_widths": (16, 16, 16), "decoder_widths": (16,), "hidden": 16, "reduced": 16}
     model = RecurrentUNet(replace(config.network, **sizes))
     model.encoder.register_forward_pre_hook(lambda module, given: (F.dropout(given[0], 0.1, module.training),))
@@ -92,7 +92,7 @@ def go_on(settings: TrainConfig, run: Path, begun: bool, place: str, number: int
 
 
 def fork(work: Callable[[], object], run: Path) -> int:
-    """Start a child that does the work, noting which pictures each step sees; returns its process id."""
+    """Start a child that does the work, noting which images each step sees; returns its process id."""
     child = os.fork()
     if child:
         return child

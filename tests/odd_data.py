@@ -194,13 +194,13 @@ class Made:
 
 
 def make_folder(rng: np.random.Generator, root: Path, *, images: int, faults: int, split: str) -> Made:
-    """A folder of a few pictures; `faults` of them, or of the masks, or the list, are bad."""
+    """A folder of a few images; `faults` of them, or of the masks, or the list, are bad."""
     made = Made(root / "odd", root / "twin")
     for folder in (made.root, made.twin):
         for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (folder / part).mkdir(parents=True)
     ids = [str(name) for name in rng.permutation(NAMES)[:images]]
-    wrong = [str(rng.choice(["picture", "mask", "mask", "list"])) for _ in range(faults)]
+    wrong = [str(rng.choice(["image", "mask", "mask", "list"])) for _ in range(faults)]
     for number, name in enumerate(ids):
         fault = wrong[number] if number < len(wrong) else ""
         _add(rng, made, name, fault)
@@ -210,7 +210,7 @@ def make_folder(rng: np.random.Generator, root: Path, *, images: int, faults: in
     path = made.root / "ImageSets" / "Segmentation" / f"{split}.txt"
     path.write_bytes(lists[kind](ids))
     if bad_list:
-        made.faults = [path.name]  # lists are read before any picture is
+        made.faults = [path.name]  # lists are read before any image is
         for extra in ("\u00e9", "a"):  # what some faults name
             _add(rng, made, extra, "")
     made.what.append(f"list {kind}")
@@ -231,7 +231,7 @@ def _add(rng: np.random.Generator, made: Made, name: str, fault: str) -> None:
     suffix = SUFFIXES.get(picture, ".png")
     image_path = made.root / "JPEGImages" / (name + suffix)
     mask_path = made.root / "SegmentationClass" / f"{name}.png"
-    if fault == "picture":
+    if fault == "image":
         picture = str(rng.choice(list(BAD)))
         BAD[picture](rng, image_path)
         made.faults.append(image_path.name)

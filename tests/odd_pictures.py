@@ -1,6 +1,6 @@
-"""Pictures as the world has them, made from known pixels: each is to be read exactly as these, or to be refused.
+"""Images as the world has them, made from known pixels: each is to be read exactly as these, or to be refused.
 
-What a picture must be read as is known before a reader of the project has seen it.
+What an image must be read as is known before a reader of the project has seen it.
 """
 
 import io
@@ -170,7 +170,7 @@ GOOD: dict[str, Writer] = {
 }  # fmt: skip
 
 
-# What is no picture, or none that can be read safely
+# What is no image, or none that can be read safely
 
 
 def _cut(rng: np.random.Generator, path: Path) -> None:

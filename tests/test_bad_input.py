@@ -1,4 +1,4 @@
-"""Whatever pictures, masks and lists come: the right answer, or exit 2 with one line that names the file.
+"""Whatever images, masks and lists come: the right answer, or exit 2 with one line that names the file.
 
 Each case is drawn from a seed of its own. `make test` runs a tenth of them, `make test-slow` all.
 """
@@ -32,7 +32,7 @@ HANG = 600  # seconds after which a case counts as one that never ends (a starve
 
 
 def lively_model() -> RecurrentUNet:
-    """A network whose every answer depends on the whole picture: weights as He et al. (ICCV 2015) scale them."""
+    """A network whose every answer depends on the whole image: weights as He et al. (ICCV 2015) scale them."""
     model = recurrent_model()
     generator = torch.Generator().manual_seed(3)
     for parameter in model.parameters():
@@ -97,7 +97,7 @@ def exactly(path: Path, read: Any, expected: Any, what: object) -> None:
 
 
 def read_case(seed: int, folder: Path) -> None:
-    """Each kind of picture and mask once: the pixels that it was made from, or a refusal that names the file."""
+    """Each kind of image and mask once: the pixels that it was made from, or a refusal that names the file."""
     rng = np.random.default_rng([0, seed])
 
     def labels(path: Path) -> Any:
@@ -117,7 +117,7 @@ def read_case(seed: int, folder: Path) -> None:
         mask(rng, expected, path)
         exactly(path, labels, expected, (seed, kind))
     for kind, mask in BAD_MASKS.items():
-        if kind != "other size":  # than the picture's, which only a folder knows
+        if kind != "other size":  # than the image's, which only a folder knows
             path = folder / f"bad mask {kind}.png"
             given = label_map(rng, 24, 40)
             given[:12, :20] = 7
@@ -134,7 +134,7 @@ def test_readers(tmp_path: Path) -> None:
 
 
 def predict_case(seed: int, folder: Path, network: list[object], segment: Any) -> None:
-    """One to three pictures of any kind; with faults in some, nothing is written."""
+    """One to three images of any kind; with faults in some, nothing is written."""
     rng = np.random.default_rng([1, seed])
     bad = rng.random() < 0.4
     paths, expected, faults, what = [], [], [], []

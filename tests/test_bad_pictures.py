@@ -1,4 +1,4 @@
-"""Pictures, readers and losses that fail amid a training: named, by the picture; skipped where that is asked for."""
+"""Images, readers and losses that fail amid a training: named, by the image; skipped where that is asked for."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def five(tiny_voc: Path) -> Path:
-    """The four pictures to train on, and a white one."""
+    """The four images to train on, and a white one."""
     Image.new("RGB", (WIDTH, HEIGHT), "white").save(tiny_voc / "JPEGImages" / "white.png")
     labels = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     labels[:, :20] = 7
@@ -67,7 +67,7 @@ def test_a_dead_reader_is_named_with_its_picture(
     monkeypatch.setattr(SegmentationFolder, "__getitem__", killed)
     assert main(["train", "--resume", str(run)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("recseg: error: ") and "at picture white" in error and "Traceback" not in error
+    assert error.startswith("recseg: error: ") and "at image white" in error and "Traceback" not in error
     monkeypatch.undo()
     assert 1 <= step_of(run) < 50
 
@@ -76,7 +76,7 @@ def test_a_dead_reader_is_named_with_its_picture(
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    """Let the network answer NaN to a white picture."""
+    """Let the network answer NaN to a white image."""
     forward = RecurrentUNet.forward
 
     def poisoned(self: RecurrentUNet, images: torch.Tensor, lengths: torch.Tensor | None = None) -> Any:
@@ -95,13 +95,13 @@ def poison(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
 def test_nan_is_named_with_its_picture(
     order: str, words: str, five: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Without dropout and with crops that are whole pictures, the white one is white.
+    # Without dropout and with crops that are whole images, the white one is white.
     poison(monkeypatch, "masks")
     config = TrainConfig(
         data=str(five), size=16, image_size=16, scale=(1.0, 1.0), batch_size=5, workers=0, device="cpu", steps=2,
         pixels_first=0.0, order=order,
     )  # fmt: skip
-    message = refusal(lambda: train(config, tmp_path / "run", progress=False), "step 0", words, "picture white")
+    message = refusal(lambda: train(config, tmp_path / "run", progress=False), "step 0", words, "image white")
     assert "tiny_" not in message
 
 
@@ -109,12 +109,12 @@ def test_a_batch_that_fails_as_a_whole_is_named_whole() -> None:
     images, labels = torch.rand(3, 3, 4, 4), torch.zeros(3, 4, 4, dtype=torch.long)
     nan = torch.tensor(torch.nan)
     ids = ["a", "b", "c"]
-    assert find_bad_samples(lambda image, _: nan, images, labels, ids) == "one of the pictures a, b, c"
-    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "one of the pictures a, b, c"
+    assert find_bad_samples(lambda image, _: nan, images, labels, ids) == "one of the images a, b, c"
+    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "one of the images a, b, c"
     images[1] = torch.nan
-    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "picture b"
+    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "image b"
     images[2] = torch.nan
-    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "pictures b, c"
+    assert find_bad_samples(lambda image, _: image.sum(), images, labels, ids) == "images b, c"
 
 
 def test_a_gradient_that_is_no_number_replaces_no_checkpoint(
@@ -136,7 +136,7 @@ def test_a_gradient_that_is_no_number_replaces_no_checkpoint(
     assert step_of(run) == 2
 
 
-# Pictures that cannot be read
+# Images that cannot be read
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -161,7 +161,7 @@ def test_a_skipped_picture_is_listed_and_resume_stays_exact(
     runs = [begin(tmp_path / name, five, steps=5, workers=workers, on_bad_image="skip") for name in ("whole", "cut")]
     assert main(["train", "--resume", str(runs[0])]) == 0
     printed = capsys.readouterr().out
-    assert "skipped: 2 pictures that cannot be read: tiny_0, tiny_2" in printed and "skipped.json" in printed
+    assert "skipped: 2 images that cannot be read: tiny_0, tiny_2" in printed and "skipped.json" in printed
 
     update = Trainer.update
 
@@ -205,7 +205,7 @@ def test_the_next_picture_takes_the_place_and_is_drawn_alike(five: Path) -> None
     assert list(batch.skipped) == ["tiny_2"] and batch.images.shape == (5, 3, 16, 16)
     for picture in (five / "JPEGImages").glob("*"):
         cut_short(picture)
-    refusal(lambda: first(skip=True), "none of 5 pictures can be read")
+    refusal(lambda: first(skip=True), "none of 5 images can be read")
 
 
 def test_evaluate_skips_only_where_asked_to(
@@ -218,14 +218,14 @@ def test_evaluate_skips_only_where_asked_to(
     assert main([*start, "--json", str(file), "--on-bad-image", "skip"]) == 0
     scores = json.loads(file.read_text())
     assert scores["images"] == 4 and list(scores["skipped"]) == ["tiny_2"]
-    assert "skipped: 1 picture that cannot be read: tiny_2" in capsys.readouterr().out
+    assert "skipped: 1 image that cannot be read: tiny_2" in capsys.readouterr().out
     assert str(tmp_path) not in file.read_text()
     (five / "ImageSets/Segmentation/four.txt").write_text("tiny_0\ntiny_1\ntiny_3\nwhite\n")
     alone = evaluate(load(tiny_recurrent), SegmentationFolder(five, "four"), progress=False)
     assert scores["miou"] == alone["miou"]  # the score is that of the others
     for picture in (five / "JPEGImages").glob("*"):
         cut_short(picture)
-    refuses([*start, "--on-bad-image", "skip"], "none of 5 pictures")
+    refuses([*start, "--on-bad-image", "skip"], "none of 5 images")
     data = SegmentationFolder(five, "four")
     refusal(lambda: score(load(tiny_recurrent), data, on_bad_image="guess"), "guess", "stop or skip")
 

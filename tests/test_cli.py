@@ -171,7 +171,7 @@ def test_evaluate_writes_the_contracts_keys(
     assert scores["command"].startswith("recseg evaluate --weights recurrent.safetensors")
     assert str(tmp_path) not in file.read_text()
     printed = capsys.readouterr().out
-    assert all(word in printed for word in ("VOC", "Slot", "Set", "mIoU", "2 pictures", "aeroplane"))
+    assert all(word in printed for word in ("VOC", "Slot", "Set", "mIoU", "2 images", "aeroplane"))
 
 
 def test_evaluate_limit_and_dense(tiny_voc: Path, tiny_dense: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_names_that_are_no_text_are_spelt_out(tmp_path: Path) -> None:
     """A byte of another encoding, a line end, an escape sequence: one line, and none of it reaches a terminal."""
     path = tmp_path / os.fsdecode(b"a\xff\x1b[31m\nb.png")
     try:
-        path.write_text("no picture")
+        path.write_text("no image")
     except OSError:
         pytest.skip("this file system takes text alone")
     ends_with_one_line(path, "a\\udcff\\x1b[31m b.png")

@@ -1,4 +1,4 @@
-"""What is trained on and what is scored on share no picture, under whatever name."""
+"""What is trained on and what is scored on share no image, under whatever name."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Evaluation with networks whose answers are known: they read the labels out of the picture's colours."""
+"""Evaluation with networks whose answers are known: they read the labels out of the image's colours."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ class Recurrent(Reader):
 
 
 def write(root: Path, pictures: list[np.ndarray], names: tuple[str, ...] = NAMES) -> SegmentationFolder:
-    """A data set whose pictures show their labels; void is painted as background."""
+    """A data set whose images show their labels; void is painted as background."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True)
     for index, labels in enumerate(pictures):
@@ -125,7 +125,7 @@ def test_steps_of_one_class_are_merged_but_counted(dataset: SegmentationFolder) 
     model.repeat = 2
     result = evaluate(model, dataset, progress=False)
     assert result["mean_steps"] == 2 * (1 + 2 + 0 + 3 + 1) / 5
-    assert result["count_accuracy"] == 1 / 5  # the picture of nothing
+    assert result["count_accuracy"] == 1 / 5  # the image of nothing
     assert result["label_set_f1"] == result["slot_accuracy"] == 1.0
 
 
@@ -164,7 +164,7 @@ def test_a_class_that_occurs_nowhere_is_null(tmp_path: Path) -> None:
 
 def test_specks_of_a_dense_network_name_no_class(tmp_path: Path) -> None:
     labels = picture(100, 100, 1)
-    labels[80, 0:39] = 2  # 0.39 % of the picture
+    labels[80, 0:39] = 2  # 0.39 % of the image
     result = evaluate(Dense(), write(tmp_path / "a", [labels]), progress=False)
     assert (result["mean_steps"], result["label_set_recall"], result["iou_per_class"]["dog"]) == (1, 1 / 2, 1.0)
     labels[80, 39] = 2

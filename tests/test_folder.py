@@ -36,7 +36,7 @@ def save_mask(path: Path, labels, mode: str = "P") -> None:
 def make_folder(
     root: Path, ids=("one", "two"), *, size=(7, 5), suffix=".png", split="train", text: str | None = None
 ) -> Path:
-    """A small folder in VOC's layout; picture k is grey 10·(k + 1), its mask holds class k + 1 and void."""
+    """A small folder in VOC's layout; image k is grey 10·(k + 1), its mask holds class k + 1 and void."""
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     width, height = size
@@ -144,7 +144,7 @@ def test_most_classes_of_an_image(tmp_path):
     assert dataset.max_classes_per_image == 3  # remembered
 
 
-# Pictures
+# Images
 
 
 def test_exif_orientation_is_honoured(tmp_path):

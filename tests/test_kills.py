@@ -30,7 +30,7 @@ def same(folder: Path, steps: int) -> None:
     same_run(whole, cut, steps)
     seen = [(run.with_suffix(".trace")).read_text().splitlines() for run in (whole, cut)]
     assert len(seen[0]) == steps < len(seen[1])  # steps after the last checkpoint were done again …
-    assert set(seen[0]) == set(seen[1])  # … with the very pictures, in the very augmentation
+    assert set(seen[0]) == set(seen[1])  # … with the very images, in the very augmentation
 
 
 def test_a_killed_run_ends_as_if_it_had_not_been(tiny_voc: Path, tmp_path: Path) -> None:

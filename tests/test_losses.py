@@ -149,7 +149,7 @@ def test_every_term_is_what_its_definition_says(order: str) -> None:
 
 
 def test_one_pixel_that_counts_is_enough() -> None:
-    """Of a picture that is void but for one pixel the mean is that pixel's."""
+    """Of an image that is void but for one pixel the mean is that pixel's."""
     logits, valid = torch.tensor([[3.0, -1.0, 2.0]]), torch.tensor([[0.0, 1.0, 0.0]])
     alone = F.softplus(torch.tensor(-1.0)).item()
     assert mask_bce(logits, torch.zeros(1, 3), valid).item() == pytest.approx(alone)

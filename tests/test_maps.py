@@ -1,4 +1,4 @@
-"""A panel is drawn as what it holds: picture, labels, mask, logits, probabilities, bars."""
+"""A panel is drawn as what it holds: image, labels, mask, logits, probabilities, bars."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ def test_each_kind_of_panel_is_drawn_as_what_it_is() -> None:
     logits = torch.tensor([[-2.0, 0.5], [1.0, 0.0]])
     figure = panel_grid(
         [
-            [("picture", torch.rand(3, 4, 6)), ("labels", labels), ("mask", labels > 0)],
+            [("image", torch.rand(3, 4, 6)), ("labels", labels), ("mask", labels > 0)],
             [("logits", logits), ("probabilities", logits.sigmoid()), ("bars", {"cat": 0.75, "dog": 0.25})],
         ]
     )
     axes = {a.get_title(): a for a in figure.axes}
-    assert axes["picture"].images[0].get_array().shape == (4, 6, 3)
+    assert axes["image"].images[0].get_array().shape == (4, 6, 3)
     assert axes["labels"].images[0].get_array()[1, 0].tolist() == [192, 128, 128]  # person
     assert axes["mask"].images[0].get_cmap().name == "gray"
     assert axes["logits"].images[0].get_clim() == (-2.0, 2.0)  # zero is white

@@ -1,4 +1,4 @@
-"""A data set of one's own, nothing like VOC: eleven classes, nearly all in every picture, grey masks, no void."""
+"""A data set of one's own, nothing like VOC: eleven classes, nearly all in every image, grey masks, no void."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Packs: the same pictures from one file, or a refusal; made anew where what they were made of has changed."""
+"""Packs: the same images from one file, or a refusal; made anew where what they were made of has changed."""
 
 import hashlib
 import json
@@ -205,7 +205,7 @@ def test_forged_labels_are_refused(packed: Callable[[int], Path]) -> None:
 def test_command(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["data", "pack", "--data", str(tiny_voc), "--size", "16", "--out", str(tmp_path / "a.pack")]
     assert main(command) == 0
-    assert "2 pictures of train, 0 MB" in capsys.readouterr().out
+    assert "2 images of train, 0 MB" in capsys.readouterr().out
     first = os.stat(tmp_path / "a.pack").st_mtime_ns
     assert main(command) == 0 and "up to date" in capsys.readouterr().out
     assert os.stat(tmp_path / "a.pack").st_mtime_ns == first

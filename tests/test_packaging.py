@@ -202,7 +202,7 @@ def test_repository_names_no_registry_and_no_machine() -> None:
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            continue  # a picture or weights
+            continue  # an image or weights
         if path == ROOT / ".ci" / "run":  # the one place that may look beside the clone
             text = text.replace("../sha" + "red", "")
         found += [f"{path.relative_to(ROOT)}: {word}" for word in [*hosts, *machine] if word in text]

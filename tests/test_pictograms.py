@@ -42,7 +42,7 @@ Picture = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 @cache
 def sample(count: int = 300) -> list[Picture]:
-    """Pictures at half size, where drawing is cheap."""
+    """Images at half size, where drawing is cheap."""
     return [generate(index, seed=77, size=64) for index in range(count)]
 
 
@@ -161,7 +161,7 @@ def test_colour_says_nothing_about_class() -> None:
     features = np.stack([np.sqrt(np.bincount(row, minlength=64) / row.size) for row in bins])
     labels = np.array([label for _, label in single])
     hits = 0
-    for fold in range(5):  # nearest mean of a class, each picture held out once
+    for fold in range(5):  # nearest mean of a class, each image held out once
         held_out = np.arange(len(labels)) % 5 == fold
         known = np.unique(labels[~held_out])
         means = np.stack([features[~held_out & (labels == label)].mean(axis=0) for label in known])

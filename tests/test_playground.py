@@ -1,4 +1,4 @@
-"""The playground: the knobs change the answer, and what is no picture changes nothing but the message."""
+"""The playground: the knobs change the answer, and what is no image changes nothing but the message."""
 
 from datetime import datetime
 from io import BytesIO
@@ -113,7 +113,7 @@ def test_camera(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None
     assert (np.asarray(playground.answer.image) == OTHER).all()
     monkeypatch.setattr(module, "open_clip", lambda number: Clip(iter([]), "camera"))
     playground.snapshot()
-    assert playground.message.value == "camera 0: gives no picture"
+    assert playground.message.value == "camera 0: gives no image"
 
 
 def test_gif(playground: Playground) -> None:

@@ -97,7 +97,7 @@ def test_gif_keeps_the_colour_of_a_class_that_comes_late(tmp_path: Path) -> None
 
 def test_step_strip_has_a_panel_for_picture_steps_and_label_map(found: Prediction) -> None:
     figure = plotting.step_strip(GREY, found)
-    assert [axes.get_title() for axes in figure.axes] == ["picture", "1  person 90%", "2  dog 90%", "fused (stop 97%)"]
+    assert [axes.get_title() for axes in figure.axes] == ["image", "1  person 90%", "2  dog 90%", "fused (stop 97%)"]
 
 
 def test_html_has_the_picture_and_its_alt_text(found: Prediction) -> None:

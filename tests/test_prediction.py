@@ -1,4 +1,4 @@
-"""One picture in, steps and a label map at its own size out."""
+"""One image in, steps and a label map at its own size out."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from recseg.models.unet import UNet
 
 
 class Scripted(torch.nn.Module):
-    """Answers every picture with two steps: the left half is a cat, the lower half a dog; then it stops."""
+    """Answers every image with two steps: the left half is a cat, the lower half a dog; then it stops."""
 
     classes = VOC_CLASSES
     image_size = 16
@@ -91,7 +91,7 @@ def test_dense_network_lists_its_classes_by_area() -> None:
 
 def test_every_kind_of_picture_gives_the_same_answer(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    file = tmp_path / "picture.png"
+    file = tmp_path / "image.png"
     Image.fromarray(pixels).save(file)
     model = recurrent_model()
     expected = predict(pixels, model).to_dict()
@@ -108,7 +108,7 @@ def test_grey_and_transparent_pictures_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "word"),
+    ("image", "word"),
     [
         (np.zeros((2, 3, 4, 5)), "shape"),
         (np.zeros((0, 3, 3), dtype=np.uint8), "shape"),

@@ -39,7 +39,7 @@ def test_the_command_line_is_the_default(tmp_path: Path, monkeypatch: pytest.Mon
         ("recseg train --out=/tmp/x/run", "recseg train --out=run"),
         ("RECSEG_VOC_ROOT=/data/voc recseg train", "RECSEG_VOC_ROOT=voc recseg train"),
         ("recseg predict ~/cat.jpg ~me/dog.jpg", "recseg predict cat.jpg dog.jpg"),
-        ("recseg predict '/home/my pictures/cat.jpg'", "recseg predict cat.jpg"),
+        ("recseg predict '/home/my images/cat.jpg'", "recseg predict cat.jpg"),
         ("recseg predict '/home/me/black cat.jpg'", "recseg predict 'black cat.jpg'"),
         ("/home/me/venv/bin/python -m recseg", "python -m recseg"),
         (r"recseg predict 'C:\Users\me\cat.jpg'", "recseg predict cat.jpg"),

@@ -1,6 +1,6 @@
 """The same answer everywhere: alone or in a batch, packed or not, on one thread or two, compiled, exported.
 
-Each way of asking is held against the plainest one: PyTorch, one thread, one picture at a time. Floating-point sums
+Each way of asking is held against the plainest one: PyTorch, one thread, one image at a time. Floating-point sums
 depend on the order in which they are added, so logits may differ by `TOLERANCE`, relative to their own size; which
 steps run may not differ at all, nor may more than one pixel in a thousand get another label.
 """
@@ -36,7 +36,7 @@ PICTURES = 16
 TOLERANCE = {
     "a batch of sixteen": 1e-5,
     "another order": 1e-5,
-    "every step of every picture, then a choice": 1e-5,
+    "every step of every image, then a choice": 1e-5,
     "two threads": 1e-5,
     "compiled": 1e-5,
     "ONNX": 1e-5,
@@ -46,7 +46,7 @@ OTHER_LABELS = 1e-3  # of all pixels
 
 
 class Said(NamedTuple):
-    """What a network says of one picture: a recurrent one of N steps, a dense one with N = 0 (and logits as masks)."""
+    """What a network says of one image: a recurrent one of N steps, a dense one with N = 0 (and logits as masks)."""
 
     masks: Tensor
     classes: Tensor
@@ -55,7 +55,7 @@ class Said(NamedTuple):
 
 
 def said(output: RecurrentOutput | Tensor, size: tuple[int, int]) -> list[Said]:
-    """The output of a batch, picture by picture. Stops: the decisions that were taken."""
+    """The output of a batch, image by image. Stops: the decisions that were taken."""
     if isinstance(output, Tensor):
         none = torch.zeros(0)
         if output.shape[-2:] != size:  # an export leaves to its caller what the network itself does last
@@ -86,7 +86,7 @@ def tiny() -> RecurrentUNet:
 
 
 def blobs() -> Tensor:
-    """(B, 3, 32, 48) in whole 255ths: pictures that differ in colour, contrast and detail."""
+    """(B, 3, 32, 48) in whole 255ths: images that differ in colour, contrast and detail."""
     generator = torch.Generator().manual_seed(0)
     base, scale = (torch.rand(PICTURES, 3, 1, 1, generator=generator) for _ in range(2))
     pixels = base + scale * (torch.rand(PICTURES, 3, 32, 48, generator=generator) - 0.5)
@@ -128,7 +128,7 @@ def network_and_pictures(name: str) -> tuple[Any, Tensor]:
 
 @cache
 def plainly(name: str) -> list[Said]:
-    """The answers of the plainest way: one picture at a time. Called with one thread."""
+    """The answers of the plainest way: one image at a time. Called with one thread."""
     model, images = network_and_pictures(name)
     with torch.inference_mode():
         return [said(model(image[None]), (images.shape[-2], images.shape[-1]))[0] for image in images]
@@ -141,7 +141,7 @@ def ask(way: str, model: Any, images: Tensor, folder: Path) -> list[Said]:
         order = torch.randperm(PICTURES, generator=torch.Generator().manual_seed(2))
         answers = said(model(images[order]), size)
         return [answers[place] for place in order.argsort().tolist()]
-    if way == "every step of every picture, then a choice":
+    if way == "every step of every image, then a choice":
         return chosen(model, images, size)
     if way == "two threads":
         torch.set_num_threads(2)
@@ -159,7 +159,7 @@ def ask(way: str, model: Any, images: Tensor, folder: Path) -> list[Said]:
 
 
 def chosen(model: nn.Module, images: Tensor, size: tuple[int, int]) -> list[Said]:
-    """Let all pictures have all steps, and only then drop what their stops would have spared."""
+    """Let all images have all steps, and only then drop what their stops would have spared."""
     if isinstance(model, UNet):
         pytest.skip("a dense network has no steps to pack")
     most = model.max_steps

@@ -138,7 +138,7 @@ def test_a_run_builds_the_network_that_was_asked_for(tiny_voc: Path, tmp_path: P
         weights = train(quick(tiny_voc, model=model, network=sizes, steps=1), tmp_path / model, progress=False)
         built: Any = load(weights)
         network = load_config(tmp_path / model / "config.json").network
-        assert network == replace(sizes, num_classes=8, max_steps=1)  # the most that a picture has
+        assert network == replace(sizes, num_classes=8, max_steps=1)  # the most that an image has
         dense = UNetConfig(8, "plain", sizes.encoder_widths, sizes.decoder_widths)
         assert built.config == (network if model == "recurrent" else dense)
 

@@ -30,7 +30,7 @@ label_maps = st.tuples(sides, sides).flatmap(
 
 
 def sample_of(labels) -> Sample:
-    """A sample whose picture shows its label in each channel, so that picture and mask can be compared."""
+    """A sample whose image shows its label in each channel, so that image and mask can be compared."""
     labels = torch.as_tensor(labels)
     image = labels.to(torch.uint8).expand(3, *labels.shape).clone()
     return Sample(tv_tensors.Image(image), tv_tensors.Mask(labels.long()), "id")
@@ -47,7 +47,7 @@ def blocks(height: int = 60, width: int = 90) -> torch.Tensor:
 
 
 def test_the_palette_trap():
-    """Halfway from background to aeroplane in colour lies cat: a mask resized as a picture invents one.
+    """Halfway from background to aeroplane in colour lies cat: a mask resized as an image invents one.
 
     17 pairs of VOC's 21 colours blend at 50:50 to the colour of a third class.
     """
@@ -94,12 +94,12 @@ def test_nearest_takes_the_pixel_under_each_centre(labels, height, width):
     assert (same | tie_rows[:, None] | tie_columns).all()
 
 
-# Picture and mask stay together
+# Image and mask stay together
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_picture_and_mask_move_together(seed):
-    """Away from the border between the halves, the picture shows its label, or the frame where the label is void."""
+    """Away from the border between the halves, the image shows its label, or the frame where the label is void."""
     torch.manual_seed(seed)
     image, labels, _ = train_transform(48, jitter=0)(sample_of(blocks()))
     framed = labels == VOID
@@ -137,7 +137,7 @@ def test_scale_one_is_what_evaluation_sees():
 
 
 def test_a_large_scale_shows_a_part():
-    """At scale 2 the crop covers half of the short side, and over many draws every part of the picture."""
+    """At scale 2 the crop covers half of the short side, and over many draws every part of the image."""
     labels = torch.arange(32).expand(32, 32)  # the label is the column
     torch.manual_seed(1)
     seen = set()
@@ -242,7 +242,7 @@ def test_evaluation_sizes(shape, size, expected):
     )
     out = eval_transform(size)(sample)
     assert out.image.shape == (3, *expected) and isinstance(out.image, tv_tensors.Image)
-    assert out.labels is sample.labels  # VOC is scored at the picture's own resolution
+    assert out.labels is sample.labels  # VOC is scored at the image's own resolution
     assert resize_short_side(sample.image, size).shape == (3, *expected)
 
 

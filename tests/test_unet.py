@@ -1,4 +1,4 @@
-"""The dense twin: any size, every encoder, and a decoder that means what it says."""
+"""The dense baseline: any size, every encoder, and a decoder that means what it says."""
 
 import pytest
 import torch

@@ -90,7 +90,7 @@ def test_a_score_without_its_origin_is_refused(published: Path, key: str, refuse
         ({"command": "recseg evaluate --weights a --data b --extra"}, "--extra"),
         ({"command": "recseg evaluate --weights a --data b --limit many"}, "many"),
         ({"command": "recseg"}, "recseg evaluate"),
-        ({"command": "recseg evaluate --weights a --data elsewhere"}, "other pictures"),
+        ({"command": "recseg evaluate --weights a --data elsewhere"}, "other images"),
         ({"commit": "the newest"}, "the newest"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Moving pictures: frames in, frames with masks out."""
+"""Moving images: frames in, frames with masks out."""
 
 from collections.abc import Iterator
 from pathlib import Path

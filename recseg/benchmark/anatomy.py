@@ -1,4 +1,4 @@
-"""Where the time of one picture goes, part by part: what a ratio that is missed is made of."""
+"""Where the time of one image goes, part by part: what a ratio that is missed is made of."""
 
 import statistics
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from recseg.benchmark.parts import Found, Setting
 
 
 def anatomy(setting: Setting) -> Found:
-    """Milliseconds of the parts of a forward pass in 32 bits, for one picture with one class and for sixteen of them.
+    """Milliseconds of the parts of a forward pass in 32 bits, for one image with one class and for sixteen of them.
 
     Each part runs by itself on what the part before left, so the parts add up to a little less than the whole.
     """

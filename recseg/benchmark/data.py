@@ -1,4 +1,4 @@
-"""How fast pictures come: from JPEG files and from a pack, on one core, and what the time goes into."""
+"""How fast images come: from JPEG files and from a pack, on one core, and what the time goes into."""
 
 import copy
 import tempfile
@@ -52,7 +52,7 @@ def loader(setting: Setting) -> Found:
 
 
 def first(source: SegmentationFolder, pictures: int) -> SegmentationFolder:
-    """The first pictures of a split."""
+    """The first images of a split."""
     part = copy.copy(source)
     part.ids = source.ids[:pictures]
     part.image_paths, part.mask_paths = source.image_paths[:pictures], source.mask_paths[:pictures]
@@ -60,7 +60,7 @@ def first(source: SegmentationFolder, pictures: int) -> SegmentationFolder:
 
 
 def every(dataset: SegmentationFolder, act: Callable[[int], object]) -> float:
-    """Seconds of `act` for one picture: the mean over all."""
+    """Seconds of `act` for one image: the mean over all."""
     torch.manual_seed(0)
     start = time.perf_counter()
     for index in range(len(dataset)):
@@ -75,7 +75,7 @@ def where(dataset: SegmentationFolder) -> dict[str, float]:
     still = copy.copy(dataset)
     still.transform = train_transform(SIZE, scale=(0.75, 2.0), jitter=0)
     seconds = {
-        "picture": every(dataset, dataset.pixels),
+        "image": every(dataset, dataset.pixels),
         "labels": every(dataset, dataset.labels),
         "both, as tensors": every(plain, plain.__getitem__),
         "and crop, resize, flip": every(still, still.__getitem__),

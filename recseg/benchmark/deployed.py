@@ -1,4 +1,4 @@
-"""What leaves home: exported networks in 32 bits and in 8, from picture to label map, beside a model others deploy.
+"""What leaves home: exported networks in 32 bits and in 8, from image to label map, beside a model others deploy.
 
 The yardstick is a file that the reader brings (`--yardstick`): a TensorFlow Lite network with uint8 pixels in, run by
 the package ai-edge-litert. Like an exported network it gets no PyTorch, and the same threads.
@@ -29,14 +29,14 @@ from recseg.weights.io import load
 
 NAME = "voc-recurrent"
 SIDE = 513  # what the usual DeepLab networks take
-TIMED = 8  # pictures
+TIMED = 8  # images
 SCORED: int | None = None  # all: with 200, which ones they are moves the difference by two points
 LOST = f"{NAME}, mIoU points between 32 and 8 bits, exported"
 BEHIND = f"exported in 8 bits, {SIDE}×{SIDE}, ÷ the yardstick"
 
 
 def deployed(setting: Setting) -> Found:
-    """Time of a picture of VOC's val, and the score, of the exported network; without VOC, of pictograms."""
+    """Time of an image of VOC's val, and the score, of the exported network; without VOC, of pictograms."""
     data = "voc"
     try:
         source, pictures = open_dataset(data, "train"), open_dataset(data, "val")
@@ -91,16 +91,16 @@ def deployed(setting: Setting) -> Found:
 
 
 def squares(pictures: SegmentationFolder) -> list[Image.Image]:
-    """Some pictures, spread over the list, at the size that is timed."""
+    """Some images, spread over the list, at the size that is timed."""
     chosen = range(0, len(pictures), max(1, len(pictures) // TIMED))[:TIMED]
     return [as_image(pictures.pixels(index)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for index in chosen]
 
 
 def yardstick(file: Path, threads: int) -> Callable[[Image.Image], Any]:
-    """A TensorFlow Lite network as a function from a picture of its size to its output.
+    """A TensorFlow Lite network as a function from an image of its size to its output.
 
     Raises:
-        RecsegError: the package or the file is missing, or it does not take uint8 pictures of `SIDE`.
+        RecsegError: the package or the file is missing, or it does not take uint8 images of `SIDE`.
     """
     try:
         from ai_edge_litert.interpreter import Interpreter

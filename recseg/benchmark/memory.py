@@ -48,7 +48,7 @@ def measure(
         call = update(name, model, images, networks.random_labels(lengths, side, num_classes, device))
     else:
         call = networks.forward(name, model, images, lengths)
-    if name != "published":  # which takes no small picture
+    if name != "published":  # which takes no small image
         # The libraries' own code, loaded and compiled at the first call, is not the network's memory.
         networks.forward(name, model, networks.random_images(1, 64, device), [1])()
     if images.is_cuda:

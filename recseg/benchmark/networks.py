@@ -1,7 +1,7 @@
 """What is compared: an encoder, a dense and a recurrent U-Net, the published network; all give full-size logits.
 
 Weights are random, since time does not depend on them: but a random stop would, so the recurrent models are told how
-many classes each picture has, as in training, and run these steps and the one that says stop.
+many classes each image has, as in training, and run these steps and the one that says stop.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,12 +15,12 @@ from recseg.models.config import RecurrentUNetConfig
 from recseg.training.config import TrainConfig, build_model, resolve
 
 CONTESTANTS = ("encoder", "dense", "recurrent", "published")
-# Pictures of VOC 2012's training list with 1, 2 … 5 classes.
+# Images of VOC 2012's training list with 1, 2 … 5 classes.
 VOC_MIX = (933, 383, 124, 21, 3)
 
 
 def voc_lengths(batch: int) -> list[int]:
-    """Classes in each picture of a batch that is mixed as VOC is: largest remainders."""
+    """Classes in each image of a batch that is mixed as VOC is: largest remainders."""
     shares = [batch * count / sum(VOC_MIX) for count in VOC_MIX]
     counts = [int(share) for share in shares]
     remainders = sorted(range(len(shares)), key=lambda k: counts[k] - shares[k])
@@ -30,7 +30,7 @@ def voc_lengths(batch: int) -> list[int]:
 
 
 def contestants(side: int) -> tuple[str, ...]:
-    """Those that take pictures of this size: the class head of the published network does not take small ones."""
+    """Those that take images of this size: the class head of the published network does not take small ones."""
     return CONTESTANTS if side >= 160 and side % 16 == 0 else CONTESTANTS[:-1]
 
 
@@ -96,7 +96,7 @@ def random_images(batch: int, side: int, device: torch.device | str = "cpu") -> 
 
 
 def random_labels(lengths: Sequence[int], side: int, num_classes: int, device: torch.device | str = "cpu") -> Tensor:
-    """(B, S, S) label maps: stripes, as many as each picture has classes, on background."""
+    """(B, S, S) label maps: stripes, as many as each image has classes, on background."""
     labels = torch.zeros(len(lengths), side, side, dtype=torch.long)
     for image, count in enumerate(lengths):
         for k in range(count):

@@ -34,7 +34,7 @@ class Setting:
 
     Attributes:
         device: to run on.
-        side: of the square pictures, in pixels.
+        side: of the square images, in pixels.
         rounds: see `timing.interleave`.
         encoder: of all but the published network.
         yardstick: a file to compare exported networks with (`recseg.benchmark.deployed`).
@@ -133,7 +133,7 @@ def training(setting: Setting) -> Found:
     precision = choose_precision("auto", setting.device)
     result: dict[str, Any] = {"precision": precision_name(precision)}
     bars: list[Bar] = []
-    # Two pictures for the published network: one is fewer than its batch norms take, sixteen fill the memory.
+    # Two images for the published network: one is fewer than its batch norms take, sixteen fill the memory.
     groups = {16: ("dense", "recurrent"), 2: tuple({"recurrent", "published"} & {*contestants(setting.side)})}
     times = {}
     for batch, names in groups.items():
@@ -180,7 +180,7 @@ def classes(setting: Setting) -> Found:
 
 
 def scaling(setting: Setting) -> Found:
-    """Cost against the number of pixels: by the side of one picture, and by the pictures in a batch."""
+    """Cost against the number of pixels: by the side of one image, and by the images in a batch."""
     model = setting.make("recurrent")
     sides, batches = (128, 192, 256, 384, 512), (1, 2, 4, 8, 16, 32, 64)
     by_side = {

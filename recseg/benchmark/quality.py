@@ -1,4 +1,4 @@
-"""What speed costs: the score of the published networks in 32 bits and in 16, on the same pictures."""
+"""What speed costs: the score of the published networks in 32 bits and in 16, on the same images."""
 
 from typing import Any
 

@@ -43,7 +43,7 @@ def benchmark(
     Args:
         names: of the parts, some of `recseg.benchmark.PARTS`.
         device: by default the fastest there is.
-        side: of the square pictures, pixels.
+        side: of the square images, pixels.
         rounds: turns of each contestant.
         encoder: of all contestants but the published network.
         yardstick: TensorFlow Lite file of a network to compare the exported one with.

@@ -1,4 +1,4 @@
-"""The vocabulary of the embedded set in one picture: a row for each class, one object in each cell."""
+"""The vocabulary of the embedded set in one image: a row for each class, one object in each cell."""
 
 import numpy as np
 from PIL import Image, ImageDraw

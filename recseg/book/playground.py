@@ -1,4 +1,4 @@
-"""The network as an instrument, in a notebook: give it a picture, step through its answer, turn its thresholds.
+"""The network as an instrument, in a notebook: give it an image, step through its answer, turn its thresholds.
 
 Chapter 10 of the book plays with it. Needs the extra `recseg[notebook]`, and for the camera `recseg[video]`.
 """
@@ -34,14 +34,14 @@ ORDERS: dict[str, Callable[[Step], float]] = {
 
 
 class Answer:
-    """All steps that a recurrent network can make of a picture, those after its stop as well.
+    """All steps that a recurrent network can make of an image, those after its stop as well.
 
     Args:
         image: as `recseg.predict` takes it.
         model: recurrent, from `recseg.load`.
 
     Raises:
-        RecsegError: a network without steps, or something that is no picture.
+        RecsegError: a network without steps, or something that is no image.
     """
 
     def __init__(self, image: Picture, model: SegmentationModel) -> None:
@@ -75,23 +75,23 @@ class Answer:
 
 
 class Playground:
-    """A panel of widgets: picture, upload, camera; step, thresholds, order; and the answer as a GIF.
+    """A panel of widgets: image, upload, camera; step, thresholds, order; and the answer as a GIF.
 
     Args:
         model: recurrent, from `recseg.load`.
-        pictures: to choose from, as `recseg.predict` takes them; at least one.
+        images: to choose from, as `recseg.predict` takes them; at least one.
         folder: where GIFs go.
 
     Attributes:
         panel: the widget to show.
-        answer: of the picture that is shown.
+        answer: of the image that is shown.
     """
 
     def __init__(self, model: SegmentationModel, pictures: Sequence[Picture], *, folder: Path | str = ".") -> None:
         self.model, self.pictures, self.folder = model, pictures, Path(folder)
-        self.choice = widgets.IntSlider(min=0, max=len(pictures) - 1, description="picture", continuous_update=False)
+        self.choice = widgets.IntSlider(min=0, max=len(pictures) - 1, description="image", continuous_update=False)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your own")
-        self.camera = widgets.Button(description="camera", tooltip="a picture from the first camera of this computer")
+        self.camera = widgets.Button(description="camera", tooltip="an image from the first camera of this computer")
         self.step = widgets.IntSlider(min=0, max=1, description="step")
         self.threshold = widgets.FloatSlider(value=0.5, min=0.05, max=0.95, step=0.05, description="mask from")
         self.stop = widgets.FloatSlider(value=0.5, min=0.05, max=0.95, step=0.05, description="stop from")
@@ -111,7 +111,7 @@ class Playground:
         self.open(pictures[0])
 
     def open(self, picture: Picture) -> None:
-        """Segment a picture and show it; what is none is named in one line, and the last one stays."""
+        """Segment an image and show it; what is none is named in one line, and the last one stays."""
         try:
             self.answer = Answer(picture, self.model)
         except RecsegError as error:
@@ -124,7 +124,7 @@ class Playground:
         try:
             frame, _ = next(open_clip(camera).frames)
         except (RecsegError, StopIteration) as error:
-            self._say(str(error) or f"camera {camera}: gives no picture")
+            self._say(str(error) or f"camera {camera}: gives no image")
         else:
             self.open(frame)
 

@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
         run,
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
-    parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the pictures (256)")
+    parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each contestant (5)")
     parser.add_argument("--encoder", metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)")
     parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")

@@ -1,4 +1,4 @@
-"""What the commands share: how a sub-parser looks, words of the help, the device, the line about skipped pictures."""
+"""What the commands share: how a sub-parser looks, words of the help, the device, the line about skipped images."""
 
 import argparse
 from collections.abc import Callable
@@ -29,5 +29,5 @@ def add_device(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> N
 
 
 def skipped_line(why: dict[str, str]) -> str:
-    """One line that names the pictures of `why` (name → reason)."""
-    return f"skipped: {len(why)} picture{'s' * (len(why) != 1)} that cannot be read: {', '.join(sorted(why))}"
+    """One line that names the images of `why` (name → reason)."""
+    return f"skipped: {len(why)} image{'s' * (len(why) != 1)} that cannot be read: {', '.join(sorted(why))}"

@@ -18,13 +18,13 @@ def add(commands: Commands) -> None:
     one = command(
         kinds,
         "pictograms",
-        "draw the embedded data set: VOC's layout and labels, as many pictures as you like",
+        "draw the embedded data set: VOC's layout and labels, as many images as you like",
         "recseg data pictograms --out data/mine --images 2000 --seed 1",
         pictograms,
     )
     one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; must be new or empty")
-    one.add_argument("--images", type=positive, required=True, metavar="N", help="number of pictures")
-    one.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same pictures (default 0)")
+    one.add_argument("--images", type=positive, required=True, metavar="N", help="number of images")
+    one.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same images (default 0)")
     two = command(
         kinds,
         "voc",
@@ -52,7 +52,7 @@ def pictograms(arguments: argparse.Namespace) -> None:
 
     check_folder(arguments.out, "--out")
     write_dataset(arguments.out, arguments.images, arguments.seed)
-    print(f"{arguments.out}: {arguments.images} pictures (seed {arguments.seed})")
+    print(f"{arguments.out}: {arguments.images} images (seed {arguments.seed})")
     print(f"train on them with: recseg train --data {shlex.quote(str(arguments.out))} --out runs/mine")
 
 
@@ -87,6 +87,6 @@ def pack(arguments: argparse.Namespace) -> None:
             print(f"{out}: is up to date")
             return
     shapes = packed_shapes(source, arguments.size)
-    print(f"{out}: {len(source)} pictures of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
+    print(f"{out}: {len(source)} images of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
     write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
     print(f"train on it with: recseg train --data {shlex.quote(str(out))} --out runs/mine")

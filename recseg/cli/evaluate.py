@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP + ", or an exported .onnx")
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", default="val", help="(default val)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N pictures")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     parser.add_argument("--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="(default stop)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores, with how they were measured")
     add_device(parser)
@@ -77,7 +77,7 @@ def score_table(scores: dict[str, Any], title: str) -> str:
         return "   –" if value is None or math.isnan(value) else f"{100 * value:4.1f}"
 
     lines = [
-        f"{title}, {scores['images']} pictures",
+        f"{title}, {scores['images']} images",
         f"VOC    mIoU {percent(scores['miou'])} %   pixel accuracy {percent(scores['pixel_accuracy'])} %",
     ]
     classes = [f"{name:<16}{percent(value)}" for name, value in scores["iou_per_class"].items()]
@@ -86,6 +86,6 @@ def score_table(scores: dict[str, Any], title: str) -> str:
     lines += [
         f"Slot   accuracy {percent(scores['slot_accuracy'])} %   IoU of the hits {percent(scores['slot_iou'])} %",
         f"Set    label-set F1 {percent(scores['label_set_f1'])} %   "
-        f"count accuracy {percent(scores['count_accuracy'])} %   steps a picture {scores['mean_steps']:.2f}",
+        f"count accuracy {percent(scores['count_accuracy'])} %   steps an image {scores['mean_steps']:.2f}",
     ]
     return "\n".join(lines)

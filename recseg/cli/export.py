@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="NAME.onnx")
     parser.add_argument("--int8", action="store_true", help="in 8 bits: smaller, faster, and a little less exact")
-    parser.add_argument("--calibrate", metavar="DATA", help="with --int8: training pictures that show the ranges")
+    parser.add_argument("--calibrate", metavar="DATA", help="with --int8: training images that show the ranges")
     parser.add_argument("--split", help="of --calibrate (default train)")
 
 

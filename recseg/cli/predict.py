@@ -1,4 +1,4 @@
-"""`recseg predict`: segment pictures."""
+"""`recseg predict`: segment images."""
 
 import argparse
 import json
@@ -21,11 +21,11 @@ def add(commands: Commands) -> None:
     parser = command(
         commands,
         "predict",
-        "segment pictures: for each an overlay, an indexed PNG, and its steps",
+        "segment images: for each an overlay, an indexed PNG, and its steps",
         "recseg predict *.jpg --weights pictograms-recurrent --out out --gif --json out/steps.json",
         run,
     )
-    parser.description = f"{parser.description}\nAll pictures are decoded before anything is written."
+    parser.description = f"{parser.description}\nAll images are decoded before anything is written."
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--weights", help=WEIGHTS_HELP)
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         if not path.exists():
             raise RecsegError(f"{path}: no such file")
         if arguments.json is not None and arguments.json.resolve() == path.resolve():
-            raise RecsegError(f"--json {arguments.json}: is one of the pictures, and would be overwritten")
+            raise RecsegError(f"--json {arguments.json}: is one of the images, and would be overwritten")
     from recseg.data.images import read_image
     from recseg.files import atomic_write
     from recseg.viz.plotting import overlay, save_gif
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     for stem in stems:
         for end in kinds.values():
             if (arguments.out / (stem + end)).resolve() in inputs:
-                raise RecsegError(f"{arguments.out / (stem + end)}: is one of the pictures, and would be overwritten")
+                raise RecsegError(f"{arguments.out / (stem + end)}: is one of the images, and would be overwritten")
     check_folder(arguments.out, "--out")
     if arguments.json is not None:
         check_writable(arguments.json)
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _segmenter(arguments: argparse.Namespace) -> "Callable[[Image], Prediction]":
-    """What segments a picture: an exported network without torch, or any other with it."""
+    """What segments an image: an exported network without torch, or any other with it."""
     if arguments.onnx is not None:
         from recseg.export.runtime import OnnxModel
 
@@ -106,7 +106,7 @@ def _step_lines(found: "Prediction") -> Iterable[str]:
 
 
 def unique_stems(paths: Iterable[Path]) -> list[str]:
-    """A name for the outputs of each picture: its stem, with -2, -3 … where two would write the same files."""
+    """A name for the outputs of each image: its stem, with -2, -3 … where two would write the same files."""
     taken: set[str] = set()
     stems: list[str] = []
     for path in paths:

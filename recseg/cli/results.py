@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
         run,
     )
     parser.add_argument("--verify", metavar="NAME", help="repeat this evaluation; exit code 1 if it differs")
-    parser.add_argument("--data", help="where its pictures are, if not where its command says")
+    parser.add_argument("--data", help="where its images are, if not where its command says")
     add_device(parser)
 
 
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.verify, data=arguments.data, device=arguments.device, progress=sys.stderr.isatty()
     )
     worst, wrong = figures[0], [figure for figure in figures if not figure.agrees]
-    where = f"{published['data']} {published['split']}, {published['images']} pictures"
+    where = f"{published['data']} {published['split']}, {published['images']} images"
     if wrong:
         raise ScoreDiffers(
             f"{arguments.verify} on {where}: {len(wrong)} of {len(figures)} figures differ, most of all {worst.name}: "

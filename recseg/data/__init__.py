@@ -1,6 +1,6 @@
 """Data sets by name: `pictograms` (embedded), `voc`, any folder in VOC's layout, a pack of one of these.
 
-All give the same samples. Importing this package does not import torch: who only reads a picture does not wait for it.
+All give the same samples. Importing this package does not import torch: who only reads an image does not wait for it.
 """
 
 import os
@@ -23,7 +23,7 @@ def open_dataset(
 ) -> "SegmentationFolder":
     """Open one split of `"pictograms"`, `"voc"`, a folder, or a pack (`*.pack`, see `recseg.data.pack`).
 
-    The committed pictograms are the validation pictures; for training more are drawn, once, into the cache (in small
+    The committed pictograms are the validation images; for training more are drawn, once, into the cache (in small
     mode, the committed ones of `train` do). VOC is looked for in `$RECSEG_VOC_ROOT`, then in the cache.
 
     Raises:

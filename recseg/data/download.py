@@ -148,7 +148,7 @@ def _fetch_voc(root: Path, urls: Sequence[str], checksum: str) -> Path:
         if not unpacked.is_dir():
             raise RecsegError(f"{archive}: holds no VOCdevkit/VOC2012")
         voc.parent.mkdir(exist_ok=True)
-        os.replace(unpacked, voc)  # all at once: whoever sees the folder sees every picture in it
+        os.replace(unpacked, voc)  # all at once: whoever sees the folder sees every image in it
     return voc
 
 

@@ -1,10 +1,10 @@
-"""Pictures that two lists share under different names: a copy, scaled, saved anew, lightened or mirrored.
+"""Images that two lists share under different names: a copy, scaled, saved anew, lightened or mirrored.
 
-A list of ids cannot show such a leak. Here each picture becomes a thumbnail of `SIDE`×`SIDE` colours with its own mean
-and contrast taken out; two pictures are near-duplicates if their thumbnails correlate by `ALIKE` or more, one of them
+A list of ids cannot show such a leak. Here each image becomes a thumbnail of `SIDE`×`SIDE` colours with its own mean
+and contrast taken out; two images are near-duplicates if their thumbnails correlate by `ALIKE` or more, one of them
 mirrored or not. Whoever publishes a score on own lists should look once.
 
-Two photographs of one event are no copies of each other, and are not found: in VOC, one aeroplane stands in a picture
+Two photographs of one event are no copies of each other, and are not found: in VOC, one aeroplane stands in an image
 of SBD's training masks and, a moment later, in one of val, at 0.94, and two skylines that share nothing reach as much.
 """
 
@@ -25,7 +25,7 @@ ALIKE = 0.97
 
 
 class Pair(NamedTuple):
-    """Two ids whose pictures are near-duplicates, and the correlation of their thumbnails."""
+    """Two ids whose images are near-duplicates, and the correlation of their thumbnails."""
 
     first: str
     second: str
@@ -35,16 +35,16 @@ class Pair(NamedTuple):
 def near_duplicates(
     first: SegmentationFolder, second: SegmentationFolder, *, alike: float = ALIKE, progress: bool = False
 ) -> list[Pair]:
-    """Pairs of pictures, one of each list, that look the same; the most alike first.
+    """Pairs of images, one of each list, that look the same; the most alike first.
 
     Args:
         first: a split, such as that to train on.
         second: another, such as that to score on.
-        alike: correlation from which two pictures count as the same.
+        alike: correlation from which two images count as the same.
         progress: show a bar on stderr.
 
     Raises:
-        RecsegError: a picture that cannot be read.
+        RecsegError: an image that cannot be read.
     """
     with tqdm(total=len(first) + len(second), disable=not progress, unit="image") as bar:
         mine, theirs = (_thumbnails(split.image_paths, bar) for split in (first, second))

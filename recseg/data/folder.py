@@ -1,6 +1,6 @@
 """One reader for VOC, for the embedded pictograms and for anybody's own folder: all have VOC's layout.
 
-JPEGImages/ID.jpg                    the pictures (jpg, jpeg or png)
+JPEGImages/ID.jpg                    the images (jpg, jpeg or png)
 SegmentationClass/ID.png             their masks: the value of a pixel is its class id, 255 is unlabelled
 ImageSets/Segmentation/SPLIT.txt     one ID a line for each split
 classes.txt                          one class name a line, background first (absent: VOC's 21)
@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Sample(NamedTuple):
-    """A picture and its label map; transforms take one and return one.
+    """An image and its label map; transforms take one and return one.
 
     What a dataset gives has labels of int64; its transform takes them as they were read, uint8.
     """
@@ -98,11 +98,11 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         return sample._replace(labels=tv_tensors.Mask(sample.labels.long()))
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """The picture `(H, W, 3)` alone, RGB, upright."""
+        """The image `(H, W, 3)` alone, RGB, upright."""
         return np.array(read_image(self.image_paths[index]))
 
     def labels(self, index: int) -> NDArray[np.uint8]:
-        """The label map `(H, W)` alone, without decoding the picture."""
+        """The label map `(H, W)` alone, without decoding the image."""
         return read_labels(self.mask_paths[index], self.num_classes)
 
     @cached_property

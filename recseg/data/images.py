@@ -1,4 +1,4 @@
-"""Reads pictures and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
+"""Reads images and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
 
 import warnings
 from contextlib import suppress
@@ -30,7 +30,7 @@ def _decoded(path: Path) -> tuple[Image.Image, str]:
     if path.exists() and not path.is_file():  # a pipe would be waited for without end
         raise RecsegError(f"{path}: is no regular file, expected an image")
     tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
-    # Some libraries switch these for the whole process, and half a picture would load as if it were whole.
+    # Some libraries switch these for the whole process, and half an image would load as if it were whole.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     Image.MAX_IMAGE_PIXELS = MOST_PIXELS
     try:
@@ -61,14 +61,14 @@ def _decoded(path: Path) -> tuple[Image.Image, str]:
 
 def _upright(image: Image.Image) -> None:
     """Turn it, in place, as its EXIF orientation says."""
-    # Broken EXIF: a picture all the same.
+    # Broken EXIF: an image all the same.
     with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def read_image(path: Path | str) -> Image.Image:
-    """Read a picture as 8-bit RGB, upright as its EXIF orientation says; of an animation, the first frame.
+    """Read an image as 8-bit RGB, upright as its EXIF orientation says; of an animation, the first frame.
 
     Grey becomes three equal channels, 16 bits become 8, transparency is laid over white as a viewer shows it.
 
@@ -81,7 +81,7 @@ def read_image(path: Path | str) -> Image.Image:
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """A decoded picture as 8-bit RGB, as `read_image` says; `name` is for the complaint."""
+    """A decoded image as 8-bit RGB, as `read_image` says; `name` is for the complaint."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy() if image.readonly else image
     if image.mode.startswith("I"):  # 16 bits (mode "I" too: Pillow has no other home for some 16-bit files)
@@ -105,7 +105,7 @@ def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
 
     The value of a pixel is its class id: the index in a palette PNG, the grey value in an 8- or 16-bit one (there 65535
     is void as well). A mask stored as RGB colours is converted where every colour is one of VOC's palette. Like a
-    picture, it is turned as its EXIF orientation says.
+    image, it is turned as its EXIF orientation says.
 
     Raises:
         RecsegError: unreadable; no PNG; a value out of range (names it and the range); a colour of no class (names it);
@@ -188,7 +188,7 @@ def _labels_of_colours(pixels: NDArray[np.uint8], num_classes: int, path: Path) 
 
 
 def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width of a picture whose short side becomes `size`; a long side beyond 8 × that is squeezed."""
+    """Height and width of an image whose short side becomes `size`; a long side beyond 8 × that is squeezed."""
     factor = size / min(height, width)
     rows, columns = (min(max(size, round(side * factor)), LONGEST * size) for side in (height, width))
     return rows, columns

@@ -1,4 +1,4 @@
-"""A pack: the pictures of a split, decoded and resized once, in one file that trainings map into memory.
+"""A pack: the images of a split, decoded and resized once, in one file that trainings map into memory.
 
 Decoding a photograph costs more than all that training does to it afterwards. A pack pays for that once. Its layout:
 
@@ -70,7 +70,7 @@ class PackedFolder(SegmentationFolder):
         return self.__dict__ | {"_bytes": None}
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """The picture `(h, w, 3)`: a view of the file, copied by whoever changes it."""
+        """The image `(h, w, 3)`: a view of the file, copied by whoever changes it."""
         height, width = self.shapes[index]
         return self._view(int(self._starts[index]), (height, width, 3))
 
@@ -111,11 +111,11 @@ def write_pack(source: SegmentationFolder, path: Path | str, size: int, *, progr
     Args:
         source: the split, without a transform.
         path: file to write; replaced when the new one is whole.
-        size: short side in pixels; smaller pictures keep their size.
+        size: short side in pixels; smaller images keep their size.
         progress: show a bar.
 
     Raises:
-        RecsegError: a picture that cannot be read, no room on the disk (said before anything is written).
+        RecsegError: an image that cannot be read, no room on the disk (said before anything is written).
     """
     path = Path(path)
     shapes = packed_shapes(source, size)
@@ -195,7 +195,7 @@ def _fits(header: Any, room: int) -> bool:
 
 
 def packed_shapes(source: SegmentationFolder, size: int) -> list[tuple[int, int]]:
-    """(h, w) of each sample of a split in a pack: short sides of at most `size`; no picture is decoded for it."""
+    """(h, w) of each sample of a split in a pack: short sides of at most `size`; no image is decoded for it."""
     shapes = []
     for mask in source.mask_paths:
         height, width = _header_size(mask)
@@ -217,7 +217,7 @@ def fingerprint(source: SegmentationFolder) -> str:
 
 
 def _header_size(mask: Path) -> tuple[int, int]:
-    """(H, W) of a mask, upright, without decoding it; its picture has the same, or packing will say so."""
+    """(H, W) of a mask, upright, without decoding it; its image has the same, or packing will say so."""
     try:
         with Image.open(mask) as image:
             turned = image.getexif().get(ORIENTATION) in QUARTER_TURNS

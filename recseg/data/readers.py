@@ -1,4 +1,4 @@
-"""The processes that read pictures for a training: what each is at, and which picture it was when one dies."""
+"""The processes that read images for a training: what each is at, and which image it was when one dies."""
 
 import contextlib
 import os
@@ -19,30 +19,30 @@ def default_workers() -> int:
 
 
 class Readers:
-    """A note for each reader process, in memory that all share: one that dies does not take the picture's name along.
+    """A note for each reader process, in memory that all share: one that dies does not take the image's name along.
 
     Args:
-        workers: number of reader processes; 0: pictures are read in the process of the training.
-        ids: of the pictures, by index.
+        workers: number of reader processes; 0: images are read in the process of the training.
+        ids: of the images, by index.
     """
 
     def __init__(self, workers: int, ids: Sequence[str]) -> None:
         self.ids = ids
-        self.notes = torch.full((workers, 2), -1, dtype=torch.long)  # process id, index of the picture
+        self.notes = torch.full((workers, 2), -1, dtype=torch.long)  # process id, index of the image
         if workers:
             self.notes.share_memory_()  # type: ignore[no-untyped-call]
 
     def note(self, index: int) -> None:
-        """Called by a reader before it reads picture `index`."""
+        """Called by a reader before it reads image `index`."""
         if (info := get_worker_info()) is not None:
             self.notes[info.id, 0], self.notes[info.id, 1] = os.getpid(), index
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Turn what PyTorch raises when a reader dies, wherever this process is then, into a line with the picture.
+        """Turn what PyTorch raises when a reader dies, wherever this process is then, into a line with the image.
 
         Raises:
-            RecsegError: names the picture that the reader was at, and how it died.
+            RecsegError: names the image that the reader was at, and how it died.
         """
         try:
             yield
@@ -53,7 +53,7 @@ class Readers:
             dead = {int(number) for number in found[1].split(",")}
             at = [self.ids[index] for number, index in self.notes.tolist() if number in dead and index >= 0]
             raise RecsegError(
-                f"a process that reads pictures {found[2].split('. ')[0].rstrip('. ')} at picture "
+                f"a process that reads images {found[2].split('. ')[0].rstrip('. ')} at image "
                 f"{', '.join(at) or '(none yet)'}: out of memory, or a file that a library cannot bear; "
                 "--workers 0 reads without such processes"
             ) from error

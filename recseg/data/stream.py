@@ -66,7 +66,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 
 
 class _Read(NamedTuple):
-    """A sample, or why there is none, and the pictures that were passed over to find it: id → why."""
+    """A sample, or why there is none, and the images that were passed over to find it: id → why."""
 
     sample: Sample | RecsegError
     skipped: dict[str, str]
@@ -95,7 +95,7 @@ class _Seeded(Dataset[_Read]):
                     return _Read(error, skipped)
                 skipped[self.dataset.ids[taken]] = str(error)
         first = next(iter(skipped.values()))
-        return _Read(RecsegError(f"none of {len(skipped)} pictures can be read; the first: {first}"), skipped)
+        return _Read(RecsegError(f"none of {len(skipped)} images can be read; the first: {first}"), skipped)
 
 
 def _collate(read: list[_Read]) -> Batch | RecsegError:
@@ -130,12 +130,12 @@ def batches(
         workers: processes that read ahead; 0 reads in this one.
         pin: page-locked memory, for a faster copy to a GPU.
         part: places of each batch that are wanted here; None: all.
-        skip: a picture that cannot be read gives its place to the next in the list that can, which is the same one
+        skip: an image that cannot be read gives its place to the next in the list that can, which is the same one
             however often a training is resumed; `Batch.skipped` names it. Otherwise it is an error.
-        readers: of `workers` processes, where the caller wants to know which picture a dead one was at.
+        readers: of `workers` processes, where the caller wants to know which image a dead one was at.
 
     Raises:
-        RecsegError: a picture that cannot be read, or, with `skip`, not one that can.
+        RecsegError: an image that cannot be read, or, with `skip`, not one that can.
     """
     loader: DataLoader[_Read] = DataLoader(
         _Seeded(dataset, seed, skip, readers or Readers(workers, dataset.ids)),

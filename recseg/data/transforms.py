@@ -1,7 +1,7 @@
-"""What happens to a picture on its way to the model, and to its mask with it.
+"""What happens to an image on its way to the model, and to its mask with it.
 
-A label is a name, not a number: the mean of classes 1 and 3 is not class 2. So a picture is resized with antialiasing,
-its mask by taking the nearest pixel, and whatever lies outside the picture is void: neither trained on nor scored.
+A label is a name, not a number: the mean of classes 1 and 3 is not class 2. So an image is resized with antialiasing,
+its mask by taking the nearest pixel, and whatever lies outside the image is void: neither trained on nor scored.
 All chance comes from torch's global generator, so that a seed for each sample makes training exact to resume.
 """
 
@@ -22,7 +22,7 @@ GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as in JPEG
 class TrainTransform:
     """Random scale, crop, flip and colours; every sample comes out `size` × `size`.
 
-    Scale 1 is what evaluation sees (the short side at `size`); at 2 the crop shows half of that, at 0.5 the picture is
+    Scale 1 is what evaluation sees (the short side at `size`); at 2 the crop shows half of that, at 0.5 the image is
     smaller than the crop and stands somewhere in a void frame. See `train_transform` for the arguments.
     """
 
@@ -73,7 +73,7 @@ def train_transform(
 
 
 class EvalTransform:
-    """The picture with its short side at `size`; labels stay as they are, since VOC is scored at full resolution."""
+    """The image with its short side at `size`; labels stay as they are, since VOC is scored at full resolution."""
 
     def __init__(self, size: int | None) -> None:
         if size is not None and size < 2:
@@ -85,7 +85,7 @@ class EvalTransform:
 
 
 def eval_transform(size: int | None) -> EvalTransform:
-    """Make the transform of evaluation: `Sample` -> `Sample`; `None` keeps the picture's own resolution."""
+    """Make the transform of evaluation: `Sample` -> `Sample`; `None` keeps the image's own resolution."""
     return EvalTransform(size)
 
 
@@ -117,14 +117,14 @@ def change_colours(image: Tensor, brightness: float, contrast: float, saturation
 def nearest(labels: Tensor, height: int, width: int) -> Tensor:
     """Resize a label map `(H, W)` by its nearest pixels: no label comes out that did not go in.
 
-    "Nearest-exact", not torch's "nearest": the latter takes the upper left pixel, half a pixel off the picture's.
+    "Nearest-exact", not torch's "nearest": the latter takes the upper left pixel, half a pixel off the image's.
     """
     resized: Tensor = F.resize(labels[None], [height, width], interpolation=v2.InterpolationMode.NEAREST_EXACT)
     return resized[0]  # (1, H, W) -> (H, W)
 
 
 def _span(length: int, factor: float, size: int, place: float) -> tuple[int, int, int, int]:
-    """Along one axis: (first pixel, pixels) taken from the picture, (first pixel, pixels) filled in the crop."""
+    """Along one axis: (first pixel, pixels) taken from the image, (first pixel, pixels) filled in the crop."""
     scaled = max(2, round(length * factor))  # torch 2.11 resizes uint8 wrongly to a width of 1
     if scaled <= size:  # all of it fits: it stands anywhere in the crop
         return 0, length, int(place * (size - scaled + 1)), scaled

@@ -79,7 +79,7 @@ def evaluate(
         image_size: short side of the network's input; by default the model's own `image_size`.
         limit: only that many images, the first ones; by default all.
         progress: show a bar on stderr.
-        on_bad_image: "stop": a picture that cannot be read is an error; "skip": it is left out, and listed.
+        on_bad_image: "stop": an image that cannot be read is an error; "skip": it is left out, and listed.
 
     Returns:
         JSON-able: `miou`, `iou_per_class` (name → value, None where a class occurs nowhere), `pixel_accuracy`,
@@ -90,7 +90,7 @@ def evaluate(
         `seconds`; with "skip", `skipped` (id → why).
 
     Raises:
-        RecsegError: an empty data set, a picture that cannot be read, or classes that are not those of the model.
+        RecsegError: an empty data set, an image that cannot be read, or classes that are not those of the model.
     """
     _check(model, dataset)
     if limit is not None and limit < 1:
@@ -129,11 +129,11 @@ def evaluate(
     for others in all_gather(skipped):
         skipped |= others
     if not label_set.images:
-        raise RecsegError(f"none of {len(skipped)} pictures can be read; the first: {next(iter(skipped.values()))}")
+        raise RecsegError(f"none of {len(skipped)} images can be read; the first: {next(iter(skipped.values()))}")
     result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute(), **named.compute()}
     result["seconds"] = round(time.perf_counter() - start, 3)
     if on_bad_image == "skip":
-        where = f"{dataset.root}{os.sep}"  # a result tells of pictures, not of the place of a folder on some machine
+        where = f"{dataset.root}{os.sep}"  # a result tells of images, not of the place of a folder on some machine
         result["skipped"] = {name: why.replace(where, "") for name, why in skipped.items()}
     return _by_name(result, names)
 
@@ -154,7 +154,7 @@ def _check(model: SegmentationModel, dataset: SegmentationFolder) -> None:
 
 
 class _Bad(NamedTuple):
-    """A picture that cannot be read, and why. Handed on: an error would cross processes as a page of traceback."""
+    """An image that cannot be read, and why. Handed on: an error would cross processes as a page of traceback."""
 
     id: str
     error: RecsegError

@@ -166,8 +166,8 @@ class SlotMetric:
 class SetMetric:
     """Precision, recall and F1 of the set of classes named, and how often the number of steps is right.
 
-    Micro-averaged: labels of all images are pooled before dividing. An average over images would give a picture of
-    one class, where a miss costs everything, the weight of a picture of five.
+    Micro-averaged: labels of all images are pooled before dividing. An average over images would give an image of
+    one class, where a miss costs everything, the weight of an image of five.
     """
 
     def __init__(self) -> None:

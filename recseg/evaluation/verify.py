@@ -1,6 +1,6 @@
 """Is a published score true? Measure it again, on the machine at hand, and compare it figure by figure.
 
-The same weights, pictures and code give the same figures; another processor or another version of a library rounds
+The same weights, images and code give the same figures; another processor or another version of a library rounds
 another way, and then a few pixels at the edge of a mask, now and then a whole step, come out otherwise. How much of
 that is let pass stands below, once, for every result.
 """
@@ -60,7 +60,7 @@ def verify(
 
     Args:
         name: of a file in `data/results`, such as "pictograms-recurrent".
-        data: where the pictures are, if not where the result's own command says.
+        data: where the images are, if not where the result's own command says.
         device: where to run; by default the best there is.
         progress: show a bar on stderr.
 
@@ -68,7 +68,7 @@ def verify(
         The published result, and each of its figures beside the one measured now.
 
     Raises:
-        RecsegError: no such result, one that does not say where it comes from, or pictures that are not here.
+        RecsegError: no such result, one that does not say where it comes from, or images that are not here.
     """
     known = published_results()
     if name not in known:
@@ -91,7 +91,7 @@ def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Compare
 
     Numbers of the whole list may differ by `OVERALL`, those of a class by `PER_CLASS`; of the pixels in the confusion
     matrix and of the decisions in the tables of calibration a share of `MOVED` may be counted elsewhere. All else, the
-    number of pictures among it, is the same or not. A figure that only one of the two has does not agree.
+    number of images among it, is the same or not. A figure that only one of the two has does not agree.
     """
     figures: list[Compared] = []
     for key in dict.fromkeys([*published, *measured]):
@@ -171,7 +171,7 @@ def _repeated(file: Path, published: dict[str, Any]) -> tuple[str, argparse.Name
     if (program, *words[:1]) != ("recseg", "evaluate") or unknown or given.weights is None or given.data is None:
         raise RecsegError(f"{file}: its command is not one of recseg evaluate: {published['command']}")
     if (given.data, given.split) != (published["data"], published["split"]):
-        raise RecsegError(f"{file}: names {published['data']} {published['split']}, its command other pictures")
+        raise RecsegError(f"{file}: names {published['data']} {published['split']}, its command other images")
     if not re.fullmatch(r"[0-9a-f]{40}", str(published["commit"])):
         raise RecsegError(f"{file}: commit {published['commit']!r} is not one of git's")
     return given.weights, given

@@ -1,13 +1,13 @@
 """An exported network in 8 bits: where nearly all of the time goes, and where rounding does little harm.
 
-Static quantisation: training pictures show how large each map's values become, and so how coarse 256 steps have to be
+Static quantisation: training images show how large each map's values become, and so how coarse 256 steps have to be
 (Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR
 2018). Three choices keep the labels what they were:
 
 - What reads maps finer than the output stays in 32 bits. There few channels hold small differences between neighbours
   beside large values, later layers amplify what is rounded away, and 8 bits are no faster on so few channels.
-- A range is the mean over pictures of each picture's extremes. The most extreme value of all would make steps coarse
-  for every picture, for the sake of one.
+- A range is the mean over images of each image's extremes. The most extreme value of all would make steps coarse
+  for every image, for the sake of one.
 - Of a time step only the convolutions are rounded: their inputs, h and coverage, lie between −1 and 1. The cell state,
   and what reads it, stay in 32 bits, so that no error adds up over the steps.
 """
@@ -27,7 +27,7 @@ from recseg.inference.prediction import as_image
 from recseg.inference.steps import Floats
 
 PICTURES = 64
-WATCHED = 16  # pictures whose steps are kept: what a step is given fills memory, and h is bounded anyway
+WATCHED = 16  # images whose steps are kept: what a step is given fills memory, and h is bounded anyway
 
 
 def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICTURES) -> Path:
@@ -35,8 +35,8 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
 
     Args:
         path: of `recseg.export.onnx.export`.
-        dataset: training pictures, without a transform; some, spread over the list, are looked at.
-        pictures: how many.
+        dataset: training images, without a transform; some, spread over the list, are looked at.
+        images: how many.
 
     Raises:
         RecsegError: packages that are missing, or no export.
@@ -97,7 +97,7 @@ class _Watched:
 
 
 def _turns(model: OnnxModel, images: Iterable[Floats]) -> list[dict[str, Floats]]:
-    """What the step of a recurrent network is given, turn by turn, on some pictures."""
+    """What the step of a recurrent network is given, turn by turn, on some images."""
     model._step = watched = _Watched(model._step)
     for pixels in islice(images, WATCHED):
         model.sequence(pixels)

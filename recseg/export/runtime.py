@@ -18,11 +18,11 @@ from recseg.inference.prediction import Picture, Prediction, as_image
 from recseg.inference.steps import Floats, from_pixels, from_steps
 
 PARTS = ("encode", "step")
-LARGEST = 8192  # pixels that a forged file may make of a picture's short side
+LARGEST = 8192  # pixels that a forged file may make of an image's short side
 
 
 class Sequence(NamedTuple):
-    """What the recurrence says of one picture, N steps and the stop that ended them.
+    """What the recurrence says of one image, N steps and the stop that ended them.
 
     Attributes:
         masks: (N, h, w) logits at the network's own resolution.
@@ -50,7 +50,7 @@ class OnnxModel:
     Attributes:
         kind: "recurrent" or "dense".
         classes: names of the labels, background first.
-        image_size: short side that pictures are resized to.
+        image_size: short side that images are resized to.
         stride: pixels to a cell of the coarsest map; sides are padded to multiples of it.
 
     Raises:
@@ -98,7 +98,7 @@ class OnnxModel:
             self._step = session("step")
 
     def pixels(self, picture: Image.Image) -> Floats:
-        """The picture at the network's size: (1, 3, h, w) in [0, 1]."""
+        """The image at the network's size: (1, 3, h, w) in [0, 1]."""
         height, width = resized_shape(picture.height, picture.width, self.image_size)
         resized = picture.resize((width, height), Image.Resampling.BILINEAR)  # antialiased, in Pillow
         array = np.asarray(resized, dtype=np.float32) / np.float32(255)  # (h, w, 3)
@@ -161,7 +161,7 @@ class OnnxModel:
         )
 
     def predict(self, image: Picture) -> Prediction:
-        """Segment one picture, as `recseg.predict` does."""
+        """Segment one image, as `recseg.predict` does."""
         picture = as_image(image)
         pixels, size = self.pixels(picture), (picture.height, picture.width)
         if self.kind == "dense":
@@ -179,7 +179,7 @@ def pad(pixels: Floats, stride: int) -> Floats:
 
 
 def cropped(maps: Floats, pixels: Floats, padded: Floats) -> Floats:
-    """Maps (…, h, w) of the padded picture without what stands for the padding."""
+    """Maps (…, h, w) of the padded image without what stands for the padding."""
     height, width = (
         -(-side * cells // whole)  # rounded up, as the network itself halves odd sides
         for side, cells, whole in zip(pixels.shape[-2:], maps.shape[-2:], padded.shape[-2:], strict=True)

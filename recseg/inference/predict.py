@@ -1,6 +1,6 @@
-"""From one picture to its steps: a class, a probability and a mask each, and the label map that they make together.
+"""From one image to its steps: a class, a probability and a mask each, and the label map that they make together.
 
-The network sees the picture at the size it was trained for; its logits are stretched back to the picture's own size
+The network sees the image at the size it was trained for; its logits are stretched back to the image's own size
 *before* any threshold or argmax, so edges fall between pixels instead of on the network's coarse grid.
 """
 
@@ -22,7 +22,7 @@ from recseg.models.recurrent_unet import RecurrentOutput
 
 
 def predict(image: Picture, model: SegmentationModel, *, device: torch.device | str | None = None) -> Prediction:
-    """Segment one picture.
+    """Segment one image.
 
     Args:
         image: path, Pillow image, uint8 array (H, W, 3) or tensor (3, H, W); floats in [0, 1] do as well.
@@ -30,7 +30,7 @@ def predict(image: Picture, model: SegmentationModel, *, device: torch.device | 
         device: where to run; by default where the model is.
 
     Returns:
-        Steps and label map at the picture's own size, whatever size the network works at.
+        Steps and label map at the image's own size, whatever size the network works at.
     """
     picture = as_image(image)
     if device is not None:
@@ -42,7 +42,7 @@ def predict(image: Picture, model: SegmentationModel, *, device: torch.device | 
 
 
 def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:
-    """The picture as the model wants it: (3, h, w) floats in [0, 1] on the model's device.
+    """The image as the model wants it: (3, h, w) floats in [0, 1] on the model's device.
 
     Most networks take any shape, so only the short side is set; one with an `input_size` wants that fixed square.
     """

@@ -1,4 +1,4 @@
-"""What a network says of one picture: its steps, each a class and a mask, and the label map they make together.
+"""What a network says of one image: its steps, each a class and a mask, and the label map they make together.
 
 No torch here: a prediction can be drawn, saved and read where only ONNX Runtime made it.
 """
@@ -31,8 +31,8 @@ class Step:
         name: the label's name.
         probability: of the class. A dense network has no steps: there it is the mean over the class's pixels.
         stop_probability: that the sequence had ended before this step; None where the network learns no stop.
-        mask: (H, W) bool at the picture's size.
-        area: share of the picture that the mask covers, 0 … 1.
+        mask: (H, W) bool at the image's size.
+        area: share of the image that the mask covers, 0 … 1.
     """
 
     class_id: int
@@ -55,11 +55,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one picture.
+    """What a network says of one image.
 
     Attributes:
         steps: in the network's own order (a dense network's classes by decreasing area).
-        labels: (H, W) uint8 at the picture's size, the steps fused into one label map.
+        labels: (H, W) uint8 at the image's size, the steps fused into one label map.
         palette: (256, 3) uint8, the colour of each label.
         stop_probability: of the stop that ended the sequence; None if all steps ran or the network learns no stop.
     """
@@ -88,7 +88,7 @@ class Prediction:
 
 
 def as_image(image: Picture) -> Image.Image:
-    """RGB picture of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3, H, W).
+    """RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3, H, W).
 
     Arrays and tensors hold uint8, or floats in [0, 1].
     """

@@ -1,4 +1,4 @@
-"""Masks drawn on moving pictures: a GIF, a video file or a camera in, a GIF or an MP4 out.
+"""Masks drawn on moving images: a GIF, a video file or a camera in, a GIF or an MP4 out.
 
 GIFs need nothing but Pillow. Video files and cameras go through imageio and its ffmpeg, the extra `recseg[video]`.
 Each frame is segmented by itself: the network has no memory from one frame to the next.
@@ -76,7 +76,7 @@ def _imageio() -> Any:
 def _imageio_frames(uri: str, name: str) -> Iterator[tuple[Image.Image, float]]:
     imageio = _imageio()
     try:
-        # Named by its plug-in, or a picture would pass for a video of one frame.
+        # Named by its plug-in, or an image would pass for a video of one frame.
         with imageio.get_reader(uri, format="FFMPEG") as reader:
             duration = 1000 / (reader.get_meta_data().get("fps") or 25)
             for frame in reader:

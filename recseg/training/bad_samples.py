@@ -1,4 +1,4 @@
-"""Which picture of a batch is behind a loss that is not a number."""
+"""Which image of a batch is behind a loss that is not a number."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -31,17 +31,17 @@ def explained(trainer: "Trainer", error: RecsegError) -> RecsegError:
 def find_bad_samples(
     loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]
 ) -> str:
-    """The pictures whose loss is not finite when each is alone; all of the batch where that tells nothing.
+    """The images whose loss is not finite when each is alone; all of the batch where that tells nothing.
 
     Args:
-        loss: of a network in `eval()` mode, where no picture shares statistics with another: (1, 3, S, S) and
+        loss: of a network in `eval()` mode, where no image shares statistics with another: (1, 3, S, S) and
             (1, S, S) to a scalar. The averaged network, say, which has not learned from this batch.
         images: (B, 3, S, S).
         labels: (B, S, S).
         ids: B names.
 
     Returns:
-        Words for an error message, such as "picture a" or "one of the pictures a, b, c".
+        Words for an error message, such as "image a" or "one of the images a, b, c".
     """
     found = []
     # Not where several processes add up their losses: they would wait for one that has an error to report.
@@ -54,5 +54,5 @@ def find_bad_samples(
         except RecsegError:
             found.append(ids[number])
     if len(found) in (0, len(ids)) and len(ids) > 1:
-        return f"one of the pictures {', '.join(ids)}"
-    return f"picture{'s' if len(found) > 1 else ''} {', '.join(found or ids)}"
+        return f"one of the images {', '.join(ids)}"
+    return f"image{'s' if len(found) > 1 else ''} {', '.join(found or ids)}"

@@ -45,7 +45,7 @@ class TrainConfig:
         max_steps: the most classes of an image; None takes 5, or the most that an image of the folder has.
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
-        scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the picture's short side.
+        scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the image's short side.
         pixels_first: share of the budget in which the recurrent model only learns to classify single pixels, as its
             twin does. The steps read classes with that same classifier, and learn them faster once it knows some.
         optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
@@ -53,7 +53,7 @@ class TrainConfig:
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
         checkpoint_seconds: of training between two checkpoints.
-        on_bad_image: "stop" ends the training at a picture that cannot be read; "skip" takes another one in its place,
+        on_bad_image: "stop" ends the training at an image that cannot be read; "skip" takes another one in its place,
             and lists it.
         val_split: list that the averaged network is scored on during the training; None takes "val" where there is one
             that shares no image with the training list, "none" takes none. Nothing that is learned depends on it.
@@ -130,10 +130,10 @@ class TrainConfig:
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in what was left open. Plain encoders learn from scratch on small pictures, the others on photographs.
+    """Fill in what was left open. Plain encoders learn from scratch on small images, the others on photographs.
 
-    Pictures are predicted a sixth larger than the crops: there things have the size that they have in most crops, and
-    edges more pixels (measured on pictures that are neither trained on nor reported).
+    Images are predicted a sixth larger than the crops: there things have the size that they have in most crops, and
+    edges more pixels (measured on images that are neither trained on nor reported).
     """
     defaults: dict[str, Any]
     if config.model == "published":  # as its authors trained it: Adam 1e-3, batch 32, 256×256, fixed by its class head

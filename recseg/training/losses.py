@@ -35,7 +35,7 @@ def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def dense_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Per-pixel cross-entropy of the dense twin: logits (B, K, h, w) and labels (B, H, W) → {"loss", "pixels"}."""
+    """Per-pixel cross-entropy of the dense baseline: logits (B, K, h, w) and labels (B, H, W) → {"loss", "pixels"}."""
     labels = shrink_labels(labels, (logits.shape[-2], logits.shape[-1]))
     # A sum over a count that is never zero: a batch that is all void gives 0, where the mean would give NaN.
     total = F.cross_entropy(logits.float(), labels, ignore_index=VOID, reduction="sum")

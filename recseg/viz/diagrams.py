@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-EXAMPLE = (("person", 15, 0.97), ("dog", 12, 0.91))  # what the drawn network finds in the drawn picture
+EXAMPLE = (("person", 15, 0.97), ("dog", 12, 0.91))  # what the drawn network finds in the drawn image
 
 
 def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
     """The recurrent U-Net, drawn from its configuration: encoder, decoder, recurrence unrolled, what each step emits.
 
-    The drawn picture has two classes, so two steps emit a mask, the third says stop, and later ones never run.
+    The drawn image has two classes, so two steps emit a mask, the third says stop, and later ones never run.
     """
     config = config or RecurrentUNetConfig()
     with torch.device("meta"):  # only its shape is asked for: no weights, no memory

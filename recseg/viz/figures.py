@@ -142,13 +142,13 @@ def palette_legend(names: Sequence[str] = VOC_CLASSES, *, void: bool = True, col
 
 
 def comparison(rows: Sequence[tuple[str, Picture, NDArray[np.uint8], NDArray[np.uint8]]]) -> "Figure":
-    """A row for each picture: the picture, the true label map, the answer, and the pixels where the two differ.
+    """A row for each image: the image, the true label map, the answer, and the pixels where the two differ.
 
     A pixel is *missed* where the answer is background and the truth is not, *invented* the other way round, and of
     *another class* where both name one and not the same. Void is grey: it is not scored.
 
     Args:
-        rows: title, picture, truth and answer for each row; both label maps (H, W), of the picture's size.
+        rows: title, image, truth and answer for each row; both label maps (H, W), of the image's size.
     """
     from matplotlib.patches import Patch
 
@@ -168,7 +168,7 @@ def comparison(rows: Sequence[tuple[str, Picture, NDArray[np.uint8], NDArray[np.
 
 
 def mistakes(truth: NDArray[np.uint8], answer: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) picture of the pixels at which two label maps (H, W) differ, in the colours of `MISTAKES`."""
+    """(H, W, 3) image of the pixels at which two label maps (H, W) differ, in the colours of `MISTAKES`."""
     if truth.shape != answer.shape:
         raise RecsegError(f"truth {truth.shape} and answer {answer.shape}: expected label maps of one size")
     differs, void = truth != answer, truth == VOID
@@ -210,12 +210,12 @@ def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] = 
 
 
 def flip_book(pages: Sequence[tuple[str, "Figure | Image.Image", str]]) -> str:
-    """Pictures to leaf through, as HTML: works in a notebook and on a static page, without a kernel or a script.
+    """Images to leaf through, as HTML: works in a notebook and on a static page, without a kernel or a script.
 
     The buttons are radio buttons, so that the arrow keys turn the pages; style sheets show the chosen page.
 
     Args:
-        pages: what the button says, the picture, and its alt text, for each page.
+        pages: what the button says, the image, and its alt text, for each page.
     """
     pictures = [to_html(picture, alt) for _, picture, alt in pages]
     # Books on one page must not answer to each other's buttons; a digest is the same at every build.

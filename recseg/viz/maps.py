@@ -1,4 +1,4 @@
-"""What a network holds while it works, as pictures: maps, masks, label maps and probabilities in one grid."""
+"""What a network holds while it works, as images: maps, masks, label maps and probabilities in one grid."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ BAR = "#0072b2"
 def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: float = 1.75) -> "Figure":
     """A grid of titled panels; what a panel holds says how it is drawn.
 
-    - a picture: Pillow image, (H, W, 3), or (3, H, W) tensor: as it is;
+    - an image: Pillow image, (H, W, 3), or (3, H, W) tensor: as it is;
     - a label map, (H, W) integers: each label in VOC's colour;
     - a mask, (H, W) booleans: white on black;
     - a map of logits, (H, W) floats: red above 0, blue below, its range written beneath;

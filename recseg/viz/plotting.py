@@ -1,4 +1,4 @@
-"""Pictures of predictions: overlays, the strip of steps, the animated recurrence. (Results: `recseg.viz.figures`.)
+"""Images of predictions: overlays, the strip of steps, the animated recurrence. (Results: `recseg.viz.figures`.)
 
 One visual language: classes wear VOC's colours everywhere; figures stand on white with dark text, so that they read on
 a dark page too. matplotlib is imported inside the functions that need it: overlays and GIFs get by with Pillow, and so
@@ -60,14 +60,14 @@ def new_figure(width: float, height: float, **options: Any) -> "Figure":
 
 
 def to_html(picture: "Figure | Image.Image | Path | str", alt: str) -> str:
-    """An `<img>` with the picture inside and a text for those who cannot see it.
+    """An `<img>` with the image inside and a text for those who cannot see it.
 
     Args:
-        picture: a figure, a Pillow image, or the path of a GIF or PNG.
-        alt: what the picture shows, in words.
+        image: a figure, a Pillow image, or the path of a GIF or PNG.
+        alt: what the image shows, in words.
     """
     if not alt.strip():
-        raise RecsegError("a picture needs an alt text: say in words what it shows")
+        raise RecsegError("an image needs an alt text: say in words what it shows")
     width = ""
     stream = io.BytesIO()
     kind = "png"
@@ -108,10 +108,10 @@ def overlay(
     palette: NDArray[np.uint8] | None = None,
     alpha: float = 0.55,
 ) -> Image.Image:
-    """The picture with each label's colour laid over it; background stays clear.
+    """The image with each label's colour laid over it; background stays clear.
 
     Args:
-        image: the picture, of the labels' size.
+        image: the image, of the labels' size.
         labels: (H, W) label map.
         palette: (256, 3) colours; VOC's by default.
         alpha: opacity of the colours, 0 … 1.
@@ -120,7 +120,7 @@ def overlay(
     labels = np.asarray(labels)
     if labels.shape != (picture.height, picture.width):
         raise RecsegError(
-            f"labels of {labels.shape[0]}×{labels.shape[1]} over a picture of {picture.height}×{picture.width}: "
+            f"labels of {labels.shape[0]}×{labels.shape[1]} over an image of {picture.height}×{picture.width}: "
             "expected the same size"
         )
     colours = (voc_palette() if palette is None else palette)[labels]  # (H, W, 3)
@@ -146,14 +146,14 @@ def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 def describe(prediction: Prediction) -> str:
     """The steps in one sentence: an alt text, or a line to print."""
-    parts = [f"{step.name} ({step.probability:.0%}, {step.area:.0%} of the picture)" for step in prediction.steps]
+    parts = [f"{step.name} ({step.probability:.0%}, {step.area:.0%} of the image)" for step in prediction.steps]
     return f"{len(parts)} step{'s' * (len(parts) != 1)}: {', '.join(parts)}" if parts else "no step: only background"
 
 
 def step_strip(image: Picture, prediction: Prediction) -> "Figure":
-    """The sequence as a strip: the picture, one panel for each step with its mask, and the fused label map."""
+    """The sequence as a strip: the image, one panel for each step with its mask, and the fused label map."""
     picture = as_image(image)
-    panels = [("picture", picture)]
+    panels = [("image", picture)]
     grey = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, "white"), 0.45)
     for number, step in enumerate(prediction.steps, 1):
         labels = np.where(step.mask, step.class_id, 0).astype(np.uint8)
@@ -178,7 +178,7 @@ def text(
     fill: str = INK,
     anchor: str = "lm",
 ) -> None:
-    """Write on a Pillow picture in Pillow's own font, the same on every machine."""
+    """Write on a Pillow image in Pillow's own font, the same on every machine."""
     draw.text(at, words, fill=fill, font=ImageFont.load_default(size), anchor=anchor)
 
 
@@ -188,19 +188,19 @@ def text_width(words: str, size: float = 15) -> float:
 
 
 def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> Iterator[Image.Image]:
-    """The recurrence as frames: the picture, then one more mask a frame with its class and probability, then the stop.
+    """The recurrence as frames: the image, then one more mask a frame with its class and probability, then the stop.
 
     Args:
-        image: the predicted picture.
+        image: the predicted image.
         prediction: its steps.
-        side: longer side of the frames' picture part, about; small pictures grow by a whole factor, to stay crisp.
+        side: longer side of the frames' image part, about; small images grow by a whole factor, to stay crisp.
     """
     picture = as_image(image)
     longest = max(picture.size)
     scale = side / longest if longest > side else max(1, side // longest)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     base = picture.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
-    yield _captioned(base, "the picture", None)
+    yield _captioned(base, "the image", None)
     claimed = np.zeros((size[1], size[0]), dtype=np.uint8)
     for number, step in enumerate(prediction.steps, 1):
         mask = np.asarray(Image.fromarray(step.mask).resize(size, Image.Resampling.NEAREST))
@@ -218,7 +218,7 @@ def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> It
 
 
 def _captioned(picture: Image.Image, words: str, colour: tuple[int, ...] | None) -> Image.Image:
-    """The picture with a white line of text below; `colour` fills a swatch before the words."""
+    """The image with a white line of text below; `colour` fills a swatch before the words."""
     height = 30
     frame = Image.new("RGB", (max(picture.width, 230), picture.height + height), "white")
     frame.paste(picture, ((frame.width - picture.width) // 2, 0))
@@ -238,7 +238,7 @@ def write_gif(
     All frames share one palette without dithering: flat colours stay flat, equal pixels cost nothing in the next frame.
 
     Args:
-        frames: RGB pictures of one size.
+        frames: RGB images of one size.
         path: the file.
         durations: milliseconds, one for each frame.
         keep: RGB colours that the palette has exactly; a small mask's would otherwise be averaged away.
