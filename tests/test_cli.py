@@ -233,7 +233,8 @@ def test_train_passes_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pat
     (config,) = seen
     words = typed.split()[1:]
     for option, value in zip(words[::2], words[1::2], strict=True):
-        assert str(getattr(config, option[2:].replace("-", "_"))) == value
+        name = option[2:].replace("-", "_")
+        assert str(getattr(config.network if name == "encoder" else config, name)) == value
 
 
 def test_a_resumed_training_names_its_data(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
