@@ -58,6 +58,8 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
 
     bus = heights[-1] - 1.0
     pen.line([(2.0, heights[-1] - 0.25), (2.0, bus), (first + 1.75 * (min(live + 1, config.max_steps) - 1), bus)], BLUE)
+    beside = 2.0 - max(1.1, 3.2 * 0.76 ** (levels - 2)) / 2
+    pen.line([(beside, heights[-2]), (0.8, heights[-2]), (0.8, bus), (2.0, bus)], BLUE)
     words = f"x: the two deepest maps, reduced to {config.reduced} channels at 1/{encoder.strides[-2]}"
     pen.note(2.2, bus - 0.28, f"{words}; their part of the gates is computed once", "left")
     for step in range(config.max_steps):
@@ -76,9 +78,11 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
         if step < live:
             _step_outputs(pen, x, heights[-1] + 1.2, top, config, *EXAMPLE[step])
             if step + 1 < config.max_steps:  # what the masks so far have covered
-                pen.arrow(x + 0.5, heights[-1] + 2.0, x + 1.5, heights[-1] + 0.33, FAINT, dashed=True)
+                beside, above = x + 0.82, heights[-1] + 0.52
+                pen.line([(x + 0.55, top + 0.85), (beside, top + 0.85), (beside, above)], FAINT, dashed=True)
+                pen.arrow(beside, above, x + 1.4, heights[-1] + 0.33, FAINT, dashed=True)
                 if step == live - 1:
-                    pen.note(x + 1.05, heights[-1] + 1.86, "coverage", "left", FAINT)
+                    pen.note(beside + 0.1, heights[-1] + 1.86, "coverage", "left", FAINT)
     if config.max_steps > live:
         x = first + 1.75 * live + 0.3
         pen.arrow(x - 1.4, top + 1.1, x - 0.6, top + 1.1)
@@ -129,9 +133,12 @@ class _Pen:
         """Words at (x, y)."""
         self.axes.text(x, y, words, ha=align, va="center", fontsize=7.5, color=colour, linespacing=1.1)
 
-    def line(self, points: Sequence[tuple[float, float]], colour: str = INK) -> None:
+    def line(self, points: Sequence[tuple[float, float]], colour: str = INK, *, dashed: bool = False) -> None:
         """A line through points."""
-        self.axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.3, solid_joinstyle="round", zorder=0)
+        style = "--" if dashed else "-"
+        self.axes.plot(
+            *zip(*points, strict=True), color=colour, linewidth=1.3, linestyle=style, solid_joinstyle="round", zorder=0
+        )
 
     def arrow(self, x: float, y: float, to_x: float, to_y: float, colour: str = INK, *, dashed: bool = False) -> None:
         """An arrow from (x, y) to (to_x, to_y)."""
