@@ -17,6 +17,7 @@ from recseg.errors import RecsegError
 from recseg.evaluation.evaluate import _argmax, _batches, evaluate
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, live_pairs
 from recseg.models.unet import UNet
 
@@ -24,7 +25,7 @@ NAMES = ("background", "cat", "dog", "owl")
 STEP = 60  # a pixel of label k is painted in grey 60·k
 
 
-class Reader(nn.Module):
+class Reader(SegmentationModel):
     """What the fakes share: labels from colours, and a record of what came in."""
 
     def __init__(self, num_classes: int = 4, image_size: int | None = None) -> None:
@@ -249,12 +250,10 @@ def test_modes_and_statistics_are_left_alone(dataset: SegmentationFolder, fail: 
 
 def test_a_network_in_training_mode_is_scored_as_any_other(dataset: SegmentationFolder) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(
-        UNet(UNetConfig(num_classes=4, encoder_widths=(4, 6, 8), decoder_widths=(8,))), nn.Dropout2d()
-    )
-    model.num_classes = 4  # type: ignore[assignment]
+    model = UNet(UNetConfig(num_classes=4, encoder_widths=(4, 6, 8), decoder_widths=(8,)))
+    model.classifier = nn.Sequential(model.classifier, nn.Dropout2d())  # type: ignore[assignment]
     scores = [{**evaluate(model.train(mode), dataset, progress=False), "seconds": 0} for mode in (False, True, True)]
-    assert model.training and model[1].training
+    assert model.training and model.classifier.training
     assert scores[0] == scores[1] == scores[2]
     with torch.inference_mode():  # in training mode, and only there, it would have answered otherwise
         images = torch.rand(2, 3, 32, 32)

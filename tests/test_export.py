@@ -21,8 +21,9 @@ from recseg.data.folder import SegmentationFolder
 from recseg.export.network import OnnxNetwork
 from recseg.export.onnx import export, folded
 from recseg.export.quantise import quantise
-from recseg.export.runtime import OnnxModel, cropped, pad, stretch
+from recseg.export.runtime import OnnxModel, cropped, pad
 from recseg.inference.fusion import fuse
+from recseg.inference.steps import resize
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import UNetConfig
 from recseg.models.recurrent_unet import RecurrentOutput
@@ -222,7 +223,7 @@ def test_padding_is_cropped_away_again(height: int, width: int, stride: int, coa
 def test_stretching_is_torchs_bilinear(height: int, width: int, rows: int, columns: int) -> None:
     plane = np.random.default_rng(height * 13 + width).normal(size=(height, width)).astype(np.float32)
     wanted = F.interpolate(torch.from_numpy(plane)[None, None], (rows, columns), mode="bilinear", align_corners=False)
-    np.testing.assert_allclose(stretch(plane, (rows, columns)), wanted[0, 0], atol=1e-5)
+    np.testing.assert_allclose(resize(plane, (rows, columns)), wanted[0, 0], atol=1e-5)
 
 
 def test_what_has_no_graphs_is_refused(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from recseg.errors import RecsegError
 from recseg.inference.fusion import fuse
 from recseg.inference.predict import as_image, predict, prepare
 from recseg.models.config import UNetConfig
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.models.unet import UNet
 
 
-class Scripted(torch.nn.Module):
+class Scripted(SegmentationModel):
     """Answers every image with two steps: the left half is a cat, the lower half a dog; then it stops."""
 
     classes = VOC_CLASSES

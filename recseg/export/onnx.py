@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from recseg.errors import RecsegError
 from recseg.export.runtime import part_path
 from recseg.files import atomic_write
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import Features, RecurrentUNet, State, StepOutput
 from recseg.models.unet import UNet
 
@@ -71,7 +72,7 @@ class Pixels(nn.Module):
         return self.model.pixel_logits(images)
 
 
-def folded(model: Any) -> Any:
+def folded(model: UNet | RecurrentUNet) -> UNet | RecurrentUNet:
     """A copy in which each decoder block's first norm is part of the two convolutions before it: exact, and faster.
 
     The norm scales a sum. So it may scale both terms, and what it adds may be added to one of them.
@@ -88,7 +89,7 @@ def folded(model: Any) -> Any:
     return model
 
 
-def export(model: Any, path: Path | str) -> list[Path]:
+def export(model: SegmentationModel, path: Path | str) -> list[Path]:
     """Write the graphs of a network.
 
     Args:
@@ -109,7 +110,7 @@ def export(model: Any, path: Path | str) -> list[Path]:
         import onnxscript  # noqa: F401 - torch's exporter needs it, and says so in twenty lines
     except ImportError as error:
         raise RecsegError('ONNX is not installed: pip install "recseg[onnx]"') from error
-    if model.kind != "recurrent":
+    if not isinstance(model, UNet | RecurrentUNet):
         raise RecsegError(f"a {model.kind} network has no ONNX graphs: expected a dense or a recurrent one")
     about = {
         "kind": model.kind, "classes": list(model.classes), "image_size": model.image_size,
@@ -140,7 +141,9 @@ def without_origin(proto: Any) -> Any:
     return proto
 
 
-def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], list[str], Any]]:
+def _graphs(
+    model: UNet | RecurrentUNet,
+) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], list[str], Any]]:
     """Name, module, example inputs, names of outputs, and which sides may change, of each graph."""
     rows, columns = torch.export.Dim("rows", min=1, max=256), torch.export.Dim("columns", min=1, max=256)
 
@@ -149,7 +152,7 @@ def _graphs(model: Any) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], li
 
     stride = model.encoder.strides[-1]
     images = torch.zeros(1, 3, 3 * stride, 4 * stride)
-    if model.kind == "dense":
+    if isinstance(model, UNet):
         yield "encode", Pixels(model), (images,), ["logits"], (sides(stride),)
         return
     yield "encode", Encode(model), (images,), list(Features._fields), (sides(stride),)

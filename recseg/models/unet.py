@@ -81,7 +81,7 @@ def pad_to_stride(images: Tensor, stride: int) -> Tensor:
     if (height, width) == images.shape[-2:]:
         return images
     colour = (torch.tensor(IMAGENET_MEAN, device=images.device) * 255).round() / 255  # as training crops are filled
-    padded = colour.to(images.dtype).view(1, 3, 1, 1).expand(len(images), 3, height, width).clone()
+    padded = colour.to(images.dtype).view(1, 3, 1, 1).expand(images.shape[0], 3, height, width).clone()
     padded[..., : images.shape[-2], : images.shape[-1]] = images
     return padded
 

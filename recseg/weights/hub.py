@@ -44,10 +44,10 @@ def save_pretrained(
     """
     folder = Path(folder)
     about: dict[str, Any] = {"classes": classes, "image_size": image_size, "metadata": metadata}
-    for name, absent in (("classes", None), ("image_size", None), ("metadata", {})):
+    for name in about:
         if about[name] is None:
-            about[name] = getattr(model, name, absent)
-        if about[name] is None:
+            about[name] = getattr(model, name)
+        if not about[name] and name != "metadata":
             raise RecsegError(f"{folder}: this network was not loaded and carries no {name}: expected {name}=…")
     weights = folder / RUN_WEIGHTS
     save_weights(weights, model, **about)
