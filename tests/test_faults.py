@@ -241,7 +241,7 @@ def test_files_are_on_the_disk_before_their_name_is(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--size", "16", "--batch-size", "1"], ["--size", "16", "--batch-size", "1", "--head", "decoder"]]
+    "arguments", [["--size", "16", "--batch-size", "1"], ["--size", "16", "--batch-size", "1", "--model", "dense"]]
 )
 def test_a_batch_that_no_norm_takes_is_one_line(
     arguments: list[str], tiny_voc: Path, tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
