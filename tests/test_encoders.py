@@ -204,7 +204,7 @@ def test_networks_run_with_timm(name: str) -> None:
 
 @needs_timm
 def test_decoder_blocks_are_counted_by_the_encoder() -> None:
-    for blocks in ((), (8, 8, 8, 8)):  # of four feature maps
+    for blocks in ((8, 8, 8, 8), (8, 8, 8, 8, 8)):  # of four feature maps
         for build, config in ((UNet, UNetConfig), (RecurrentUNet, RecurrentUNetConfig)):
             made = config(encoder="timm:test_mambaout", decoder_widths=blocks)
             refused(lambda build=build, made=made: build(made), "decoder_widths", "expected 1 to 3 blocks")  # type: ignore[misc]

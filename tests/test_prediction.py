@@ -109,7 +109,7 @@ def test_grey_and_transparent_pictures_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "word"),
+    ("picture", "word"),
     [
         (np.zeros((2, 3, 4, 5)), "shape"),
         (np.zeros((0, 3, 3), dtype=np.uint8), "shape"),

@@ -1,11 +1,9 @@
 """A training scores itself on images that it does not learn from, and learns the same as without."""
 
-import argparse
 import json
 import os
 import signal
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from test_distributed import run as run_processes
 
 import recseg.training.trainer as training
 from recseg import evaluate, load
-from recseg.cli.main import _parser, main
+from recseg.cli.main import main
 from recseg.data import open_dataset
 from recseg.data.pack import write_pack
 from recseg.errors import RecsegError
@@ -276,14 +274,6 @@ def test_bad_settings_are_named(changes: dict[str, Any], tmp_path: Path) -> None
 
 
 # The command line
-
-
-def test_every_setting_has_its_option() -> None:
-    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    options = {action.dest for action in commands.choices["train"]._actions}
-    settings = {field.name for field in fields(TrainConfig)} - {"network"}
-    settings |= {field.name for field in fields(RecurrentUNetConfig)} - {"num_classes"}
-    assert not settings - options
 
 
 def test_options_reach_the_training(tiny_voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,9 @@
 import argparse
 from typing import Any
 
+from recseg.errors import RecsegError
+from recseg.models.config import check_encoder_name
+
 
 def _number(text: str, convert: type[int] | type[float], least: float, words: str) -> Any:
     try:
@@ -36,3 +39,11 @@ def zero_or_more(text: str) -> Any:
 
 def share(text: str) -> Any:
     return _number(text, float, 0, "a share, from 0 to below 1")
+
+
+def encoder(text: str) -> str:
+    try:
+        check_encoder_name(text)
+    except RecsegError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text

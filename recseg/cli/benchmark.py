@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from recseg.benchmark import PARTS
-from recseg.cli.arguments import positive
+from recseg.cli.arguments import encoder, positive
 from recseg.cli.command import Commands, add_device, command
 from recseg.errors import RecsegError
 from recseg.files import check_writable
@@ -23,7 +23,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
     parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each contestant (5)")
-    parser.add_argument("--encoder", metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)")
+    parser.add_argument(
+        "--encoder", type=encoder, metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
     parser.add_argument(
         "--yardstick", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with"

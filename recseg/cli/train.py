@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from recseg.cli.arguments import natural, positive, real, share, side, zero_or_more
+from recseg.cli.arguments import encoder, natural, positive, real, share, side, zero_or_more
 from recseg.cli.command import DATA_HELP, Commands, add_device, command, skipped_line
 from recseg.errors import RecsegError
 from recseg.files import check_new_folder
@@ -37,7 +37,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--split", help="split to train on (default train; voc: train_aug where it is there)")
     network = parser.add_argument_group("network")
     widths: dict[str, Any] = {"type": positive, "nargs": "+", "metavar": "N"}
-    network.add_argument("--encoder", metavar="NAME", help=f"{', '.join(ENCODERS)} or timm:NAME (default plain)")
+    network.add_argument(
+        "--encoder", type=encoder, metavar="NAME", help=f"{', '.join(ENCODERS)} or timm:NAME (default plain)"
+    )
     network.add_argument("--encoder-widths", **widths, help="channels of each stage of the plain encoder")
     network.add_argument("--decoder-widths", **widths, help="channels after each decoder block, coarse to fine")
     network.add_argument("--hidden", type=positive, metavar="N", help="channels of the ConvLSTM's state")

@@ -26,7 +26,7 @@ from recseg.export.runtime import part_path
 from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import Features, RecurrentUNet, State, StepOutput
-from recseg.models.unet import UNet
+from recseg.models.unet import DecoderBlock, UNet
 
 OPSET = 18
 
@@ -79,7 +79,9 @@ def folded(model: UNet | RecurrentUNet) -> UNet | RecurrentUNet:
     """
     model = copy.deepcopy(model).eval()
     for block in model.decoder.blocks:
+        assert isinstance(block, DecoderBlock)
         norm = block.merge[0]
+        assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         with torch.no_grad():
             block.conv_x.weight *= scale.view(-1, 1, 1, 1)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recseg.errors import RecsegError
 from recseg.models.config import UNetConfig
 from recseg.models.encoders import IMAGENET_MEAN, Encoder
 from recseg.models.model import SegmentationModel
@@ -62,6 +63,8 @@ class Decoder(nn.Module):
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
+        if not 1 <= len(widths) < len(channels):
+            raise RecsegError(f"decoder_widths {tuple(widths)}: expected 1 to {len(channels) - 1} blocks")
         skips = channels[-2::-1][: len(widths)]  # coarse to fine
         sources = (channels[-1], *widths[:-1])
         self.blocks = nn.ModuleList(DecoderBlock(*sizes) for sizes in zip(sources, skips, widths, strict=True))
