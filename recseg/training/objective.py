@@ -1,16 +1,18 @@
 """What a training minimises: which of the losses, for each kind of network and each part of the budget."""
 
-from typing import Any
-
 from torch import Tensor
 
+from recseg.models.baseline import PublishedNetwork, published_loss
+from recseg.models.model import SegmentationModel
+from recseg.models.recurrent_unet import RecurrentUNet
+from recseg.models.unet import UNet
 from recseg.training.config import TrainConfig
 from recseg.training.losses import dense_loss, recurrent_loss
 from recseg.training.targets import to_sequence
 
 
 def compute_loss(
-    model: Any, images: Tensor, labels: Tensor, lengths: Tensor, config: TrainConfig, done: float = 1.0
+    model: SegmentationModel, images: Tensor, labels: Tensor, lengths: Tensor, config: TrainConfig, done: float = 1.0
 ) -> dict[str, Tensor]:
     """Loss terms of a batch.
 
@@ -23,13 +25,12 @@ def compute_loss(
         done: share of the budget that is used up.
     """
     assert config.pixels_first is not None  # resolved
-    if model.kind == "dense" or (model.kind == "recurrent" and done < config.pixels_first):
-        return dense_loss(model.pixel_logits(images), labels)
-    if model.kind == "published":
-        from recseg.models.baseline import published_loss
-
+    if isinstance(model, PublishedNetwork):
         masks, classes = model.forward_all(images)
         sequence = to_sequence(labels, model.max_steps, num_classes=model.num_classes, order="class")
         return published_loss(masks, classes, sequence.masks, sequence.classes, sequence.lengths)
+    assert isinstance(model, UNet | RecurrentUNet)
+    if isinstance(model, UNet) or done < config.pixels_first:
+        return dense_loss(model.pixel_logits(images), labels)
     output = model(images, lengths)
     return recurrent_loss(output, labels, num_classes=model.num_classes, max_steps=model.max_steps, order=config.order)
