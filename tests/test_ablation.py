@@ -1,0 +1,62 @@
+"""The ablation: each row trains, and is what it says; what is done is not run again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from recseg.book import ablation
+from recseg.book.ablation import ROWS, one_run, summary
+from recseg.data.pictograms import write_dataset
+from recseg.data.stream import count_classes
+from recseg.models.config import RecurrentUNetConfig
+from recseg.models.recurrent_unet import RecurrentUNet
+from recseg.training.config import TrainConfig, resolve
+from recseg.training.objective import compute_loss
+
+TINY = {"num_classes": 4, "encoder_widths": (4, 6, 8), "decoder_widths": (8, 7), "hidden": 5, "reduced": 6}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_trains(name: str) -> None:
+    row = ROWS[name]
+    torch.manual_seed(0)
+    model = row.network(RecurrentUNetConfig(**{**TINY, **row.sizes})).train()
+    labels = torch.zeros(2, 16, 16, dtype=torch.long)
+    labels[0, :8], labels[1, 4:], labels[1, :, 9:] = 1, 2, 3
+    config = resolve(TrainConfig("pictograms", steps=1, **row.training))
+    terms = compute_loss(model, torch.rand(2, 3, 16, 16), labels, count_classes(labels), config)
+    assert ("attention" in terms) == (name != "no loss on the attention")
+    terms["loss"].backward()
+    trained = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert ("coverage.weight" in trained) == (name not in ("no coverage in the ConvLSTM", "nothing is covered"))
+    assert ("context.weight" in trained) == (name != "no context V")
+    more = model.state_dict().keys() - RecurrentUNet().state_dict().keys()
+    assert more == {"mask + γ · attention": {"gamma"}, "ConvLSTM reads E as well": {"reduce_embedding.weight"}}.get(
+        name, set()
+    )
+
+
+def test_a_class_may_be_named_again_without_suppression() -> None:
+    for name, distinct in (("as it ships", True), ("no suppression of named classes", False)):
+        torch.manual_seed(0)
+        model = ROWS[name].network(RecurrentUNetConfig(**TINY)).eval()
+        with torch.inference_mode():
+            found = model(torch.rand(1, 3, 16, 16), torch.tensor([3])).classes.argmax(dim=1)
+        assert (len(set(found.tolist())) == 3) == distinct, name
+
+
+def test_what_is_done_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tmp_path / "images"
+    write_dataset(images, 3, ablation.SEED, val_fraction=0, progress=False)
+    found = one_run(tmp_path, "as it ships", 0, 1, "pictograms-dense", images, limit=2)
+    assert found["seed"] == 0 and 0 <= found["miou"] <= 1
+    monkeypatch.setattr(ablation, "Trainer", None)
+    assert one_run(tmp_path, "as it ships", 0, 1, "pictograms-dense", images, None) == json.loads(json.dumps(found))
+
+
+def test_a_row_is_summed_up_by_mean_and_range() -> None:
+    runs = [{"seed": seed} | dict.fromkeys(ablation.SCORES, value) for seed, value in enumerate((0.5, 0.7, 0.6))]
+    row = summary(runs)
+    assert row["runs"] == runs and row["mean"]["miou"] == pytest.approx(0.6) and row["range"]["miou"] == [0.5, 0.7]
