@@ -60,3 +60,11 @@ def test_a_row_is_summed_up_by_mean_and_range() -> None:
     runs = [{"seed": seed} | dict.fromkeys(ablation.SCORES, value) for seed, value in enumerate((0.5, 0.7, 0.6))]
     row = summary(runs)
     assert row["runs"] == runs and row["mean"]["miou"] == pytest.approx(0.6) and row["range"]["miou"] == [0.5, 0.7]
+
+
+def test_a_small_training_set_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RECSEG_SMALL", "1")
+    monkeypatch.setattr("sys.argv", ["ablation", "--work", str(tmp_path / "work")])
+    with pytest.raises(SystemExit, match="RECSEG_SMALL"):
+        ablation.main()
+    assert not (tmp_path / "work").exists()

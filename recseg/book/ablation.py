@@ -26,6 +26,7 @@ from recseg.evaluation.results import write_result
 from recseg.files import atomic_write
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.recurrent_unet import Features, RecurrentOutput, RecurrentUNet, State, StepOutput
+from recseg.resources import small_mode
 from recseg.training.config import TrainConfig, resolve
 from recseg.training.trainer import Trainer, training_data
 from recseg.weights.io import load
@@ -172,6 +173,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/ablation"), help="folder of the runs")
     parser.add_argument("--json", type=Path, default=Path("data/results/ablation.json"), help="the table")
     arguments = parser.parse_args()
+    if small_mode():
+        raise SystemExit("RECSEG_SMALL is set: an ablation needs the whole training set; unset it")
     images = arguments.work / "images"
     if not (images / "ImageSets").exists():
         write_dataset(images, IMAGES, SEED, val_fraction=0)
