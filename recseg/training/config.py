@@ -32,7 +32,7 @@ class TrainConfig:
     Attributes:
         data: "pictograms", "voc", or a folder in VOC's layout.
         split: list to train on; for VOC "train_aug" where it exists.
-        model: "recurrent", "dense" (its twin) or "published" (the baseline).
+        model: "recurrent", "dense" (the dense baseline) or "published" (the published network).
         minutes: wall-clock budget of the steps. Either this or `steps`.
         steps: number of updates.
         seed: of the initial weights, the order of the images and their augmentation.
@@ -46,8 +46,8 @@ class TrainConfig:
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
         scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the image's short side.
-        pixels_first: share of the budget in which the recurrent model only learns to classify single pixels, as its
-            twin does. The steps read classes with that same classifier, and learn them faster once it knows some.
+        pixels_first: share of the budget in which the recurrent network only learns to classify single pixels, as the
+            dense baseline does. The steps name classes with that same classifier, and learn faster once it is trained.
         optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
         lr: peak learning rate; a pretrained encoder gets a tenth of it.
         ema: decay of the averaged weights.

@@ -125,9 +125,8 @@ def validate(model: SegmentationModel, dataset: SegmentationFolder, config: Trai
         images that were scored.
     """
     assert config.batch_size is not None  # resolved
-    broadcast_parameters(
-        model
-    )  # norms count in each process on its own; scored is the network of the first, which gets saved
+    # On CPUs each process has norm statistics of its own; what is scored is the first one's network, which gets saved.
+    broadcast_parameters(model)
     workers = config.workers if config.workers is not None else default_workers()
     with torch.random.fork_rng(devices=[]):  # readers that are started draw a number
         scores = evaluate(
