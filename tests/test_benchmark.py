@@ -155,26 +155,26 @@ def test_the_parts_are_those_of_the_whole() -> None:
     assert bars == [] and all(set(found[f"batch_{batch}"]) == set(acts) for batch in (1, 16))
 
 
-@pytest.mark.parametrize("with_yardstick", [False, True])
-def test_deployed(with_yardstick: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("with_reference", [False, True])
+def test_deployed(with_reference: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     model = recurrent_model()
     model.classes, model.image_size, model.metadata = VOC_CLASSES, 32, {}  # type: ignore[assignment]
     monkeypatch.setenv("RECSEG_VOC_ROOT", str(tmp_path / "nowhere"))
     monkeypatch.setattr(deployed, "load", lambda name: model)
-    monkeypatch.setattr(deployed, "yardstick", lambda file, threads: lambda picture: asked.append(picture.size))
+    monkeypatch.setattr(deployed, "reference", lambda file, threads: lambda picture: asked.append(picture.size))
     for name, value in (("SIDE", 48), ("TIMED", 2), ("SCORED", 3)):
         monkeypatch.setattr(deployed, name, value)
     asked: list[tuple[int, int]] = []
-    setting = Setting(torch.device("cpu"), rounds=1, yardstick=Path("peer.tflite") if with_yardstick else None)
+    setting = Setting(torch.device("cpu"), rounds=1, reference=Path("peer.tflite") if with_reference else None)
     found, (speed, lost) = deployed.deployed(setting)
     assert found["data"] == "pictograms" and found["pictures_timed"] == 2 and found["pictures_scored"] == 3
-    assert set(asked) == ({(48, 48)} if with_yardstick else set())
-    assert (speed.value is None) != with_yardstick and set(found["miou"]) == {"float32", "int8"}
+    assert set(asked) == ({(48, 48)} if with_reference else set())
+    assert (speed.value is None) != with_reference and set(found["miou"]) == {"float32", "int8"}
     assert lost.value == pytest.approx(100 * abs(found["miou"]["float32"] - found["miou"]["int8"]), abs=1e-3)
 
 
-def test_a_yardstick_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reference_model_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "peer.tflite"
     file.write_bytes(b"no network")
     broken = ModuleType("ai_edge_litert.interpreter")
@@ -184,9 +184,9 @@ def test_a_yardstick_that_cannot_be_run(tmp_path: Path, monkeypatch: pytest.Monk
 
     broken.Interpreter = refuse  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", broken)
-    refusal(lambda: deployed.yardstick(file, 1), file, "TensorFlow Lite")
+    refusal(lambda: deployed.reference(file, 1), file, "TensorFlow Lite")
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    refusal(lambda: deployed.yardstick(file, 1), "pip install ai-edge-litert")
+    refusal(lambda: deployed.reference(file, 1), "pip install ai-edge-litert")
 
 
 def test_command(
@@ -203,4 +203,4 @@ def test_command(
     refuses(["benchmark", "--only", "speed"], "--only", *PARTS)
     refuses(["benchmark", "--device", "abacus"], "abacus")
     refuses(["benchmark", "--json", tmp_path], str(tmp_path))
-    refuses(["benchmark", "--yardstick", tmp_path / "none.tflite"], "none.tflite")
+    refuses(["benchmark", "--reference", tmp_path / "none.tflite"], "none.tflite")

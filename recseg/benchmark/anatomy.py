@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +9,8 @@ from torch import Tensor
 
 from recseg.benchmark.networks import forward, random_images
 from recseg.benchmark.parts import Found, Setting
+from recseg.models.recurrent_unet import RecurrentUNet
+from recseg.models.unet import UNet
 
 
 def anatomy(setting: Setting) -> Found:
@@ -18,6 +19,7 @@ def anatomy(setting: Setting) -> Found:
     Each part runs by itself on what the part before left, so the parts add up to a little less than the whole.
     """
     dense, model = setting.make("dense"), setting.make("recurrent")
+    assert isinstance(dense, UNet) and isinstance(model, RecurrentUNet)
     result = {}
     for batch in (1, 16):
         images = random_images(batch, setting.side, setting.device)
@@ -28,7 +30,7 @@ def anatomy(setting: Setting) -> Found:
     return result, []
 
 
-def parts_of(dense: Any, model: Any, images: Tensor) -> dict[str, Callable[[], object]]:
+def parts_of(dense: UNet, model: RecurrentUNet, images: Tensor) -> dict[str, Callable[[], object]]:
     """The parts of a dense and a recurrent network as acts, each on what the parts before it leave."""
     batch, size = len(images), images.shape[-2:]
     maps = model.encoder(images)

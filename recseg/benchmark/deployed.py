@@ -1,7 +1,7 @@
 """What leaves home: exported networks in 32 bits and in 8, from image to label map, beside a model others deploy.
 
-The yardstick is a file that the reader brings (`--yardstick`): a TensorFlow Lite network with uint8 pixels in, run by
-the package ai-edge-litert. Like an exported network it gets no PyTorch, and the same threads.
+The reference model is a file that the reader brings (`--reference`): a TensorFlow Lite network with uint8 pixels in,
+run by the package ai-edge-litert. Like an exported network it gets no PyTorch, and the same threads.
 """
 
 import shutil
@@ -32,7 +32,7 @@ SIDE = 513  # what the usual DeepLab networks take
 TIMED = 8  # images
 SCORED: int | None = None  # all: with 200, which ones they are moves the difference by two points
 LOST = f"{NAME}, mIoU points between 32 and 8 bits, exported"
-BEHIND = f"exported in 8 bits, {SIDE}×{SIDE}, ÷ the yardstick"
+BEHIND = f"exported in 8 bits, {SIDE}×{SIDE}, ÷ the reference model"
 
 
 def deployed(setting: Setting) -> Found:
@@ -44,7 +44,7 @@ def deployed(setting: Setting) -> Found:
         data = "pictograms"
         source, pictures = open_dataset(data, "train"), open_dataset(data, "val")
     threads = torch.get_num_threads()
-    peer = None if setting.yardstick is None else yardstick(setting.yardstick, threads)
+    peer = None if setting.reference is None else reference(setting.reference, threads)
     with tempfile.TemporaryDirectory() as folder:
         files = {bits: Path(folder) / f"{bits}.onnx" for bits in ("float32", "int8")}
         export(load(NAME), files["float32"])
@@ -67,7 +67,7 @@ def deployed(setting: Setting) -> Found:
 
         acts = {bits: all_of(model.predict) for bits, model in models.items()}
         if peer is not None:
-            acts["yardstick"] = all_of(peer)
+            acts["reference"] = all_of(peer)
         times = setting.times(acts)
         steps = float(np.mean([len(models["int8"].predict(picture).steps) for picture in shown]))
         found = {
@@ -77,7 +77,7 @@ def deployed(setting: Setting) -> Found:
     bars = [
         Bar(BEHIND, None, 2.0)
         if peer is None
-        else Bar(BEHIND, (behind := ratio(times["int8"], times["yardstick"])).median, 2.0, spread=behind),
+        else Bar(BEHIND, (behind := ratio(times["int8"], times["reference"])).median, 2.0, spread=behind),
         Bar(LOST, 100 * abs(scores["float32"] - scores["int8"]), 1.0),
     ]
     result = {
@@ -85,7 +85,7 @@ def deployed(setting: Setting) -> Found:
         "milliseconds": {name: round(1000 * float(np.median(row)) / len(shown), 2) for name, row in times.items()},
         "megabytes": megabytes, "pictures_scored": found["int8"]["images"],
         "miou": {bits: round(score, 6) for bits, score in scores.items()},
-        "yardstick": None if setting.yardstick is None else setting.yardstick.name,
+        "reference": None if setting.reference is None else setting.reference.name,
     }  # fmt: skip
     return result, bars
 
@@ -96,7 +96,7 @@ def squares(pictures: SegmentationFolder) -> list[Image.Image]:
     return [as_image(pictures.pixels(index)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for index in chosen]
 
 
-def yardstick(file: Path, threads: int) -> Callable[[Image.Image], Any]:
+def reference(file: Path, threads: int) -> Callable[[Image.Image], Any]:
     """A TensorFlow Lite network as a function from an image of its size to its output.
 
     Raises:
@@ -105,7 +105,7 @@ def yardstick(file: Path, threads: int) -> Callable[[Image.Image], Any]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise RecsegError("--yardstick needs TensorFlow Lite: pip install ai-edge-litert") from error
+        raise RecsegError("--reference needs TensorFlow Lite: pip install ai-edge-litert") from error
     try:
         network = Interpreter(str(file), num_threads=threads)
         network.allocate_tensors()

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from recseg.models.baseline import PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig
 from recseg.training.config import TrainConfig, build_model, resolve
 
@@ -47,20 +48,21 @@ def build(
     num_classes: int = 21,
     side: int = 256,
     device: torch.device | str = "cpu",
-) -> Any:
+) -> nn.Module:
     """An untrained contestant, as `recseg train` would make it."""
     network = RecurrentUNetConfig(num_classes=num_classes, encoder="plain" if name == "published" else encoder)
     torch.manual_seed(0)
-    model: Any = build_model(contestant_config(name, network, size=side))
-    model = model.encoder if name == "encoder" else model
-    return model.to(device, memory_format=torch.channels_last).eval()
+    model: nn.Module = build_model(contestant_config(name, network, size=side))
+    if name == "encoder":
+        model = model.get_submodule("encoder")
+    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload,unused-ignore,no-any-return]
 
 
-def full_size(name: str, model: Any, images: Tensor, lengths: Tensor) -> Any:
+def full_size(name: str, model: nn.Module, images: Tensor, lengths: Tensor) -> Any:
     """One forward pass: images (B, 3, H, W), lengths (B,) → logits of every map at (H, W); the encoder's features."""
     if name in ("encoder", "dense"):
         return model(images)
-    if name == "published":
+    if isinstance(model, PublishedNetwork):
         return model.forward_all(images)
     output = model(images, lengths)
     masks = F.interpolate(output.masks.unsqueeze(1), size=images.shape[-2:], mode="bilinear", align_corners=False)
@@ -68,7 +70,7 @@ def full_size(name: str, model: Any, images: Tensor, lengths: Tensor) -> Any:
 
 
 def forward(
-    name: str, model: Any, images: Tensor, lengths: Sequence[int], precision: torch.dtype | None = None
+    name: str, model: nn.Module, images: Tensor, lengths: Sequence[int], precision: torch.dtype | None = None
 ) -> Callable[[], Any]:
     """`full_size` as an act to be timed: in inference mode, in 16 bits where `precision` says so."""
     device = images.device

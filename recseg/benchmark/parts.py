@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recseg.benchmark.memory import peak_bytes
 from recseg.benchmark.networks import (
@@ -22,6 +22,7 @@ from recseg.benchmark.networks import (
 )
 from recseg.benchmark.timing import Ratio, exponent, interleave, ratio, waiter, weighted
 from recseg.data.stream import count_classes
+from recseg.models.model import SegmentationModel
 from recseg.training.optim import make_optimisers, parameter_groups
 from recseg.training.trainer import choose_precision, compute_loss, precision_name
 
@@ -37,7 +38,7 @@ class Setting:
         side: of the square images, in pixels.
         rounds: see `timing.interleave`.
         encoder: of all but the published network.
-        yardstick: a file to compare exported networks with (`recseg.benchmark.deployed`).
+        reference: a file to compare exported networks with (`recseg.benchmark.deployed`).
         progress: called now and then.
     """
 
@@ -45,13 +46,13 @@ class Setting:
     side: int = 256
     rounds: int = 5
     encoder: str = "mobilenet_v2"
-    yardstick: Path | None = None
+    reference: Path | None = None
     progress: Callable[[], object] = lambda: None
 
     def times(self, acts: dict[str, Callable[[], object]], rounds: int | None = None) -> dict[str, list[float]]:
         return interleave(acts, rounds or self.rounds, waiter(self.device), progress=self.progress)
 
-    def make(self, name: str, num_classes: int = 21) -> Any:
+    def make(self, name: str, num_classes: int = 21) -> nn.Module:
         return build(name, encoder=self.encoder, num_classes=num_classes, side=self.side, device=self.device)
 
 
@@ -203,11 +204,11 @@ def scaling(setting: Setting) -> Found:
 
 
 def update(
-    name: str, model: Any, images: Tensor, labels: Tensor, precision: torch.dtype | None = None
+    name: str, model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dtype | None = None
 ) -> Callable[[], object]:
     """One update of the weights as `recseg.training.trainer` does it, as an act to be timed."""
     config = contestant_config(name, pixels_first=0.0)
-    assert config.optimiser is not None
+    assert config.optimiser is not None and isinstance(model, SegmentationModel)
     optimisers = make_optimisers(config.optimiser, parameter_groups(model, 1e-6, 1e-6, 0.0))
     model.train()
     lengths = count_classes(labels)

@@ -18,7 +18,7 @@ def quality(setting: Setting) -> Found:
     result: dict[str, Any] = {"images": len(pictures)}
     bars = []
     for name in NAMES:
-        model: Any = load(name, setting.device)
+        model = load(name, setting.device)
         scores: dict[str, float] = {}
         for kind, precision in precisions(setting.device).items():
             with torch.autocast(setting.device.type, dtype=precision, enabled=precision is not None):

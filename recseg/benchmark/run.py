@@ -35,7 +35,7 @@ def benchmark(
     side: int = 256,
     rounds: int = 5,
     encoder: str = "mobilenet_v2",
-    yardstick: Path | None = None,
+    reference: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Measure.
@@ -46,7 +46,7 @@ def benchmark(
         side: of the square images, pixels.
         rounds: turns of each contestant.
         encoder: of all contestants but the published network.
-        yardstick: TensorFlow Lite file of a network to compare the exported one with.
+        reference: TensorFlow Lite file of a network to compare the exported one with.
         progress: show a bar.
 
     Returns:
@@ -55,8 +55,8 @@ def benchmark(
     result: dict[str, Any] = {}
     bars: list[Bar] = []
     chosen = choose_device(device)
-    with tqdm(unit="turn", disable=not progress) as shown:
-        setting = Setting(chosen, side, rounds, encoder, yardstick, progress=shown.update)
+    with tqdm(unit="part", disable=not progress) as shown:
+        setting = Setting(chosen, side, rounds, encoder, reference, progress=shown.update)
         for name in names:
             shown.set_description(f"benchmark {name}")
             result[name], held = MEASURES[name](setting)

@@ -22,13 +22,13 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
     parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="turns of each contestant (5)")
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="rounds of each network (5)")
     parser.add_argument(
         "--encoder", type=encoder, metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)"
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
     parser.add_argument(
-        "--yardstick", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with"
+        "--reference", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with how they were measured")
     add_device(parser)
@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
     """`recseg benchmark`."""
     if arguments.json is not None:
         check_writable(arguments.json)
-    if arguments.yardstick is not None and not arguments.yardstick.is_file():
-        raise RecsegError(f"--yardstick {arguments.yardstick}: no such file")
+    if arguments.reference is not None and not arguments.reference.is_file():
+        raise RecsegError(f"--reference {arguments.reference}: no such file")
     import torch
 
     from recseg.benchmark.run import bar_table, benchmark
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     found = benchmark(
         arguments.only or PARTS, device=arguments.device, side=arguments.size, rounds=arguments.rounds,
-        encoder=arguments.encoder, yardstick=arguments.yardstick, progress=sys.stderr.isatty(),
+        encoder=arguments.encoder, reference=arguments.reference, progress=sys.stderr.isatty(),
     )  # fmt: skip
     print(bar_table(found["bars"]))
     if arguments.json is not None:
