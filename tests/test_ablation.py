@@ -13,6 +13,7 @@ from recseg.data.stream import count_classes
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training.config import TrainConfig, resolve
+from recseg.training.objective import compute_loss
 
 TINY = {"num_classes": 4, "encoder_widths": (4, 6, 8), "decoder_widths": (8, 7), "hidden": 5, "reduced": 6}
 
@@ -25,14 +26,16 @@ def test_every_row_trains(name: str) -> None:
     labels = torch.zeros(2, 16, 16, dtype=torch.long)
     labels[0, :8], labels[1, 4:], labels[1, :, 9:] = 1, 2, 3
     config = resolve(TrainConfig("pictograms", steps=1, **row.training))
-    terms = row.loss(model, torch.rand(2, 3, 16, 16), labels, count_classes(labels), config, 1.0)
-    assert ("attention" in terms) == (name == "loss on the attention")
+    terms = compute_loss(model, torch.rand(2, 3, 16, 16), labels, count_classes(labels), config)
+    assert ("attention" in terms) == (name != "no loss on the attention")
     terms["loss"].backward()
     trained = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert ("coverage.weight" in trained) == (name not in ("no coverage in the ConvLSTM", "nothing is covered"))
     assert ("context.weight" in trained) == (name != "no context V")
     more = model.state_dict().keys() - RecurrentUNet().state_dict().keys()
-    assert more == ({"gamma"} if name == "mask + γ · attention" else set())
+    assert more == {"mask + γ · attention": {"gamma"}, "ConvLSTM reads E as well": {"reduce_embedding.weight"}}.get(
+        name, set()
+    )
 
 
 def test_a_class_may_be_named_again_without_suppression() -> None:

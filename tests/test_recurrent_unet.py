@@ -94,8 +94,7 @@ def by_hand(model: RecurrentUNet, image: Tensor, steps: int, *, training: bool =
         features = model.encoder(image)
         embedding = model.decoder(features)[0].numpy()  # E (d, h, w)
     finer, deepest = (feature[0].numpy() for feature in features[-2:])
-    pooled = np.stack([to_grid(plane, finer.shape[1:]) for plane in embedding])
-    x = convolve(np.concatenate([finer, twice(deepest), pooled]), model.reduce)
+    x = convolve(np.concatenate([finer, twice(deepest)]), model.reduce)
     values = {name: value.detach().numpy() for name, value in model.named_parameters()}
     w, bias = values["classifier.weight"][:, :, 0, 0], values["classifier.bias"]  # (K, d), (K,)
     h = c = np.zeros((HIDDEN, *x.shape[1:]))
@@ -108,8 +107,8 @@ def by_hand(model: RecurrentUNet, image: Tensor, steps: int, *, training: bool =
         i, f, g, o = (gates[HIDDEN * part : HIDDEN * (part + 1)] for part in range(4))
         c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
         h = sigmoid(o) * np.tanh(c)
-        both = np.concatenate([h.mean(axis=(1, 2)), h.max(axis=(1, 2))])
-        z = np.maximum(values["summary.weight"] @ both + values["summary.bias"], 0)
+        pooled = np.concatenate([h.mean(axis=(1, 2)), h.max(axis=(1, 2))])
+        z = np.maximum(values["summary.weight"] @ pooled + values["summary.bias"], 0)
         stop = values["stop.weight"][0] @ z + values["stop.bias"][0]
         query = values["query.weight"] @ z + values["query.bias"]
         attention = sigmoid(np.tensordot(query, embedding, 1) / len(query) ** 0.5) * uncovered

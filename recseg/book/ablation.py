@@ -25,13 +25,10 @@ from recseg.evaluation.evaluate import evaluate
 from recseg.evaluation.results import write_result
 from recseg.files import atomic_write
 from recseg.models.config import RecurrentUNetConfig
-from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import Features, RecurrentOutput, RecurrentUNet, State, StepOutput
 from recseg.resources import small_mode
 from recseg.training.config import TrainConfig, resolve
-from recseg.training.losses import LossWeights, mask_bce, mask_dice, recurrent_loss, step_targets
-from recseg.training.objective import compute_loss
-from recseg.training.trainer import Loss, Trainer, training_data
+from recseg.training.trainer import Trainer, training_data
 from recseg.weights.io import load
 
 IMAGES, SEED = 500, 777  # of the pictograms to score on
@@ -66,34 +63,11 @@ class NoContext(RecurrentUNet):
         self.context.requires_grad_(False)  # it starts at zero
 
 
-class AttentionLoss(RecurrentUNet):
-    """A loss teaches the attention maps to lie on the class that a step names."""
+class NoAttentionLoss(RecurrentUNet):
+    """Nothing but the class and the mask that come of it trains the attention map."""
 
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> RecurrentOutput:
-        self.maps: list[Tensor] = []
-        return super().forward(images, lengths)
-
-    def step(self, features: Features, state: State) -> tuple[State, StepOutput]:
-        after, output = super().step(features, state)
-        self.maps.append(output.attention)
-        return after, output
-
-
-def with_attention_loss(
-    model: SegmentationModel, images: Tensor, labels: Tensor, lengths: Tensor, config: TrainConfig, done: float
-) -> dict[str, Tensor]:
-    """`compute_loss`, and BCE and Dice of the attention maps in the proportion of the masks' own."""
-    if done < (config.pixels_first or 0):
-        return compute_loss(model, images, labels, lengths, config, done)
-    assert isinstance(model, AttentionLoss)
-    output, classes, most = model(images, lengths), model.num_classes, model.max_steps
-    terms = recurrent_loss(output, labels, num_classes=classes, max_steps=most, order=config.order)
-    _, truth, valid = step_targets(output, labels, num_classes=classes, max_steps=most, order=config.order)
-    maps = torch.stack(model.maps)[output.step, output.sample].float().flatten(1).logit(eps=1e-6)  # (P, N)
-    weights = LossWeights()
-    loss = weights.bce * mask_bce(maps, truth, valid) + weights.dice * mask_dice(maps, truth, valid)  # (P,)
-    mean = loss.sum() / max(1, len(loss))
-    return {**terms, "loss": terms["loss"] + mean, "attention": mean}
+        return super().forward(images, lengths)._replace(attention=None)
 
 
 class NoSuppression(RecurrentUNet):
@@ -117,23 +91,17 @@ class MaskFromAttention(RecurrentUNet):
         return after._replace(uncovered=uncovered), output._replace(mask=mask)
 
 
-class CoveredShare(RecurrentUNet):
-    """The ConvLSTM reads how much is covered, one number for the whole image, instead of where."""
+class ReadsEmbedding(RecurrentUNet):
+    """The ConvLSTM also reads the pixel embedding E, averaged over the cells of its grid."""
 
     def __init__(self, config: RecurrentUNetConfig) -> None:
         super().__init__(config)
-        self.coverage.register_forward_pre_hook(
-            lambda _, inputs: inputs[0].mean((2, 3), keepdim=True).expand_as(inputs[0])
-        )
+        self.reduce_embedding = nn.Conv2d(self.decoder.channels, config.reduced, 1, bias=False)
 
-
-class EncoderOnly(RecurrentUNet):
-    """The ConvLSTM reads the encoder's two deepest maps, without the pixel embedding E."""
-
-    def __init__(self, config: RecurrentUNetConfig) -> None:
-        super().__init__(config)
-        self.reduce = nn.Conv2d(sum(self.encoder.channels[-2:]), config.reduced, 1)
-        self.reduce.register_forward_pre_hook(lambda module, inputs: inputs[0][:, : module.in_channels])
+    def encode(self, images: Tensor) -> Features:
+        features = super().encode(images)
+        x = features.x + self.reduce_embedding(self.pool(features.embedding))  # (B, reduced, gh, gw)
+        return Features(features.embedding, x, self.cell.input_gates(x))
 
 
 @dataclass(frozen=True)
@@ -143,19 +111,17 @@ class Row:
     network: Callable[[RecurrentUNetConfig], RecurrentUNet] = RecurrentUNet
     sizes: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    loss: Loss = compute_loss
 
 
 ROWS = {
     "as it ships": Row(),
     "no coverage in the ConvLSTM": Row(NoCoverage),
-    "covered share instead of coverage": Row(CoveredShare),
     "nothing is covered": Row(NoUncovered),
     "no context V": Row(NoContext),
-    "loss on the attention": Row(AttentionLoss, loss=with_attention_loss),
+    "no loss on the attention": Row(NoAttentionLoss),
     "no suppression of named classes": Row(NoSuppression),
     "mask + γ · attention": Row(MaskFromAttention),
-    "ConvLSTM reads the encoder only": Row(EncoderOnly),
+    "ConvLSTM reads E as well": Row(ReadsEmbedding),
     "32 channels of state": Row(sizes={"hidden": 32}),
     "128 channels of state": Row(sizes={"hidden": 128}),
     "order: by class": Row(training={"order": "class"}),
@@ -174,9 +140,7 @@ def one_run(
     row = ROWS[name]
     config = TrainConfig("pictograms", steps=steps, seed=seed, pixels_first=0.0, lr=1.5e-3, workers=0, **row.training)
     config = resolve(replace(config, network=replace(config.network, **row.sizes)))
-    trainer = Trainer(
-        config, training_data(config), run, build=lambda chosen: row.network(chosen.network), loss=row.loss
-    )
+    trainer = Trainer(config, training_data(config), run, build=lambda chosen: row.network(chosen.network))
     dense = load(start).state_dict()
     for model in (trainer.model, trainer.averaged):
         model.load_state_dict(dense, strict=False)  # encoder, decoder and classifier have the same names

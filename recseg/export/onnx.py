@@ -1,6 +1,6 @@
 """A trained network as ONNX graphs, which ONNX Runtime runs without PyTorch.
 
-NAME.onnx        `RecurrentUNet.encode`: image → pixel embedding, x, its part of the gates
+NAME.onnx        `RecurrentUNet.encode`: image → pixel embedding, bottleneck features, their part of the gates
 NAME.step.onnx   `RecurrentUNet.step`: features and state → next state, stop, class logits, mask, attention map
 
 The loop over time steps stays outside of the graphs (`recseg.export.runtime` has it), and ends where the learned stop

@@ -54,7 +54,7 @@ class RecurrentUNetConfig(UNetConfig):
 
     Attributes:
         hidden: channels of the hidden state and of the cell state.
-        reduced: channels of x, which the ConvLSTM reads.
+        reduced: channels of x, to which the bottleneck features are reduced.
         max_steps: the most classes that one image can be given.
     """
 

@@ -1,10 +1,9 @@
 """The recurrent U-Net: name a class, then paint it, until the sequence has ended.
 
-A U-Net encodes the image once. A ConvLSTM on the bottleneck's grid unrolls over time steps. Each step emits one class
-that is present and the mask of that class; a learned stop ends the sequence. Chapter 4 of the book explains this file.
+A U-Net encodes the image once. A ConvLSTM in its bottleneck unrolls over time steps. Each step emits one class that is
+present and the mask of that class; a learned stop ends the sequence. Chapter 4 of the book explains this file.
 
-The decoder gives the pixel embedding E, of d channels. The ConvLSTM reads x: the encoder's two deepest maps and E,
-averaged over the cells of the bottleneck's grid, reduced by a 1×1 convolution. One time step is
+For an image with pixel embedding E (d channels, from the decoder) and bottleneck features x, one time step is
 
     h, c      = ConvLSTM([x, coverage], (h, c))       coverage = 1 − uncovered, on the grid of x
     z         = relu(A [mean(h), max(h)])             summary of the hidden state
@@ -41,7 +40,7 @@ class Features(NamedTuple):
 
     Attributes:
         embedding: (B, d, h, w) pixel embedding E, at the decoder's resolution.
-        x: (B, reduced, gh, gw) what the ConvLSTM reads of the image, on the bottleneck's grid.
+        x: (B, reduced, gh, gw) bottleneck features.
         gates: (B, 4·hidden, gh, gw) the part of the ConvLSTM's gates that depends on x.
     """
 
@@ -239,8 +238,8 @@ class RecurrentUNet(SegmentationModel):
         self, outputs: list[StepOutput], lengths: Tensor | None, pixels: Tensor | None, size: tuple[int, int]
     ) -> RecurrentOutput:
         """Keep the live pairs: what an image emitted after its stop is dropped, and what the padding added."""
-        stop = torch.stack([output.stop for output in outputs], dim=1)  # (B, T)
-        classes, masks = torch.stack([o.classes for o in outputs]), torch.stack([o.mask for o in outputs])  # (T, B, …)
+        stop, classes, masks = (torch.stack(parts) for parts in list(zip(*outputs, strict=True))[:3])  # (T, B, …) each
+        stop = stop.T  # (B, T)
         lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
         sample, step = (index.to(stop.device) for index in live_pairs(lengths))  # (P,)
         masks = crop_padding(masks[step, sample], size, self.decoder.stride)  # (P, h, w)

@@ -60,7 +60,6 @@ from recseg.training.session import Session, open_session
 from recseg.training.validation import NONE, Validation, validation_data
 
 LOG_EVERY = 20  # steps
-Loss = Callable[[SegmentationModel, Tensor, Tensor, Tensor, TrainConfig, float], dict[str, Tensor]]
 
 
 def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Path:
@@ -132,7 +131,6 @@ class Trainer:
         out: folder of the run.
         held_out: the images to validate on, without a transform; None: no validation.
         build: makes the network of a configuration; by default `build_model`.
-        loss: what an update minimises; by default `compute_loss`.
     """
 
     def __init__(
@@ -142,9 +140,8 @@ class Trainer:
         out: Path,
         held_out: SegmentationFolder | None = None,
         build: Callable[[TrainConfig], SegmentationModel] | None = None,
-        loss: Loss | None = None,
     ) -> None:
-        self.dataset, self.out, self.loss = dataset, out, loss or compute_loss
+        self.dataset, self.out = dataset, out
         if config.tensorboard:
             check_tensorboard()
         self.device = choose_device(config.device)
@@ -201,7 +198,7 @@ class Trainer:
         set_learning_rate(self.optimisers, schedule(self.step, self.done(), warmup=self.config.warmup))
         images, labels = self.on_device(batch)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            terms = self.loss(self.model, images, labels, batch.lengths, self.config, self.done())
+            terms = compute_loss(self.model, images, labels, batch.lengths, self.config, self.done())
         if not bool(terms["loss"].isfinite() & self.norm.isfinite()):  # one wait for a GPU, not two
             raise RecsegError(f"the loss is not finite; expected a lower --lr than {self.config.lr}")
         self.phase = "update"

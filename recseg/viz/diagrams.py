@@ -60,8 +60,7 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
     pen.line([(2.0, heights[-1] - 0.25), (2.0, bus), (first + 1.75 * (min(live + 1, config.max_steps) - 1), bus)], BLUE)
     beside = 2.0 - max(1.1, 3.2 * 0.76 ** (levels - 2)) / 2
     pen.line([(beside, heights[-2]), (0.8, heights[-2]), (0.8, bus), (2.0, bus)], BLUE)
-    pen.line([(first - 0.95, top), (first - 0.95, bus)], GREEN)
-    words = f"x: the two deepest maps and pooled E, reduced to {config.reduced} channels at 1/{encoder.strides[-2]}"
+    words = f"x: the two deepest maps, reduced to {config.reduced} channels at 1/{encoder.strides[-2]}"
     pen.note(2.2, bus - 0.28, f"{words}; their part of the gates is computed once", "left")
     for step in range(config.max_steps):
         x = first + 1.75 * step
