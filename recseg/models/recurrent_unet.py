@@ -101,6 +101,7 @@ class RecurrentOutput(NamedTuple):
         lengths: (B,) steps of each image.
         pixels: (B, num_classes, h, w) logits of the per-pixel classifier, in training mode only.
         size: (H, W) of the input.
+        attention: (P, h, w) attention maps, in training mode only.
     """
 
     masks: Tensor
@@ -111,6 +112,7 @@ class RecurrentOutput(NamedTuple):
     lengths: Tensor
     pixels: Tensor | None
     size: tuple[int, int]
+    attention: Tensor | None = None
 
     def split(self) -> list[ImageOutput]:
         """One entry an image."""
@@ -153,7 +155,7 @@ class RecurrentUNet(SegmentationModel):
 
         # The grid of the recurrence is that of the second deepest features: the deepest tell too little of place.
         grid, deepest = self.encoder.channels[-2:]
-        self.reduce = nn.Conv2d(grid + deepest + self.decoder.channels, config.reduced, 1)
+        self.reduce = nn.Conv2d(grid + deepest, config.reduced, 1)
         self.upsample = self.encoder.strides[-1] // self.encoder.strides[-2]
         self.pool = nn.AvgPool2d(self.encoder.strides[-2] // self.decoder.stride)  # from E's resolution to the grid
 
@@ -168,10 +170,9 @@ class RecurrentUNet(SegmentationModel):
     def encode(self, images: Tensor) -> Features:
         """Images (B, 3, H, W) in [0, 1], sides multiples of the encoder's deepest stride → what all steps share."""
         features = self.encoder(images)
-        embedding = self.decoder(features)  # (B, d, h, w)
         deepest = F.interpolate(features[-1], scale_factor=float(self.upsample), mode="bilinear")
-        x = self.reduce(torch.cat([features[-2], deepest, self.pool(embedding)], dim=1))  # (B, reduced, gh, gw)
-        return Features(embedding, x, self.cell.input_gates(x))
+        x = self.reduce(torch.cat([features[-2], deepest], dim=1))  # (B, reduced, gh, gw)
+        return Features(self.decoder(features), x, self.cell.input_gates(x))
 
     def initial_state(self, features: Features) -> State:
         """The state before the first step: nothing remembered, nothing covered, nothing named."""
@@ -238,13 +239,14 @@ class RecurrentUNet(SegmentationModel):
         self, outputs: list[StepOutput], lengths: Tensor | None, pixels: Tensor | None, size: tuple[int, int]
     ) -> RecurrentOutput:
         """Keep the live pairs: what an image emitted after its stop is dropped, and what the padding added."""
-        stop, classes, masks = (torch.stack(parts) for parts in list(zip(*outputs, strict=True))[:3])  # (T, B, …) each
+        stop, classes, masks, attention = (torch.stack(parts) for parts in zip(*outputs, strict=True))  # (T, B, …) each
         stop = stop.T  # (B, T)
         lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
         sample, step = (index.to(stop.device) for index in live_pairs(lengths))  # (P,)
         masks = crop_padding(masks[step, sample], size, self.decoder.stride)  # (P, h, w)
+        looks = crop_padding(attention[step, sample], size, self.decoder.stride) if self.training else None
         classes, lengths = classes[step, sample], lengths.to(stop.device)  # (P, C), (B,)
-        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size)
+        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size, looks)
 
     def pixel_logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, num_classes, h, w): the per-pixel classifier alone, without any recurrence."""
