@@ -44,6 +44,16 @@ class NoCoverage(RecurrentUNet):
         self.coverage.requires_grad_(False)
 
 
+class CoveredShare(RecurrentUNet):
+    """The ConvLSTM reads how much is covered, one number for the whole image, instead of where."""
+
+    def __init__(self, config: RecurrentUNetConfig) -> None:
+        super().__init__(config)
+        self.coverage.register_forward_pre_hook(
+            lambda _, inputs: inputs[0].mean((2, 3), keepdim=True).expand_as(inputs[0])
+        )
+
+
 class NoUncovered(RecurrentUNet):
     """Nor does the attention leave out what is covered: only the hidden state knows of earlier steps."""
 
@@ -116,6 +126,7 @@ class Row:
 ROWS = {
     "as it ships": Row(),
     "no coverage in the ConvLSTM": Row(NoCoverage),
+    "covered share instead of coverage": Row(CoveredShare),
     "nothing is covered": Row(NoUncovered),
     "no context V": Row(NoContext),
     "no loss on the attention": Row(NoAttentionLoss),

@@ -87,7 +87,7 @@ class _Seeded(Dataset[_Read]):
             self.readers.note(taken)
             try:
                 with torch.random.fork_rng(devices=[]):  # the model's own randomness is left alone, here too
-                    torch.manual_seed(int(state[0]))
+                    torch.default_generator.manual_seed(int(state[0]))  # `torch.manual_seed` also visits each device
                     return _Read(self.dataset[taken], skipped)
             except RecsegError as error:
                 # Handed on, not raised: crossing processes, it would become a page of traceback.
