@@ -199,9 +199,7 @@ class _Prepared(Dataset[_Ready | _Bad]):
         return _Ready(image.as_subclass(Tensor), labels, self.part[index])
 
 
-def _good(
-    samples: Iterable[_Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None
-) -> Iterator[_Ready]:
+def _good(samples: Iterable[_Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None) -> Iterator[_Ready]:
     """The samples that could be read; the others go into `skipped`, or, where that is None, are an error."""
     for sample in samples:
         if not isinstance(sample, _Bad):
