@@ -116,4 +116,4 @@ def _naming(groups: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[tuple[st
         rule = PIXELS if PIXELS in runs[0]["images"] else OWN
         curves = [naming_curve(run["images"][rule]) for run in runs]
         means = {key: np.mean([curve[key] for curve in curves], axis=0).tolist() for key in CHOSEN.values()}
-        yield group, {"thresholds": THRESHOLDS, **means, "chosen": [run["thresholds"] for run in runs]}
+        yield group, {"thresholds": list(THRESHOLDS), **means, "chosen": [run["thresholds"] for run in runs]}

@@ -21,6 +21,7 @@ from recseg.errors import RecsegError
 from recseg.evaluation.answers import PIXELS, answers_by_rule, large, pixel_answers
 from recseg.evaluation.bootstrap import measure
 from recseg.evaluation.evaluate import score
+from recseg.evaluation.results import without_paths
 from recseg.evaluation.scores import ImageCounts
 from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
@@ -161,9 +162,9 @@ def counts_file(result: Path) -> Path:
 
 
 def write_counts(path: Path, counts: dict[str, Any]) -> None:
-    """Counts as compressed JSON, which any language reads."""
+    """Counts as compressed JSON, which any language reads; without paths of this machine."""
     with atomic_write(path) as temporary:
-        temporary.write_bytes(gzip.compress(json.dumps(counts, separators=(",", ":")).encode(), mtime=0))
+        temporary.write_bytes(gzip.compress(json.dumps(without_paths(counts), separators=(",", ":")).encode(), mtime=0))
 
 
 def read_counts(path: Path) -> dict[str, Any]:
