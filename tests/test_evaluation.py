@@ -157,6 +157,20 @@ def test_the_result_is_json_with_the_promised_keys(dataset: SegmentationFolder) 
     assert result["class_calibration"] == []  # and gives its probabilities to pixels
 
 
+def test_what_each_image_adds(dataset: SegmentationFolder) -> None:
+    result = evaluate(Recurrent(), dataset, progress=False, per_image=True)
+    images = result["per_image"]
+    assert json.loads(json.dumps(images)) == images and list(images) == dataset.ids
+    assert [images[name]["present"] for name in dataset.ids] == [[1], [1, 2], [], [1, 2, 3], [3]]
+    assert [images[name]["named"] for name in dataset.ids] == [[1], [2, 1], [], [3, 2, 1], [3]]
+    assert images["1"]["slots"][0][:2] == [1, 1] and images["2"]["slots"] == []
+    total = np.zeros((4, 4), dtype=int)
+    for counts in images.values():
+        for true, predicted, pixels in counts["confusion"]:
+            total[true, predicted] += pixels
+    assert total.tolist() == result["confusion"]
+
+
 def test_a_class_that_occurs_nowhere_is_null(tmp_path: Path) -> None:
     result = evaluate(Dense(), write(tmp_path, [picture(64, 64, 1)]), progress=False)
     assert result["iou_per_class"] == {"background": 1.0, "cat": 1.0, "dog": None, "owl": None}
