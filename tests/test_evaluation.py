@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
-from recseg.evaluation.answers import argmax
-from recseg.evaluation.evaluate import _batches, _Ready, evaluate
+from recseg.evaluation.answers import OWN, argmax
+from recseg.evaluation.evaluate import _batches, _Ready, evaluate, score
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
@@ -155,6 +155,18 @@ def test_the_result_is_json_with_the_promised_keys(dataset: SegmentationFolder) 
     assert set(promised.split()) <= result.keys()
     assert result["stop_calibration_error"] is None  # a dense network learns no stop
     assert result["class_calibration"] == []  # and gives its probabilities to pixels
+
+
+def test_parts_of_the_list_make_the_list(dataset: SegmentationFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As processes share them."""
+    whole = score(Recurrent(), dataset, progress=False)[0][OWN]
+    parts = []
+    for part in (range(0, 2), range(2, 5)):
+        monkeypatch.setattr("recseg.evaluation.evaluate.shard", lambda number, part=part: part)
+        parts.append(score(Recurrent(), dataset, progress=False)[0][OWN])
+    together = parts[1].merge(parts[0])
+    assert together.compute() == whole.compute()
+    assert together.images == whole.images and whole.images.keys() == set(range(5))
 
 
 def test_what_each_image_adds(dataset: SegmentationFolder) -> None:
