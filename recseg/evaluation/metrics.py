@@ -54,12 +54,13 @@ class VOCMetric:
                 wrong = values[(values < 0) | (values >= self.num_classes)][0]
                 raise RecsegError(f"{name} {int(wrong)} is not one of 0 … {self.num_classes - 1}")
         pairs = torch.bincount(truth * self.num_classes + guess, minlength=self.num_classes**2)
-        self.confusion += pairs.view(self.num_classes, self.num_classes).cpu()  # (C²,) -> (C, C)
+        # Not in place, so that a sum begun in inference mode can be continued outside; (C²,) -> (C, C)
+        self.confusion = self.confusion + pairs.view(self.num_classes, self.num_classes).cpu()
 
     def merge(self, other: "VOCMetric") -> Self:
         """Add what another metric has counted."""
         _same(self.num_classes, other.num_classes)
-        self.confusion += other.confusion
+        self.confusion = self.confusion + other.confusion
         return self
 
     def compute(self) -> dict[str, Any]:
