@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from recseg.evaluation.report import markdown
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 MARKED = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
@@ -41,8 +43,18 @@ def table() -> str:
     for path, result in results().items():
         key = (str(result.get("data", "?")), str(result.get("split", "?")), int(result.get("images", 0)))
         groups.setdefault(key, []).append((path, result))
-    parts = [_one(*key, rows) for key, rows in sorted(groups.items())]
+    parts = [_compared(path) for path in sorted(ROOT.glob("data/results/*.json"))]
+    parts = [part for part in parts if part] + [_one(*key, rows) for key, rows in sorted(groups.items())]
     return "\n".join(parts) if parts else "No result has been measured yet.\n"
+
+
+def _compared(path: Path) -> str:
+    """A comparison's own tables; empty for another result."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(result, dict) or "differences" not in result:
+        return ""
+    title = PARTS.get((result["data"], result["split"], result["images"]), f"{result['data']}, {result['split']}")
+    return f"**{title}, compared in [{path.stem}]({path.relative_to(ROOT).as_posix()})**\n\n{markdown(result)}"
 
 
 def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, Any]]]) -> str:

@@ -1,6 +1,7 @@
 """Evaluation with networks whose answers are known: they read the labels out of the image's colours."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
-from recseg.evaluation.evaluate import _argmax, _batches, evaluate
+from recseg.evaluation.answers import OWN, argmax
+from recseg.evaluation.evaluate import _batches, _Ready, evaluate, score
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
@@ -156,6 +158,33 @@ def test_the_result_is_json_with_the_promised_keys(dataset: SegmentationFolder) 
     assert result["class_calibration"] == []  # and gives its probabilities to pixels
 
 
+def test_parts_of_the_list_make_the_list(dataset: SegmentationFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is shared among processes."""
+    whole = score(Recurrent(), dataset, progress=False)[0][OWN]
+    parts = []
+    for part in (range(0, 2), range(2, 5)):
+        monkeypatch.setattr("recseg.evaluation.evaluate.shard", lambda number, part=part: part)
+        scores = score(Recurrent(), dataset, progress=False)[0][OWN]
+        parts.append(pickle.loads(pickle.dumps(scores)))  # as they travel
+    together = parts[1].merge(parts[0])
+    assert together.compute() == whole.compute()
+    assert together.images == whole.images and whole.images.keys() == set(range(5))
+
+
+def test_what_each_image_adds(dataset: SegmentationFolder) -> None:
+    result = evaluate(Recurrent(), dataset, progress=False, per_image=True)
+    images = result["per_image"]
+    assert json.loads(json.dumps(images)) == images and list(images) == dataset.ids
+    assert [images[name]["present"] for name in dataset.ids] == [[1], [1, 2], [], [1, 2, 3], [3]]
+    assert [images[name]["named"] for name in dataset.ids] == [[1], [2, 1], [], [3, 2, 1], [3]]
+    assert images["1"]["slots"][0][:2] == [1, 1] and images["2"]["slots"] == []
+    total = np.zeros((4, 4), dtype=int)
+    for counts in images.values():
+        for true, predicted, pixels in counts["confusion"]:
+            total[true, predicted] += pixels
+    assert total.tolist() == result["confusion"]
+
+
 def test_a_class_that_occurs_nowhere_is_null(tmp_path: Path) -> None:
     result = evaluate(Dense(), write(tmp_path, [picture(64, 64, 1)]), progress=False)
     assert result["iou_per_class"] == {"background": 1.0, "cat": 1.0, "dog": None, "owl": None}
@@ -201,19 +230,22 @@ def test_logits_are_stretched_before_the_largest_is_taken() -> None:
     """Classes 1 and 3 side by side never blend into class 2; the answer is the argmax of stretched planes."""
     logits = torch.randn(2, 5, 7, 9)
     stretched = nn.functional.interpolate(logits, (31, 20), mode="bilinear", align_corners=False)
-    assert torch.equal(_argmax(logits, (31, 20)), stretched.argmax(dim=1))
+    assert torch.equal(argmax(logits, (31, 20)), stretched.argmax(dim=1))
     pair = 20.0 * nn.functional.one_hot(torch.tensor([[[1, 3]]]), 4).permute(0, 3, 1, 2)
-    assert set(_argmax(pair, (8, 16)).unique().tolist()) == {1, 3}
+    assert set(argmax(pair, (8, 16)).unique().tolist()) == {1, 3}
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 6), max_size=40), st.integers(1, 5))
 def test_batches_hold_each_image_once(widths: list[int], batch_size: int) -> None:
-    samples = [(torch.full((3, 2, width), index), torch.full((4, width), index)) for index, width in enumerate(widths)]
+    samples = [
+        _Ready(torch.full((3, 2, width), index), torch.full((4, width), index), index)
+        for index, width in enumerate(widths)
+    ]
     seen = []
-    for images, labels in _batches(samples, batch_size):
+    for images, labels, places in _batches(samples, batch_size):
         assert len(images) == len(labels) <= batch_size
-        assert images[:, 0, 0, 0].tolist() == labels[:, 0, 0].tolist()
+        assert images[:, 0, 0, 0].tolist() == labels[:, 0, 0].tolist() == places
         seen += images[:, 0, 0, 0].tolist()
     assert sorted(seen) == list(range(len(widths)))
 

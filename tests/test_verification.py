@@ -120,6 +120,51 @@ def test_they_are_listed(published: Path, capsys: pytest.CaptureFixture[str]) ->
     assert line.split()[:4] == ["tiny", "tiny_voc", "val", "mIoU"]
 
 
+# --- comparisons
+
+
+@pytest.fixture
+def comparison(published: Path, tiny_voc: Path, tiny_recurrent: Path, tiny_dense: Path) -> Path:
+    """Beside the evaluation, a comparison as `recseg compare` writes one."""
+    file = published.with_name("both.json")
+    groups = ["--group", "recurrent", tiny_recurrent.name, "--group", "dense", tiny_dense.name]
+    assert main(["compare", *groups, "--data", tiny_voc.name, "--choose-split", "train", "--json", str(file)]) == 0
+    change(file, commit="0123456789" * 4)
+    return file
+
+
+def test_a_comparison_is_measured_again(comparison: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    published, figures = verify("both")
+    assert all(figure.distance == 0 for figure in figures) and not verification.from_counts(published)
+    assert "rows of dense of mean of miou" in {figure.name for figure in figures}
+    assert main(["results"]) == 0
+    assert "both " in capsys.readouterr().out
+
+
+def test_without_the_trainings_the_counts_do(
+    comparison: Path, tiny_recurrent: Path, tiny_voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_recurrent.unlink()
+    tiny_voc.rename(tiny_voc.with_name("gone"))
+    capsys.readouterr()
+    assert main(["results", "--verify", "both"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "all " in said[0] and "counts of each image" in said[1]
+    result = json.loads(comparison.read_text(encoding="utf-8"))
+    result["differences"][0]["miou"]["low"] += 2 * OVERALL
+    change(comparison, differences=result["differences"])
+    assert main(["results", "--verify", "both"]) == 1
+    assert "differences 0 of miou of low" in capsys.readouterr().err
+
+
+def test_a_comparison_without_its_counts_cannot_be_verified(
+    comparison: Path, tiny_dense: Path, refuses: Refuses
+) -> None:
+    tiny_dense.unlink()
+    comparison.with_name("both.counts.json.gz").unlink()
+    refuses(["results", "--verify", "both"], "both.counts.json.gz")
+
+
 SCORES: dict[str, Any] = {
     "miou": 0.5,
     "iou_per_class": {"cat": 0.5, "dog": None},
@@ -172,8 +217,8 @@ def test_nothing_defined_is_no_number() -> None:
 def test_every_published_score_says_where_it_comes_from(name: str) -> None:
     file = published_results()[name]
     published = json.loads(file.read_text(encoding="utf-8"))
-    weights, words = verification._repeated(file, published)
-    assert weights in {entry["name"] for entry in published_weights()}
+    words = verification._repeated(file, published)
+    assert words.group or words.weights in {entry["name"] for entry in published_weights()}
     assert words.limit is None, "part of a list is no score on it"
     assert published["versions"]["torch"] and published["hardware"]["cpu"] and published["date"]
 

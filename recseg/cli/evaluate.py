@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_writable(arguments.json)
     with process_group(arguments.device) as device:
         dataset = open_dataset(arguments.data, arguments.split)
-        model = _network(arguments.weights, device)
+        model = load_network(arguments.weights, device)
         main = rank() == 0
         shown = main and sys.stderr.isatty()
         scores = evaluate(model, dataset, limit=arguments.limit, progress=shown, on_bad_image=arguments.on_bad_image)
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"written: {arguments.json}")
 
 
-def _network(weights: str, device: str | None) -> Any:
+def load_network(weights: str, device: str | None) -> Any:
     """Published weights, a file of weights, a run, or an exported network."""
     if weights.endswith(".onnx"):
         from recseg.export.network import OnnxNetwork

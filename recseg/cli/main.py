@@ -1,4 +1,4 @@
-"""The command line: `recseg data | train | evaluate | results | predict | video | weights | …`.
+"""The command line: `recseg data | train | evaluate | compare | results | predict | video | weights | …`.
 
 Each command has a file beside this one, whose `run` imports what it needs: `--help` answers at once, `recseg weights`
 does not wait for torchvision. Whatever a user can cause ends as one line on stderr and exit code 2.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from recseg.cli import benchmark, data, evaluate, export, predict, results, train, video, weights
+from recseg.cli import benchmark, compare, data, evaluate, export, predict, results, train, video, weights
 from recseg.errors import RecsegError, one_line
 
 
@@ -76,6 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (data, train, evaluate, results, predict, video, weights, export, benchmark):
+    for module in (data, train, evaluate, compare, results, predict, video, weights, export, benchmark):
         module.add(commands)
     return parser

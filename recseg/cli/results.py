@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 from recseg.cli.command import Commands, add_device, command
 
@@ -22,12 +23,12 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """`recseg results`."""
-    from recseg.evaluation.verify import ScoreDiffers, published_results, read_result, verify
+    from recseg.evaluation.verify import ScoreDiffers, from_counts, published_results, read_result, verify
 
     if arguments.verify is None:
         for name, file in published_results().items():
             found = read_result(file)
-            print(f"{name:<28} {found['data']} {found['split']:<8} mIoU {100 * found['miou']:.1f} %   {found['date']}")
+            print(f"{name:<28} {found['data']} {found['split']:<8} {_miou(found)}   {found['date']}")
         return
     published, figures = verify(
         arguments.verify, data=arguments.data, device=arguments.device, progress=sys.stderr.isatty()
@@ -43,5 +44,15 @@ def run(arguments: argparse.Namespace) -> None:
     exact = sum(figure.distance == 0 for figure in figures)
     print(
         f"{arguments.verify} on {where}: all {len(figures)} figures agree, {exact} of them to the last digit "
-        f"(mIoU {100 * published['miou']:.2f} %; largest distance {worst.distance:.2g}, {worst.name})"
+        f"({_miou(published, 2)}; largest distance {worst.distance:.2g}, {worst.name})"
     )
+    if "differences" in published and from_counts(published):
+        print("computed again from the counts of each image: the trainings that it names are not all here")
+
+
+def _miou(result: dict[str, Any], digits: int = 1) -> str:
+    """mIoU of an evaluation, or of each group of a comparison."""
+    if "miou" in result:
+        return f"mIoU {100 * result['miou']:.{digits}f} %"
+    means = {group: result["rows"][group]["mean"]["miou"] for group in result["runs"]}
+    return "mIoU " + ", ".join(f"{group} {100 * mean:.{digits}f} %" for group, mean in means.items())

@@ -6,11 +6,10 @@ what is compared is the answer at the image's own resolution (VOC, set) and at 2
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
@@ -23,32 +22,12 @@ from recseg.data.readers import leave_signals_to_parent
 from recseg.data.transforms import eval_transform
 from recseg.distributed import all_gather, rank, shard
 from recseg.errors import RecsegError
-from recseg.evaluation.metrics import SMALLEST_AREA, CalibrationMetric, SetMetric, SlotMetric, VOCMetric
-from recseg.inference.fusion import fuse
+from recseg.evaluation.answers import OWN, Answer, own_answers
+from recseg.evaluation.scores import Scores
 from recseg.inference.mode import inference_mode
 from recseg.models.model import SegmentationModel
-from recseg.models.recurrent_unet import RecurrentOutput
 
-SLOT_SIZE = 256  # the baseline's images and masks
 _BATCH_PIXELS = 1 << 25  # of full-size labels in one batch: photographs of 12 megapixels go two by two
-
-
-class Answer(NamedTuple):
-    """What a network says of one image.
-
-    Attributes:
-        labels: (H, W) label map at the image's own size.
-        classes: class id of each step, in the network's own order.
-        masks: (N, 256, 256) bool, the mask of each step.
-        stops: probability that the sequence had ended, for each decision that was taken; empty without a learned stop.
-        probabilities: of the class of each step; empty for a dense network, which is sure of pixels, not of classes.
-    """
-
-    labels: Tensor
-    classes: list[int]
-    masks: Tensor
-    stops: list[float]
-    probabilities: list[float]
 
 
 def evaluate(
@@ -62,6 +41,7 @@ def evaluate(
     limit: int | None = None,
     progress: bool = True,
     on_bad_image: str = "stop",
+    per_image: bool = False,
 ) -> dict[str, Any]:
     """Score a network on a data set, by the protocols VOC, slot and set.
 
@@ -80,6 +60,7 @@ def evaluate(
         limit: only that many images, the first ones; by default all.
         progress: show a bar on stderr.
         on_bad_image: "stop": an image that cannot be read is an error; "skip": it is left out, and listed.
+        per_image: also return what each image adds to the scores.
 
     Returns:
         JSON-able: `miou`, `iou_per_class` (name → value, None where a class occurs nowhere), `pixel_accuracy`,
@@ -87,55 +68,80 @@ def evaluate(
         `slot_iou_per_class`, `slot_classes_without_hits`, `best_slot_accuracy` and `best_slot_iou` (class and value);
         `label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`;
         `stop_calibration_error`, `stop_calibration`, `class_calibration_error`, `class_calibration`; `images`,
-        `seconds`; with "skip", `skipped` (id → why).
+        `seconds`; with "skip", `skipped` (id → why); with `per_image` that, the fields of `ImageCounts` by image id.
 
     Raises:
         RecsegError: an empty data set, an image that cannot be read, or classes that are not those of the model.
     """
-    _check(model, dataset)
-    if limit is not None and limit < 1:
-        raise RecsegError(f"limit {limit}: expected at least one image")
-    names = dataset.classes
-    voc, slot = VOCMetric(len(names)), SlotMetric(len(names))
-    label_set = SetMetric()
-    stop, named = CalibrationMetric("stop", "ended"), CalibrationMetric("class", "present")
-    if device is not None:
-        model.to(device)
-    target = next(model.parameters()).device
-    size = image_size or model.image_size
-    if on_bad_image not in ("stop", "skip"):
-        raise RecsegError(f"on_bad_image {on_bad_image!r}: expected stop or skip")
-    skipped: dict[str, str] = {}
-    source = _Prepared(dataset, size, model.input_size, limit)
     start = time.perf_counter()
-    with inference_mode(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
-        loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
-        for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
-            output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
-            for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
-                present = sorted(set(torch.unique(truth).tolist()) - {BACKGROUND, VOID})
-                voc.update(answer.labels, truth.to(target))
-                slot.update(answer.classes, answer.masks, _to_slot_size(truth))
-                label_set.update(answer.classes, present, len(answer.classes))
-                stop.update(answer.stops, [step >= len(present) for step in range(len(answer.stops))])
-                if answer.probabilities:
-                    named.update(answer.probabilities, [label in present for label in answer.classes])
-            bar.update(len(images))
-    metrics: list[Any] = [voc, slot, label_set, stop, named]
-    for metric in metrics:  # sums of whole numbers: no order of adding changes them
-        for process, other in enumerate(all_gather(metric)):
-            if process != rank():
-                metric.merge(other)
-    for others in all_gather(skipped):
-        skipped |= others
-    if not label_set.images:
+    scores, skipped = score(
+        model, dataset, batch_size=batch_size, device=device, workers=workers, image_size=image_size, limit=limit,
+        progress=progress, on_bad_image=on_bad_image,
+    )  # fmt: skip
+    if not scores:
         raise RecsegError(f"none of {len(skipped)} images can be read; the first: {next(iter(skipped.values()))}")
-    result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute(), **named.compute()}
-    result["seconds"] = round(time.perf_counter() - start, 3)
+    result = {**scores[OWN].compute(), "seconds": round(time.perf_counter() - start, 3)}
     if on_bad_image == "skip":
         where = f"{dataset.root}{os.sep}"  # a result tells of images, not of the place of a folder on some machine
         result["skipped"] = {name: why.replace(where, "") for name, why in skipped.items()}
-    return _by_name(result, names)
+    if per_image:
+        found = sorted(scores[OWN].images.items())
+        result["per_image"] = {dataset.ids[place]: counts._asdict() for place, counts in found}
+    return _by_name(result, dataset.classes)
+
+
+def score(
+    model: SegmentationModel,
+    dataset: SegmentationFolder,
+    answer: Callable[..., Iterator[dict[str, Answer]]] = own_answers,
+    *,
+    batch_size: int = 16,
+    device: torch.device | str | None = None,
+    workers: int = 0,
+    image_size: int | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+    on_bad_image: str = "stop",
+) -> tuple[dict[str, Scores], dict[str, str]]:
+    """Score several ways to answer at once: what `evaluate` does, before any ratio is taken.
+
+    Args:
+        answer: gives the answers for each image of a batch by the name of a rule, as `own_answers` does.
+
+    Other arguments and errors are those of `evaluate`.
+
+    Returns:
+        The scores of each rule, and the images that could not be read (id → why).
+    """
+    _check(model, dataset)
+    if limit is not None and limit < 1:
+        raise RecsegError(f"limit {limit}: expected at least one image")
+    if on_bad_image not in ("stop", "skip"):
+        raise RecsegError(f"on_bad_image {on_bad_image!r}: expected stop or skip")
+    if device is not None:
+        model.to(device)
+    target = next(model.parameters()).device
+    scores: dict[str, Scores] = {}
+    skipped: dict[str, str] = {}
+    source = _Prepared(dataset, image_size or model.image_size, model.input_size, limit)
+    with inference_mode(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
+        loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
+        good = _good(loader, bar, skipped if on_bad_image == "skip" else None)
+        for images, labels, places in _batches(good, batch_size):
+            present = [sorted(set(torch.unique(each).tolist()) - {BACKGROUND, VOID}) for each in labels]
+            pixels = images.to(target).float() / 255  # (B, 3, h, w) in [0, 1]
+            found = answer(model, pixels, (labels.shape[-2], labels.shape[-1]), present)
+            for place, by_rule, truth, classes in zip(places, found, labels, present, strict=True):
+                for rule, said in by_rule.items():
+                    scores.setdefault(rule, Scores(len(dataset.classes))).update(place, said, truth, classes)
+            bar.update(len(images))
+    for process, others in enumerate(all_gather(scores)):
+        if process != rank():
+            for rule, other in others.items():
+                scores.setdefault(rule, Scores(len(dataset.classes))).merge(other)
+    for more in all_gather(skipped):
+        skipped |= more
+    return scores, skipped
 
 
 def _check(model: SegmentationModel, dataset: SegmentationFolder) -> None:
@@ -160,8 +166,16 @@ class _Bad(NamedTuple):
     error: RecsegError
 
 
-class _Prepared(Dataset[tuple[Tensor, Tensor] | _Bad]):
-    """Images at the network's size and labels at their own, both uint8."""
+class _Ready(NamedTuple):
+    """An image at the network's size and its labels at their own, both uint8, and its place in the list."""
+
+    image: Tensor  # (3, h, w)
+    labels: Tensor  # (H, W)
+    place: int
+
+
+class _Prepared(Dataset[_Ready | _Bad]):
+    """The images of this process."""
 
     def __init__(self, dataset: SegmentationFolder, size: int | None, square: int | None, limit: int | None) -> None:
         self.dataset = dataset
@@ -172,7 +186,7 @@ class _Prepared(Dataset[tuple[Tensor, Tensor] | _Bad]):
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | _Bad:
+    def __getitem__(self, index: int) -> _Ready | _Bad:
         try:
             sample = self.dataset[self.part[index]]
         except RecsegError as error:
@@ -181,12 +195,11 @@ class _Prepared(Dataset[tuple[Tensor, Tensor] | _Bad]):
             image = TF.resize(sample.image, [self.square, self.square], antialias=True)
         else:
             image = self.transform(sample).image
-        return image.as_subclass(Tensor), sample.labels.as_subclass(Tensor).to(torch.uint8)
+        labels = sample.labels.as_subclass(Tensor).to(torch.uint8)
+        return _Ready(image.as_subclass(Tensor), labels, self.part[index])
 
 
-def _good(
-    samples: Iterable[tuple[Tensor, Tensor] | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _good(samples: Iterable[_Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None) -> Iterator[_Ready]:
     """The samples that could be read; the others go into `skipped`, or, where that is None, are an error."""
     for sample in samples:
         if not isinstance(sample, _Bad):
@@ -198,13 +211,13 @@ def _good(
             bar.update()
 
 
-def _batches(samples: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Group images of one shape: (3, h, w) and (H, W) → (B, 3, h, w) and (B, H, W), in whatever order they fill."""
-    waiting: dict[tuple[torch.Size, torch.Size], list[tuple[Tensor, Tensor]]] = {}
-    for image, labels in samples:
-        shape = (image.shape, labels.shape)
-        waiting.setdefault(shape, []).append((image, labels))
-        full = len(waiting[shape]) >= min(batch_size, max(1, _BATCH_PIXELS // labels.numel()))
+def _batches(samples: Iterable[_Ready], batch_size: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    """Group images of one shape: (B, 3, h, w), (B, H, W) and their B places, in whatever order they fill."""
+    waiting: dict[tuple[torch.Size, torch.Size], list[_Ready]] = {}
+    for sample in samples:
+        shape = (sample.image.shape, sample.labels.shape)
+        waiting.setdefault(shape, []).append(sample)
+        full = len(waiting[shape]) >= min(batch_size, max(1, _BATCH_PIXELS // sample.labels.numel()))
         if not full and sum(map(len, waiting.values())) > 4 * batch_size:  # many odd shapes must not fill the memory
             shape, full = max(waiting, key=lambda key: len(waiting[key])), True
         if full:
@@ -213,63 +226,9 @@ def _batches(samples: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Itera
         yield _stack(rest)
 
 
-def _stack(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.stack([image for image, _ in samples]), torch.stack([labels for _, labels in samples])
-
-
-def _answers(output: RecurrentOutput | Tensor, size: torch.Size) -> Iterator[Answer]:
-    """Answer for each image of a batch; its label map at `size`, (H, W) of the labels."""
-    if isinstance(output, RecurrentOutput):
-        yield from _from_sequence(output, (size[0], size[1]))
-    else:
-        yield from _from_pixels(output, (size[0], size[1]))
-
-
-def _from_sequence(output: RecurrentOutput, size: tuple[int, int]) -> Iterator[Answer]:
-    labels = fuse(output, size)  # (B, H, W)
-    best = output.classes.float().softmax(dim=1).max(dim=1)  # (P,)
-    steps, probabilities = (best.indices + 1).tolist(), best.values.tolist()  # column k is class k + 1
-    stops = output.stop.float().sigmoid().tolist()  # B × T
-    first = 0
-    for image, count in enumerate(output.lengths.tolist()):
-        pairs = slice(first, first + count)
-        first += count
-        masks = _resize(output.masks[pairs], (SLOT_SIZE, SLOT_SIZE)) > 0  # logit 0 is probability one half
-        # Decisions taken: one before each live step, and the one that ended the sequence.
-        yield Answer(labels[image], steps[pairs], masks.cpu(), stops[image][: count + 1], probabilities[pairs])
-
-
-def _from_pixels(logits: Tensor, size: tuple[int, int]) -> Iterator[Answer]:
-    labels, small = _argmax(logits, size), _argmax(logits, (SLOT_SIZE, SLOT_SIZE)).cpu()
-    for image in range(len(logits)):
-        area = torch.bincount(labels[image].flatten(), minlength=logits.shape[1])
-        classes = [k for k in range(1, logits.shape[1]) if area[k] >= SMALLEST_AREA * labels[image].numel()]
-        masks = small[image] == torch.tensor(classes, dtype=torch.int64).view(-1, 1, 1)  # (N, 256, 256)
-        yield Answer(labels[image], classes, masks, [], [])
-
-
-def _argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, h, w) and take the largest: (B, H, W). One class at a time: C full-size planes may not fit."""
-    best = _resize(logits[:, 0], size)  # (B, H, W)
-    labels = torch.zeros_like(best, dtype=torch.int64)
-    for label in range(1, logits.shape[1]):
-        plane = _resize(logits[:, label], size)
-        labels[plane > best] = label
-        best = torch.maximum(best, plane)
-    return labels
-
-
-def _resize(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Stretch logits (N, h, w) → (N, H, W)."""
-    if not len(planes):
-        return planes.new_zeros(0, *size)
-    return F.interpolate(planes[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
-
-
-def _to_slot_size(labels: Tensor) -> Tensor:
-    """Labels (H, W) → (256, 256), each the label at the centre of its square: labels are names and do not blend."""
-    planes = labels[None, None].float()  # whole numbers up to 255 are exact
-    return F.interpolate(planes, size=(SLOT_SIZE, SLOT_SIZE), mode="nearest-exact")[0, 0].long()
+def _stack(samples: list[_Ready]) -> tuple[Tensor, Tensor, list[int]]:
+    images, labels, places = zip(*samples, strict=True)
+    return torch.stack(images), torch.stack(labels), list(places)
 
 
 def _by_name(result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

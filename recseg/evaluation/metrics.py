@@ -23,7 +23,7 @@ from recseg.classes import SMALLEST_AREA as SMALLEST_AREA
 from recseg.errors import RecsegError
 
 # IoUs are summed in units of 2^-40: a sum of floats depends on the order of its terms, a sum of integers does not.
-_UNIT = 1 << 40
+IOU_UNIT = 1 << 40
 
 
 class VOCMetric:
@@ -54,12 +54,13 @@ class VOCMetric:
                 wrong = values[(values < 0) | (values >= self.num_classes)][0]
                 raise RecsegError(f"{name} {int(wrong)} is not one of 0 … {self.num_classes - 1}")
         pairs = torch.bincount(truth * self.num_classes + guess, minlength=self.num_classes**2)
-        self.confusion += pairs.view(self.num_classes, self.num_classes).cpu()  # (C²,) -> (C, C)
+        # Not in place, so that a sum begun in inference mode can be continued outside; (C²,) -> (C, C)
+        self.confusion = self.confusion + pairs.view(self.num_classes, self.num_classes).cpu()
 
     def merge(self, other: "VOCMetric") -> Self:
         """Add what another metric has counted."""
         _same(self.num_classes, other.num_classes)
-        self.confusion += other.confusion
+        self.confusion = self.confusion + other.confusion
         return self
 
     def compute(self) -> dict[str, Any]:
@@ -133,7 +134,7 @@ class SlotMetric:
                 mask, truth = merged[class_id], labels == class_id
                 intersection, union = int((mask & truth).sum()), int((mask | truth).sum())
                 self.hits[class_id] += 1
-                self.iou[class_id] += (intersection * _UNIT + union // 2) // union  # union > 0: the class is present
+                self.iou[class_id] += (intersection * IOU_UNIT + union // 2) // union  # union > 0: the class is present
 
     def merge(self, other: "SlotMetric") -> Self:
         """Add what another metric has counted."""
@@ -152,7 +153,7 @@ class SlotMetric:
         foreground = range(1, self.num_classes)
         accuracy = [_ratio(self.hits[k], self.total[k]) for k in foreground]
         own = [_ratio(self.hits_own_order[k], self.total[k]) for k in foreground]
-        iou = [_ratio(self.iou[k], self.hits[k] * _UNIT) for k in foreground]
+        iou = [_ratio(self.iou[k], self.hits[k] * IOU_UNIT) for k in foreground]
         return {
             "slot_accuracy": _mean(accuracy),
             "slot_iou": _mean(iou),
@@ -241,7 +242,7 @@ class CalibrationMetric:
             place = min(int(probability * len(self.decisions)), len(self.decisions) - 1)
             self.decisions[place] += 1
             self.happened[place] += outcome
-            self.probability[place] += round(probability * _UNIT)
+            self.probability[place] += round(probability * IOU_UNIT)
 
     def merge(self, other: "CalibrationMetric") -> Self:
         """Add what another metric has counted."""
@@ -253,7 +254,7 @@ class CalibrationMetric:
     def compute(self) -> dict[str, Any]:
         """`NAME_calibration_error` (None where nothing was counted), and `NAME_calibration`: the bins not empty."""
         rows = [
-            {"probability": total / count / _UNIT, self.outcome: happened / count, "decisions": count}
+            {"probability": total / count / IOU_UNIT, self.outcome: happened / count, "decisions": count}
             for count, happened, total in zip(self.decisions, self.happened, self.probability, strict=True)
             if count
         ]

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recseg.errors import RecsegError
+from recseg.evaluation.results import without_paths
 from recseg.resources import resource
+from recseg.weights.registry import published_weights
 
 OVERALL = 0.002  # a figure of the whole list, most of them shares of one
 PER_CLASS = 0.02  # a figure of one class: a list may hold it twenty times only
@@ -44,19 +46,22 @@ class Compared(NamedTuple):
 
 
 def published_results() -> dict[str, Path]:
-    """The results of an evaluation that come with recseg: name → file."""
+    """The evaluations and comparisons that come with recseg: name → file."""
     try:
         folder = resource("results")
     except RecsegError:
         return {}  # an installation without results
     files = sorted(folder.glob("*.json"))
-    return {file.stem: file for file in files if "miou" in read_result(file)}
+    return {file.stem: file for file in files if read_result(file).keys() & {"miou", "differences"}}
 
 
 def verify(
     name: str, *, data: str | None = None, device: str | None = None, progress: bool = False
 ) -> tuple[dict[str, Any], list[Compared]]:
-    """Repeat the evaluation that a published result names.
+    """Repeat the evaluation or the comparison that a published result names.
+
+    Of a comparison the trainings are not all published: where one is not here, its figures are computed again from the
+    counts of each image that lie beside the result.
 
     Args:
         name: of a file in `data/results`, such as "pictograms-recurrent".
@@ -74,16 +79,34 @@ def verify(
     if name not in known:
         raise RecsegError(f"{name!r}: no such result (there is {', '.join(known) or 'none'})")
     published = read_result(known[name])
-    weights, words = _repeated(known[name], published)
+    words = _repeated(known[name], published)
     from recseg.data import open_dataset
     from recseg.devices import choose_device
+    from recseg.evaluation.compare import summarise
+    from recseg.evaluation.counts import count_named, counts_file, read_counts
     from recseg.evaluation.evaluate import evaluate
     from recseg.weights.io import load
 
-    dataset = open_dataset(data or words.data, words.split)
-    model = load(weights, choose_device(device))
-    measured = evaluate(model, dataset, limit=words.limit, progress=progress)
-    return published, compare(published, measured)
+    where = choose_device(device)
+    if "differences" not in published:
+        dataset = open_dataset(data or words.data, words.split)
+        measured = evaluate(load(words.weights, where), dataset, limit=words.limit, progress=progress)
+    elif from_counts(published):
+        measured = summarise(read_counts(counts_file(known[name])), published["resamples"])
+    else:
+        counts = count_named(
+            words.group, data or words.data, words.split, words.choose_split, lambda run: load(run, where),
+            image_size=words.image_size, limit=words.limit, progress=progress,
+        )  # fmt: skip
+        measured = summarise(counts, published["resamples"])
+    return published, compare(published, without_paths(measured))
+
+
+def from_counts(published: dict[str, Any]) -> bool:
+    """Whether the networks of a comparison are not all here, so that the counts of each image have to do."""
+    names = {entry["name"] for entry in published_weights()}
+    runs = [run["weights"] for group in published.get("runs", {}).values() for run in group]
+    return not all(Path(run).exists() or run in names for run in runs)
 
 
 def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Compared]:
@@ -91,7 +114,8 @@ def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Compare
 
     Numbers of the whole list may differ by `OVERALL`, those of a class by `PER_CLASS`; of the pixels in the confusion
     matrix and of the decisions in the tables of calibration a share of `MOVED` may be counted elsewhere. All else, the
-    number of images among it, is the same or not. A figure that only one of the two has does not agree.
+    number of images among it, is the same or not. A figure that only one of the two has does not agree. What a
+    comparison has by row, run or class is compared figure by figure.
     """
     figures: list[Compared] = []
     for key in dict.fromkeys([*published, *measured]):
@@ -113,12 +137,12 @@ def _figures(key: str, old: Any, new: Any, both: bool) -> Iterator[Compared]:
         yield Compared(key, old["value"], new["value"], _distance(old["value"], new["value"]), PER_CLASS)
     elif isinstance(old, dict) and isinstance(new, dict):
         for name in dict.fromkeys([*old, *new]):
-            if (name in old) != (name in new):
-                yield Compared(f"{key} of {name}", old.get(name), new.get(name), float("inf"), 0.0)
-            else:
-                yield Compared(f"{key} of {name}", old[name], new[name], _distance(old[name], new[name]), PER_CLASS)
+            yield from _figures(f"{key} of {name}", old.get(name), new.get(name), (name in old) == (name in new))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for place, pair in enumerate(zip(old, new, strict=True)):
+            yield from _figures(f"{key} {place}", *pair, True)
     elif isinstance(old, float) or isinstance(new, float):
-        yield Compared(key, old, new, _distance(old, new), OVERALL)
+        yield Compared(key, old, new, _distance(old, new), PER_CLASS if "_per_class of " in key else OVERALL)
     else:
         yield Compared(key, old, new, 0.0 if old == new else float("inf"), 0.0)
 
@@ -153,28 +177,33 @@ def _bins(rows: list[dict[str, Any]]) -> dict[Any, float]:
     return counts
 
 
-def _repeated(file: Path, published: dict[str, Any]) -> tuple[str, argparse.Namespace]:
-    """Weights and options of the command that a result names, after a look whether it says all that it has to."""
+def _repeated(file: Path, published: dict[str, Any]) -> argparse.Namespace:
+    """Options of the command that a result names, after a look whether it says all that it has to."""
     for key in _NAMED:
         if published.get(key) is None:
             raise RecsegError(f"{file}: does not say its {key}, so nobody can repeat it")
+    verb = "compare" if "differences" in published else "evaluate"
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    for option in ("--weights", "--data", "--split", "--json", "--device"):
+    for option in ("--weights", "--data", "--split", "--json", "--device", "--choose-split"):
         parser.add_argument(option)
-    parser.add_argument("--limit", type=int)
+    for option in ("--limit", "--image-size"):
+        parser.add_argument(option, type=int)
+    parser.add_argument("--group", action="append", nargs="+")
+    parser.add_argument("--per-class", action="store_true")
     parser.set_defaults(split="val")
     program, *words = shlex.split(published["command"])
     try:
         given, unknown = parser.parse_known_args(words[1:])
     except argparse.ArgumentError as error:
         raise RecsegError(f"{file}: its command cannot be repeated ({error})") from error
-    if (program, *words[:1]) != ("recseg", "evaluate") or unknown or given.weights is None or given.data is None:
-        raise RecsegError(f"{file}: its command is not one of recseg evaluate: {published['command']}")
+    networks = given.group if verb == "compare" else given.weights
+    if (program, *words[:1]) != ("recseg", verb) or unknown or networks is None or given.data is None:
+        raise RecsegError(f"{file}: its command is not one of recseg {verb}: {published['command']}")
     if (given.data, given.split) != (published["data"], published["split"]):
         raise RecsegError(f"{file}: names {published['data']} {published['split']}, its command other images")
     if not re.fullmatch(r"[0-9a-f]{40}", str(published["commit"])):
         raise RecsegError(f"{file}: commit {published['commit']!r} is not one of git's")
-    return given.weights, given
+    return given
 
 
 def read_result(file: Path) -> dict[str, Any]:

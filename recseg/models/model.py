@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class SegmentationModel(nn.Module):
@@ -29,3 +29,7 @@ class SegmentationModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.metadata = {}
+
+    def pixel_logits(self, images: Tensor) -> Tensor | None:
+        """(B, 3, H, W) → (B, num_classes, h, w) of the per-pixel classifier; None: this network has none."""
+        return None

@@ -1,0 +1,111 @@
+"""A comparison in words: one line on what is separable, then tables in Markdown, which read well in a terminal too."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from recseg.evaluation.answers import PIXELS
+
+HEADLINE = {"miou": "mIoU", "label_set_f1": "label-set F1", "count_accuracy": "count accuracy"}
+COLUMNS = HEADLINE | {"label_set_recall": "recall", "slot_accuracy": "slot accuracy", "slot_iou": "slot IoU"}
+FEWEST_SEEDS = 3
+
+
+def findings(result: dict[str, Any]) -> list[str]:
+    """What is separable and what is not, and what a reader must know before repeating it.
+
+    Separable: the 95 % interval of the difference, over images, leaves out 0.
+    """
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for difference in headline_differences(result):
+        for key, name in HEADLINE.items():
+            if difference[key]["low"] is not None:
+                told[separable(difference[key])].append(f"{_title(difference)} {name} {_points(difference[key])}")
+    lines = [f"Separable: {'; '.join(told[True]) or 'nothing'}. Not separable: {'; '.join(told[False]) or 'nothing'}."]
+    runs = result["runs"]
+    few = {name: len(of) for name, of in runs.items() if len(of) < FEWEST_SEEDS}
+    if few:
+        said = ", ".join(f"{name} {number}" for name, number in few.items())
+        lines.append(f"Fewer than {FEWEST_SEEDS} seeds ({said}): other seeds may differ by more than an interval says.")
+    updates = {name: sorted({str(run["updates"]) for run in of}) for name, of in runs.items()}
+    if len(set(map(tuple, updates.values()))) > 1:
+        said = ", ".join(f"{name} {' and '.join(numbers)}" for name, numbers in updates.items())
+        lines.append(f"Not trained alike: {said} updates.")
+    if result["classes_not_in_ground_truth"]:
+        lines.append(f"In no mean, since in no ground truth: {', '.join(result['classes_not_in_ground_truth'])}.")
+    return lines
+
+
+def separable(interval: dict[str, float]) -> bool:
+    """Whether an interval leaves out 0."""
+    return interval["low"] > 0 or interval["high"] < 0
+
+
+def headline_differences(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Between two groups, and of a group and its own pixels."""
+    return [
+        each
+        for each in result["differences"]
+        if each["minus"] in result["runs"] or each["minus"] == f"{each['of']}: {PIXELS}"
+    ]
+
+
+def markdown(result: dict[str, Any], *, per_class: bool = False) -> str:
+    """The findings, the rows, the differences, and on request the IoU of each class."""
+    parts = ["\n".join(findings(result)), _rows(result), _differences(result)]
+    return "\n\n".join(parts + ([_classes(result)] if per_class else [])) + "\n"
+
+
+def _rows(result: dict[str, Any]) -> str:
+    lines = []
+    for name, row in result["rows"].items():
+        cells = []
+        for key in COLUMNS:
+            of = [run[key] for run in row["runs"] if run[key] is not None]
+            spread = f" ({100 * min(of):.1f} … {100 * max(of):.1f})" if len(of) > 1 else ""
+            cells.append(_percent(row["mean"][key]) + spread)
+        lines.append([name, *cells])
+    title = f"%, {result['images']} images; mean over seeds (range)"
+    return _table([title, *COLUMNS.values()], lines)
+
+
+def _differences(result: dict[str, Any]) -> str:
+    lines = [[_title(each), *(_points(each[key]) for key in COLUMNS)] for each in result["differences"]]
+    return _table(["difference in points (95 % interval over images)", *COLUMNS.values()], lines)
+
+
+def _classes(result: dict[str, Any]) -> str:
+    rows = {name: row for name, row in result["rows"].items() if name in result["runs"] or name.endswith(f": {PIXELS}")}
+    gaps = headline_differences(result)
+    lines = [
+        [name, *(_percent(row["iou_per_class"][name]) for row in rows.values()),
+         *(_points(gap["iou_per_class"][name]) for gap in gaps)]
+        for name in result["classes"]
+    ]  # fmt: skip
+    return _table(["IoU of each class, %", *rows, *map(_title, gaps)], lines)
+
+
+def _title(difference: dict[str, Any]) -> str:
+    return f"{difference['of']} − {difference['minus'].removeprefix(difference['of'] + ': ')}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _points(interval: dict[str, float | None]) -> str:
+    if any(value is None for value in interval.values()):
+        return "–"
+    value, low, high = (100 * (interval[key] or 0.0) for key in ("value", "low", "high"))
+    return f"{value:+.1f} ({low:+.1f} … {high:+.1f})".replace("-", "−")
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns are as wide in the source."""
+    rows = [list(head), *map(list, lines)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+    ruled = [rows[0], ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])], *rows[1:]]
+    aligned = [
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in ruled
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in aligned)

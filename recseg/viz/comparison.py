@@ -1,0 +1,62 @@
+"""Figures of a comparison, from what `recseg compare --json` writes: scores by seed, intervals, curves of naming."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from recseg.viz.figures import DASHES, LINES
+from recseg.viz.plotting import FAINT, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMES = {"miou": "mIoU", "label_set_f1": "label-set F1", "count_accuracy": "count accuracy"}
+
+
+def difference_intervals(result: Mapping[str, Any], scores: Mapping[str, str] = NAMES) -> "Figure":
+    """Each difference as a point with its 95 % interval, one panel for each score; grey where the interval holds 0.
+
+    Args:
+        result: of `recseg compare`.
+        scores: key in the result → title of its panel.
+    """
+    rows = result["differences"]
+    figure = new_figure(2.4 * len(scores) + 3.4, 0.32 * len(rows) + 0.9)
+    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for axes, (key, title) in zip(panels, scores.items(), strict=True):
+        axes.axvline(0, color=FAINT, linewidth=1)
+        for place, row in enumerate(rows):
+            found = row[key]
+            if found["low"] is None:
+                continue
+            colour = LINES[0] if found["low"] > 0 or found["high"] < 0 else FAINT
+            axes.plot([100 * found["low"], 100 * found["high"]], [place, place], color=colour, linewidth=2)
+            axes.plot(100 * found["value"], place, "o", color=colour, markersize=5)
+        axes.set_title(f"{title}, points", loc="left")
+        axes.set_yticks(
+            range(len(rows)), [f"{row['of']} − {row['minus'].removeprefix(row['of'] + ': ')}" for row in rows]
+        )
+        axes.set_ylim(len(rows) - 0.5, -0.5)  # the first difference on top
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def naming_curves(result: Mapping[str, Any]) -> "Figure":
+    """Label-set F1 and count accuracy of pixels over the area from which on a class is named; dashed: the steps' own.
+
+    Args:
+        result: of `recseg compare`.
+    """
+    figure = new_figure(7.6, 3.2)
+    keys = ("label_set_f1", "count_accuracy")
+    for axes, key in zip(figure.subplots(1, 2, sharey=True), keys, strict=True):
+        for number, (group, curve) in enumerate(result["naming"].items()):
+            style = {"color": LINES[number % len(LINES)]}
+            x, y = ([100 * value for value in curve[name]] for name in ("thresholds", key))
+            axes.plot(x, y, linestyle=DASHES[0], marker=".", label=f"{group}: own pixels", **style)
+            if f"{group}: own pixels" in result["rows"]:  # it names by steps
+                axes.axhline(100 * result["rows"][group]["mean"][key], linestyle=DASHES[1], label=group, **style)
+        axes.set_xscale("log")
+        axes.set_title(f"{NAMES[key]}, %", loc="left")
+        axes.set_xlabel("a class is named from this area on, % of the image")
+        axes.legend(fontsize=8)
+    return figure
