@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY, recurrent_model
+from odd_pictures import exif, stored
 from PIL import Image
 
 import recseg
@@ -99,6 +100,44 @@ def test_every_kind_of_picture_gives_the_same_answer(tmp_path: Path) -> None:
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)
     for picture in (file, str(file), Image.open(file), pixels / 255.0, tensor, tensor.float() / 255):
         assert predict(picture, model).to_dict() == expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photograph_is_upright_however_it_is_handed_over(orientation: int, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    file = tmp_path / "turned.png"
+    Image.fromarray(stored(pixels, orientation)).save(file, exif=exif(orientation))
+    for image in (file, Image.open(file), pixels):
+        assert np.array_equal(np.asarray(as_image(image)), pixels)
+    opened = Image.open(file)
+    as_image(opened)
+    assert opened.getexif().get(0x0112, 1) == orientation  # the caller's image is left alone
+
+
+def test_transparency_is_laid_over_white_however_it_is_handed_over(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    file = tmp_path / "transparent.png"
+    Image.fromarray(pixels).save(file)
+    share = pixels[..., 3:] / 255
+    white = np.round(pixels[..., :3] * share + 255 * (1 - share))
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)  # (4, H, W)
+    seen = [np.asarray(as_image(image)) for image in (file, Image.open(file), pixels, pixels / 255, tensor)]
+    assert np.abs(seen[0] - white).max() <= 1
+    for other in seen[1:]:
+        assert np.array_equal(other, seen[0])
+
+
+@pytest.mark.parametrize("how", ["file", "opened"])
+def test_the_fourth_band_of_a_tiff_is_not_taken_for_transparency(how: str, tmp_path: Path) -> None:
+    """It may be near infrared, and the tag that would tell is set to "alpha" by the common writers."""
+    pixels = np.random.default_rng(4).integers(0, 255, (20, 30, 4), dtype=np.uint8)
+    file = tmp_path / "bands.tif"
+    Image.fromarray(pixels).save(file)
+    with pytest.raises(RecsegError, match="fourth band.* save it as RGB"):
+        as_image(file if how == "file" else Image.open(file))
+    pixels[..., 3] = 255  # opaque: nothing to be in doubt about
+    Image.fromarray(pixels).save(file)
+    assert np.array_equal(np.asarray(as_image(file)), pixels[..., :3])
 
 
 def test_grey_and_transparent_pictures_are_read() -> None:

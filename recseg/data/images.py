@@ -59,12 +59,14 @@ def _decoded(path: Path) -> tuple[Image.Image, str]:
         ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = tolerant, limit
 
 
-def _upright(image: Image.Image) -> None:
-    """Turn it, in place, as its EXIF orientation says."""
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; the same object where there is nothing to turn."""
     # Broken EXIF: an image all the same.
     with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
-        ImageOps.exif_transpose(image, in_place=True)
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            return ImageOps.exif_transpose(image)
+    return image
 
 
 def read_image(path: Path | str) -> Image.Image:
@@ -73,15 +75,19 @@ def read_image(path: Path | str) -> Image.Image:
     Grey becomes three equal channels, 16 bits become 8, transparency is laid over white as a viewer shows it.
 
     Raises:
-        RecsegError: missing, not an image, truncated, too large, or of a kind with no agreed range (float).
+        RecsegError: missing, not an image, truncated, too large, of a kind with no agreed range (float), or a TIFF with
+            a fourth band that may be transparency or near infrared.
     """
-    image, _ = _decoded(Path(path))
-    _upright(image)
-    return as_rgb(image, str(path))
+    return as_rgb(_decoded(Path(path))[0], str(path))
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """A decoded image as 8-bit RGB, as `read_image` says; `name` is for the complaint."""
+    """An opened image as upright 8-bit RGB, as `read_image` says; `name` is for the complaint."""
+    # Programs for satellite images mark any fourth band as alpha: the tag cannot be trusted.
+    doubtful = image.format == "TIFF" and image.mode in {"RGBA", "RGBa"}
+    if doubtful and image.getchannel(3).getextrema() != (255, 255):
+        raise RecsegError(f"{name}: has a fourth band, which may be transparency or near infrared; save it as RGB")
+    image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy() if image.readonly else image
     if image.mode.startswith("I"):  # 16 bits (mode "I" too: Pillow has no other home for some 16-bit files)
@@ -123,7 +129,7 @@ def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
         raise RecsegError(f"{path}: is grey of {how[-1]} bits, which some read as class ids, others as shades; use 8")
     if how in {"RGB;16B", "RGBA;16B", "LA;16B"}:  # of which Pillow would drop the lower half
         raise RecsegError(f"{path}: has 16 bits a colour, expected 8 (16 bits only of grey)")
-    _upright(image)
+    image = _upright(image)
     if image.mode in {"RGBA", "LA"}:
         if image.getchannel("A").getextrema() != (255, 255):
             raise RecsegError(f"{path}: is transparent in parts, which is no label; save it without transparency")

@@ -88,9 +88,10 @@ class Prediction:
 
 
 def as_image(image: Picture) -> Image.Image:
-    """RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3, H, W).
+    """Upright RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (1, 3 or 4, H, W).
 
-    Arrays and tensors hold uint8, or floats in [0, 1].
+    Arrays and tensors hold uint8, or floats in [0, 1]. However an image is handed over, it is read as `read_image` reads
+    its file: turned as its EXIF orientation says, and laid over white where it is transparent.
     """
     if isinstance(image, Image.Image):
         return as_rgb(image, "image")
@@ -98,11 +99,11 @@ def as_image(image: Picture) -> Image.Image:
         return read_image(Path(image))
     if hasattr(image, "detach"):  # a tensor; torch is not imported to ask
         tensor: Any = image
-        if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
+        if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
             raise RecsegError(f"image tensor of shape {tuple(tensor.shape)}: expected (3, H, W)")
         tensor = tensor.detach().cpu()
         array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        array = np.moveaxis(array, 0, -1)  # (H, W, 3)
+        array = np.moveaxis(array, 0, -1)  # (H, W, C)
         image = array[..., 0] if array.shape[-1] == 1 else array
     pixels = np.asarray(image)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or pixels.size == 0:
@@ -113,4 +114,4 @@ def as_image(image: Picture) -> Image.Image:
         pixels = np.round(pixels * 255).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         raise RecsegError(f"image of {pixels.dtype}: expected uint8, or floats in [0, 1]")
-    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    return as_rgb(Image.fromarray(np.ascontiguousarray(pixels)), "image")
