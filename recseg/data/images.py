@@ -1,5 +1,6 @@
 """Reads images and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
 
+import os
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +19,10 @@ ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values 
 # Pillow knows many more, some of which start other programs (EPS) or have no pixels of their own.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
+MOST_PIXELS_TILED = 4 * MOST_PIXELS  # for those who know that an image is large
 
 
-def _decoded(path: Path) -> tuple[Image.Image, str]:
+def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, str]:
     """The first frame of a file, in memory, and how its pixels were stored (Pillow's "raw mode", as `"L;4"`).
 
     Everything a bad file can cause becomes one `RecsegError` that names it.
@@ -32,7 +34,7 @@ def _decoded(path: Path) -> tuple[Image.Image, str]:
     tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     # Some libraries switch these for the whole process, and half an image would load as if it were whole.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    Image.MAX_IMAGE_PIXELS = most_pixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is no matter of pixels
@@ -51,7 +53,10 @@ def _decoded(path: Path) -> tuple[Image.Image, str]:
     except UnidentifiedImageError as error:
         raise RecsegError(f"{path}: not an image that can be read (JPEG and PNG can)") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise RecsegError(f"{path}: has too many pixels to be loaded safely; make it smaller first") from error
+        raise RecsegError(
+            f"{path}: has too many pixels to be loaded safely, more than {most_pixels // 10**6} million; make it "
+            f"smaller first (recseg predict --tile takes {MOST_PIXELS_TILED // 10**6} million)"
+        ) from error
     except Exception as error:  # decoders of damaged files raise whatever their code stumbles over
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RecsegError(f"{path}: cannot be read as an image ({' '.join(str(reason).split())})") from error
@@ -69,7 +74,7 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def read_image(path: Path | str) -> Image.Image:
+def read_image(path: "str | os.PathLike[str]", *, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Read an image as 8-bit RGB, upright as its EXIF orientation says; of an animation, the first frame.
 
     Grey becomes three equal channels, 16 bits become 8, transparency is laid over white as a viewer shows it.
@@ -78,7 +83,7 @@ def read_image(path: Path | str) -> Image.Image:
         RecsegError: missing, not an image, truncated, too large, of a kind with no agreed range (float), or a TIFF with
             a fourth band that may be transparency or near infrared.
     """
-    return as_rgb(_decoded(Path(path))[0], str(path))
+    return as_rgb(_decoded(Path(path), most_pixels)[0], str(path))
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recseg.data.images import as_rgb, read_image
+from recseg.data.images import MOST_PIXELS, as_rgb, read_image
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 
@@ -87,19 +87,20 @@ class Prediction:
             indexed.save(temporary, format="PNG", optimize=True)
 
 
-def as_image(image: Picture) -> Image.Image:
-    """Upright RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (1, 3 or 4, H, W).
+def as_image(image: Picture, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
+    """Upright RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (1 or 3, H, W).
 
-    Arrays and tensors hold uint8, or floats in [0, 1]. However an image is handed over, it is read as `read_image` reads
-    its file: turned as its EXIF orientation says, and laid over white where it is transparent.
+    Arrays and tensors hold RGB (OpenCV's BGR is to be turned round first), uint8 or floats in [0, 1]. However an image
+    is handed over, it is read as `read_image` reads its file: turned as its EXIF orientation says, and laid over white
+    where it is transparent. `most_pixels` are the most that a file may have.
     """
     if isinstance(image, Image.Image):
         return as_rgb(image, "image")
     if isinstance(image, (str, os.PathLike)):
-        return read_image(Path(image))
+        return read_image(image, most_pixels=most_pixels)
     if hasattr(image, "detach"):  # a tensor; torch is not imported to ask
         tensor: Any = image
-        if tensor.ndim != 3 or tensor.shape[0] not in (1, 3, 4):
+        if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
             raise RecsegError(f"image tensor of shape {tuple(tensor.shape)}: expected (3, H, W)")
         tensor = tensor.detach().cpu()
         array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
