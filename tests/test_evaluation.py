@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
-from recseg.evaluation.evaluate import _argmax, _batches, evaluate
+from recseg.evaluation.evaluate import batches_of_one_shape, evaluate, resized_argmax
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
@@ -201,9 +201,9 @@ def test_logits_are_stretched_before_the_largest_is_taken() -> None:
     """Classes 1 and 3 side by side never blend into class 2; the answer is the argmax of stretched planes."""
     logits = torch.randn(2, 5, 7, 9)
     stretched = nn.functional.interpolate(logits, (31, 20), mode="bilinear", align_corners=False)
-    assert torch.equal(_argmax(logits, (31, 20)), stretched.argmax(dim=1))
+    assert torch.equal(resized_argmax(logits, (31, 20)), stretched.argmax(dim=1))
     pair = 20.0 * nn.functional.one_hot(torch.tensor([[[1, 3]]]), 4).permute(0, 3, 1, 2)
-    assert set(_argmax(pair, (8, 16)).unique().tolist()) == {1, 3}
+    assert set(resized_argmax(pair, (8, 16)).unique().tolist()) == {1, 3}
 
 
 @settings(max_examples=50, deadline=None)
@@ -211,7 +211,7 @@ def test_logits_are_stretched_before_the_largest_is_taken() -> None:
 def test_batches_hold_each_image_once(widths: list[int], batch_size: int) -> None:
     samples = [(torch.full((3, 2, width), index), torch.full((4, width), index)) for index, width in enumerate(widths)]
     seen = []
-    for images, labels in _batches(samples, batch_size):
+    for images, labels in batches_of_one_shape(samples, batch_size):
         assert len(images) == len(labels) <= batch_size
         assert images[:, 0, 0, 0].tolist() == labels[:, 0, 0].tolist()
         seen += images[:, 0, 0, 0].tolist()

@@ -1,7 +1,10 @@
 """One image in, steps and a label map at its own size out."""
 
+import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,11 +158,75 @@ def test_grey_and_transparent_pictures_are_read() -> None:
         (np.full((4, 4, 3), np.nan), r"\[0, 1\]"),
         (np.zeros((4, 4, 3), dtype=np.int64), "int64"),
         (torch.zeros(4, 4, 3), "shape"),
+        (torch.zeros(1, 3, 4, 4), "shape"),
     ],
 )
 def test_what_is_no_picture_is_refused(picture: object, word: str) -> None:
     with pytest.raises(RecsegError, match=word):
         as_image(picture)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("picture", "word"),
+    [(io.BytesIO(b"GIF89a"), "BytesIO"), (None, "NoneType"), (b"GIF89a", "bytes"), (["a.jpg", "b.jpg"], "list")],
+)
+def test_what_cannot_be_an_image_is_named(picture: object, word: str) -> None:
+    with pytest.raises(RecsegError, match=f"type {word}: expected a path"):
+        as_image(picture)  # type: ignore[arg-type]
+
+
+def test_an_opened_image_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "noise.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file)
+    file.write_bytes(file.read_bytes()[:-200])
+    cut, closed = Image.open(file), Image.new("RGB", (3, 3))
+    closed.close()
+    for image in (cut, closed):
+        with pytest.raises(RecsegError, match="image: cannot be read"):
+            as_image(image)
+
+
+def test_arrays_that_other_libraries_hand_over() -> None:
+    """Turned views (OpenCV's BGR as RGB), Fortran's order, read-only memory."""
+    pixels = np.random.default_rng(5).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    frozen = pixels.copy()
+    frozen.setflags(write=False)
+    for array in (pixels[..., ::-1].copy()[..., ::-1], np.asfortranarray(pixels), frozen):
+        assert np.array_equal(np.asarray(as_image(array)), pixels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_other_precision_predicts(dtype: torch.dtype) -> None:
+    model = recurrent_model()
+    torch.nn.init.zeros_(model.classifier.bias)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    exact = predict(pixels, model)
+    found = predict(pixels, model.to(dtype))
+    assert len(np.unique(exact.labels)) > 2
+    assert (found.labels == exact.labels).mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "dense"])
+def test_a_network_that_has_diverged_is_refused(kind: str) -> None:
+    model: Any = recurrent_model() if kind == "recurrent" else UNet(UNetConfig(**TINY)).eval()
+    with torch.no_grad():
+        for weight in model.decoder.parameters():  # finite as weights, not in a product
+            weight.mul_(1e30)
+    with pytest.raises(RecsegError, match="not finite.* --lr"):
+        predict(np.full((32, 32, 3), 200, dtype=np.uint8), model)
+
+
+def test_threads_share_a_network(tmp_path: Path) -> None:
+    model = recurrent_model()
+    generator = np.random.default_rng(6)
+    files = []
+    for number in range(6):
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(generator.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)).save(files[-1])
+    wanted = [predict(file, model).to_dict() for file in files]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: predict(files[number % 6], model).to_dict(), range(48)))
+    assert found == wanted * 8
 
 
 def test_training_mode_is_put_back() -> None:

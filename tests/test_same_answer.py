@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import recseg
 from recseg.classes import VOC_CLASSES
 from recseg.data.transforms import eval_transform
-from recseg.evaluation.evaluate import _argmax
+from recseg.evaluation.evaluate import resized_argmax
 from recseg.inference.fusion import fuse
 from recseg.models.config import UNetConfig
 from recseg.models.recurrent_unet import RecurrentOutput, RecurrentUNet, lengths_from_stop
@@ -60,7 +60,7 @@ def said(output: RecurrentOutput | Tensor, size: tuple[int, int]) -> list[Said]:
         none = torch.zeros(0)
         if output.shape[-2:] != size:  # an export leaves to its caller what the network itself does last
             output = F.interpolate(output, size=size, mode="bilinear", align_corners=False)
-        return [Said(logits, none, none, _argmax(logits[None], size)[0]) for logits in output]
+        return [Said(logits, none, none, resized_argmax(logits[None], size)[0]) for logits in output]
     labels, answers, first = fuse(output, size), [], 0
     for image, count in enumerate(output.lengths.tolist()):
         pairs = slice(first, first + count)

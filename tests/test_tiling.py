@@ -17,7 +17,7 @@ import recseg
 from recseg.classes import VOC_CLASSES
 from recseg.cli.main import main
 from recseg.inference.steps import Floats, Sequence, probabilities, to_prediction
-from recseg.inference.tiling import _starts, predict_tiles
+from recseg.inference.tiling import predict_tiles, window_starts
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.weights.io import save_weights
@@ -52,7 +52,7 @@ def scene(height: int, width: int) -> tuple[Image.Image, np.ndarray]:
 
 @given(length=st.integers(1, 400), side=st.integers(2, 60))
 def test_windows_cover_all_and_share_a_quarter(length: int, side: int) -> None:
-    starts = _starts(length, side)
+    starts = window_starts(length, side)
     assert starts[0] == 0 and starts[-1] == max(0, length - side)
     for one, other in zip(starts, starts[1:], strict=False):
         assert one < other <= one + 0.75 * side + 1  # whole pixels
@@ -73,7 +73,8 @@ def test_windows_are_what_whole_images_are_to_the_network() -> None:
     image, labels = scene(150, 200)
     model = Painter()
     recseg.predict(image, model, tile=True)
-    assert set(model.seen) == {(16, 16)} and len(model.seen) == len(_starts(150, 16)) * len(_starts(200, 16))
+    assert set(model.seen) == {(16, 16)}
+    assert len(model.seen) == len(window_starts(150, 16)) * len(window_starts(200, 16))
     model.seen.clear()
     assert (recseg.predict(image, model, tile=64).labels == labels).mean() > 0.9
     assert set(model.seen) == {(16, 16)} and len(model.seen) == 3 * 4  # 64 pixels shrink to the network's 16

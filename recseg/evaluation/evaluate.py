@@ -110,7 +110,8 @@ def evaluate(
     start = time.perf_counter()
     with inference_mode(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
         loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
-        for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
+        good = _good(loader, bar, skipped if on_bad_image == "skip" else None)
+        for images, labels in batches_of_one_shape(good, batch_size):
             output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
             for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
                 present = sorted(set(torch.unique(truth).tolist()) - {BACKGROUND, VOID})
@@ -198,7 +199,7 @@ def _good(
             bar.update()
 
 
-def _batches(samples: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches_of_one_shape(samples: Iterable[tuple[Tensor, Tensor]], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Group images of one shape: (3, h, w) and (H, W) → (B, 3, h, w) and (B, H, W), in whatever order they fill."""
     waiting: dict[tuple[torch.Size, torch.Size], list[tuple[Tensor, Tensor]]] = {}
     for image, labels in samples:
@@ -240,7 +241,7 @@ def _from_sequence(output: RecurrentOutput, size: tuple[int, int]) -> Iterator[A
 
 
 def _from_pixels(logits: Tensor, size: tuple[int, int]) -> Iterator[Answer]:
-    labels, small = _argmax(logits, size), _argmax(logits, (SLOT_SIZE, SLOT_SIZE)).cpu()
+    labels, small = resized_argmax(logits, size), resized_argmax(logits, (SLOT_SIZE, SLOT_SIZE)).cpu()
     for image in range(len(logits)):
         area = torch.bincount(labels[image].flatten(), minlength=logits.shape[1])
         classes = [k for k in range(1, logits.shape[1]) if area[k] >= SMALLEST_AREA * labels[image].numel()]
@@ -248,7 +249,7 @@ def _from_pixels(logits: Tensor, size: tuple[int, int]) -> Iterator[Answer]:
         yield Answer(labels[image], classes, masks, [], [])
 
 
-def _argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def resized_argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (B, C, h, w) and take the largest: (B, H, W). One class at a time: C full-size planes may not fit."""
     best = _resize(logits[:, 0], size)  # (B, H, W)
     labels = torch.zeros_like(best, dtype=torch.int64)

@@ -74,7 +74,7 @@ def verify(
     if name not in known:
         raise RecsegError(f"{name!r}: no such result (there is {', '.join(known) or 'none'})")
     published = read_result(known[name])
-    weights, words = _repeated(known[name], published)
+    weights, words = repeated(known[name], published)
     from recseg.data import open_dataset
     from recseg.devices import choose_device
     from recseg.evaluation.evaluate import evaluate
@@ -153,7 +153,7 @@ def _bins(rows: list[dict[str, Any]]) -> dict[Any, float]:
     return counts
 
 
-def _repeated(file: Path, published: dict[str, Any]) -> tuple[str, argparse.Namespace]:
+def repeated(file: Path, published: dict[str, Any]) -> tuple[str, argparse.Namespace]:
     """Weights and options of the command that a result names, after a look whether it says all that it has to."""
     for key in _NAMED:
         if published.get(key) is None:

@@ -62,8 +62,16 @@ class OnnxModel:
             try:
                 return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             except Exception as error:  # onnxruntime has a dozen kinds of its own, with no common parent
+                if "IR version" in str(error) or "opset" in str(error):
+                    raise RecsegError(
+                        f"{file}: written for a newer ONNX Runtime than {onnxruntime.__version__}: "
+                        "pip install --upgrade onnxruntime"
+                    ) from error
                 raise RecsegError(f"{file}: not an ONNX file that can be run") from error
 
+        whole = self.path.with_suffix("").with_suffix(".onnx")
+        if self.path.name.endswith(".step.onnx") and whole.is_file():
+            raise RecsegError(f"{path}: holds the time step of {whole.name}; give {whole}, which finds it")
         self._encode = session("encode")
         try:
             about = json.loads(self._encode.get_modelmeta().custom_metadata_map["recseg"])

@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import resize
 
 from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
 from recseg.data.transforms import resize_short_side
+from recseg.errors import RecsegError
 from recseg.inference.mode import inference_mode
 from recseg.inference.prediction import Picture as Picture
 from recseg.inference.prediction import Prediction as Prediction
@@ -38,6 +39,8 @@ def predict(
 
     Returns:
         Steps and label map at the image's own size, whatever size the network works at.
+
+    Threads may share a network that is in `eval()`, as `recseg.load` gives it.
     """
     picture = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
     if device is not None:
@@ -53,7 +56,7 @@ def predict(
 
 
 def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:
-    """The image as the model wants it: (3, h, w) floats in [0, 1] on the model's device.
+    """The image as the model wants it: (3, h, w) in [0, 1], on the device and in the precision of its weights.
 
     Most networks take any shape, so only the short side is set; one with an `input_size` wants that fixed square.
     """
@@ -62,7 +65,8 @@ def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:
         pixels = resize(pixels, [model.input_size, model.input_size], antialias=True)  # (3, s, s)
     elif model.image_size is not None:
         pixels = resize_short_side(pixels, model.image_size).as_subclass(Tensor)  # (3, h, w)
-    return (pixels.float() / 255).to(next(model.parameters()).device)
+    weight = next(model.parameters())
+    return (pixels.float() / 255).to(weight.device, weight.dtype)
 
 
 def to_arrays(output: RecurrentOutput | Tensor) -> Output:
@@ -70,8 +74,12 @@ def to_arrays(output: RecurrentOutput | Tensor) -> Output:
 
     Args:
         output: of a recurrent network, or logits (1, num_classes, h, w) of a dense one.
+
+    Raises:
+        RecsegError: a number that is none: nobody could say which class is the largest.
     """
-    if isinstance(output, RecurrentOutput):
-        masks, classes, stop = (part.float().cpu().numpy() for part in output.split()[0])
-        return Sequence(masks, classes, stop.tolist())
-    return output[0].float().cpu().numpy()
+    parts = output.split()[0] if isinstance(output, RecurrentOutput) else (output[0],)
+    arrays = [part.float().cpu().numpy() for part in parts]
+    if not all(np.isfinite(values).all() for values in arrays):
+        raise RecsegError("the network answers with values that are not finite; train it with a lower --lr")
+    return Sequence(arrays[0], arrays[1], arrays[2].tolist()) if len(arrays) == 3 else arrays[0]

@@ -95,10 +95,14 @@ def as_image(image: Picture, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
     where it is transparent. `most_pixels` are the most that a file may have.
     """
     if isinstance(image, Image.Image):
+        try:
+            image.load()
+        except (OSError, SyntaxError, ValueError) as error:  # opened but not yet read; cut short, or closed since
+            raise RecsegError(f"image: cannot be read ({error})") from error
         return as_rgb(image, "image")
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, most_pixels=most_pixels)
-    if hasattr(image, "detach"):  # a tensor; torch is not imported to ask
+    if hasattr(image, "requires_grad"):  # a tensor; torch is not imported to ask
         tensor: Any = image
         if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
             raise RecsegError(f"image tensor of shape {tuple(tensor.shape)}: expected (3, H, W)")
@@ -107,6 +111,8 @@ def as_image(image: Picture, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
         array = np.moveaxis(array, 0, -1)  # (H, W, C)
         image = array[..., 0] if array.shape[-1] == 1 else array
     pixels = np.asarray(image)
+    if pixels.dtype.kind in "OSU":
+        raise RecsegError(f"image of type {type(image).__name__}: expected a path, Pillow image, array or tensor")
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or pixels.size == 0:
         raise RecsegError(f"image array of shape {pixels.shape}: expected (H, W) or (H, W, 3)")
     if np.issubdtype(pixels.dtype, np.floating):

@@ -51,7 +51,7 @@ def predict_tiles(
         raise RecsegError(f"tile {side}: expected windows of at least 2 pixels")
     shape = (min(side, image.height), min(side, image.width))  # (h, w) of a window
     weight = np.outer(*(_ramp(length) for length in shape)).astype(np.float32)  # (h, w)
-    tops, lefts = _starts(image.height, side), _starts(image.width, side)
+    tops, lefts = window_starts(image.height, side), window_starts(image.width, side)
     labels = np.zeros((image.height, image.width), np.uint8)
     pixels, likely = np.zeros(len(names)), np.zeros(len(names))  # of each label: how many, and their probability
     sums: dict[int, Floats] = defaultdict(lambda: np.zeros((shape[0], image.width), np.float32))  # rows from `top` on
@@ -89,7 +89,7 @@ def tile_side(tile: bool | int, own: int | None) -> int:
     return own
 
 
-def _starts(length: int, side: int) -> list[int]:
+def window_starts(length: int, side: int) -> list[int]:
     """Where windows begin along one axis: evenly, the first at 0, the last at the end, a quarter or more shared."""
     rest = max(0, length - side)
     count = -(-4 * rest // (3 * side)) + 1
@@ -98,5 +98,5 @@ def _starts(length: int, side: int) -> list[int]:
 
 def _ramp(length: int) -> NDArray[np.float64]:
     """Weights along one side of a window: half a pixel's at its ends, the largest in its middle."""
-    place = np.arange(length) + 0.5
-    return np.minimum(place, length - place)
+    place: NDArray[np.float64] = np.arange(length) + 0.5
+    return np.minimum(place, place[::-1])
