@@ -34,7 +34,7 @@ PROMISES: dict[str, list[str]] = {
     "The same image gives the same answer, as a file, opened or as an array; what may be read in two ways is refused": [
         "test_prediction.py"
     ],
-    "A large image in windows loses nothing small, and takes no more memory than the image and its label map": [
+    "A large image in windows keeps what is small, and what the network takes does not grow with the image's height": [
         "test_tiling.py"
     ],
     "Weights are numbers only: nothing is unpickled, nothing forged is used": ["test_safe_files.py"],

@@ -11,8 +11,8 @@ that is not named has none, and a single window's silence would outvote all othe
 read from the blended label map: the classes that cover as much of one window as a dense network must cover of an image
 to name a class.
 
-Memory: the image, its label map, a mask for each class, and the sums of one row of windows. What the network takes does
-not depend on the size of the image.
+Memory: the image, its label map, a mask for each class named, and for each of these the sums of one row of windows.
+What the network takes does not depend on the size of the image.
 """
 
 from collections import defaultdict
