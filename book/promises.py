@@ -31,6 +31,12 @@ PROMISES: dict[str, list[str]] = {
         "test_bad_input.py",
         "test_cli_process.py",
     ],
+    "The same image gives the same answer, as a file, opened or as an array; what may be read in two ways is refused": [
+        "test_prediction.py"
+    ],
+    "A large image in windows keeps what is small, and what the network takes does not grow with the image's height": [
+        "test_tiling.py"
+    ],
     "Weights are numbers only: nothing is unpickled, nothing forged is used": ["test_safe_files.py"],
     "A download is checked before it is used, and never stands half under its name": [
         "test_download.py",

@@ -273,7 +273,7 @@ class Config:
     ],
 )
 def test_json_fits_the_fields(values: dict[str, Any], expected: Config) -> None:
-    fitted = checkpoints._config(Path("file"), Config, json.loads(json.dumps(values)))
+    fitted = checkpoints.config_from_json(Path("file"), Config, json.loads(json.dumps(values)))
     assert fitted == expected
     assert [type(value) for value in vars(fitted).values()] == [type(value) for value in vars(expected).values()]
 
@@ -285,7 +285,7 @@ def test_json_fits_the_fields(values: dict[str, Any], expected: Config) -> None:
 )  # fmt: skip
 def test_json_that_does_not_fit_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(RecsegError, match=f"file: configuration {next(iter(values))} = "):
-        checkpoints._config(Path("file"), Config, values)
+        checkpoints.config_from_json(Path("file"), Config, values)
 
 
 # --- the registry

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import Refuses, Snapshot, save_indexed
 from PIL import Image
 
@@ -91,6 +92,19 @@ def test_bad_weights_are_named(photo: Path, tmp_path: Path, refuses: Refuses) ->
     noise.write_bytes(os.urandom(500))
     refuses(["predict", photo, "--weights", noise, "--out", tmp_path / "out"], "noise.safetensors")
     refuses(["predict", photo, "--weights", tmp_path, "--out", tmp_path / "out"], str(tmp_path))
+    pickled = tmp_path / "model.pth"
+    torch.save({"weight": torch.zeros(3)}, pickled)
+    refuses(
+        ["predict", photo, "--weights", pickled, "--out", tmp_path / "out"], "model.pth", "torch.save", ".safetensors"
+    )
+
+
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(
+    photo: Path, tiny_dense: Path, tmp_path: Path, refuses: Refuses
+) -> None:
+    for name in ("gpu", "cuda:99", "0"):
+        end = ["--out", tmp_path / "out", "--device", name]
+        refuses(["predict", photo, "--weights", tiny_dense, *end], f"'{name}'", "expected one of cpu")
 
 
 def test_bad_outputs_are_named(photo: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses) -> None:

@@ -180,7 +180,9 @@ def test_autocast_keeps_the_cell_in_float32(dtype: torch.dtype) -> None:
         carried, [(_, c_carried)] = model(x, [(h, c)])
     assert outputs.dtype == h.dtype == carried.dtype == dtype
     assert c.dtype == c_carried.dtype == torch.float32
-    torch.testing.assert_close(outputs.float(), exact, rtol=0.05, atol=0.02)
+    share = 2**-8 if dtype == torch.bfloat16 else 2**-11  # of a number, what rounding takes away
+    assert not torch.equal(outputs.float(), exact)
+    torch.testing.assert_close(outputs.float(), exact, rtol=4 * share, atol=4 * share)
     outputs.float().sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
 from recseg.evaluation.answers import OWN, argmax
-from recseg.evaluation.evaluate import _batches, _Ready, evaluate, score
+from recseg.evaluation.evaluate import Ready, batches_of_one_shape, evaluate, score
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
@@ -239,11 +239,11 @@ def test_logits_are_stretched_before_the_largest_is_taken() -> None:
 @given(st.lists(st.integers(1, 6), max_size=40), st.integers(1, 5))
 def test_batches_hold_each_image_once(widths: list[int], batch_size: int) -> None:
     samples = [
-        _Ready(torch.full((3, 2, width), index), torch.full((4, width), index), index)
+        Ready(torch.full((3, 2, width), index), torch.full((4, width), index), index)
         for index, width in enumerate(widths)
     ]
     seen = []
-    for images, labels, places in _batches(samples, batch_size):
+    for images, labels, places in batches_of_one_shape(samples, batch_size):
         assert len(images) == len(labels) <= batch_size
         assert images[:, 0, 0, 0].tolist() == labels[:, 0, 0].tolist() == places
         seen += images[:, 0, 0, 0].tolist()

@@ -159,6 +159,17 @@ def test_predictions_agree(name: str, weights: dict[str, Path], exported: dict[s
         assert (a.mask == b.mask).mean() > 0.98
 
 
+@pytest.mark.parametrize("name", ["recurrent", "dense"])
+def test_tiles_agree(name: str, weights: dict[str, Path], exported: dict[str, Path]) -> None:
+    generator = np.random.default_rng(0)
+    picture = generator.integers(0, 256, (8, 12, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    mine = OnnxModel(exported[name]).predict(picture, tile=True)
+    theirs = recseg.predict(picture, recseg.load(weights[name]), tile=True)
+    assert mine.labels.shape == (128, 192) and len(np.unique(mine.labels)) > 1
+    assert (mine.labels == theirs.labels).mean() > 0.999
+    assert [step.name for step in mine.steps] == [step.name for step in theirs.steps]
+
+
 def test_as_a_module_it_is_scored_like_any_other(
     weights: dict[str, Path], exported: dict[str, Path], tiny_voc: Path
 ) -> None:
@@ -244,6 +255,12 @@ def test_bad_files_are_named(exported: dict[str, Path], tmp_path: Path) -> None:
     foreign = tmp_path / "foreign.onnx"
     import onnx
 
+    refusal(lambda: OnnxModel(exported["recurrent"].with_suffix(".step.onnx")), "time step of recurrent.onnx")
+    newer = onnx.load(exported["dense"])
+    newer.ir_version = 99
+    onnx.save(newer, tmp_path / "newer.onnx")
+    refusal(lambda: OnnxModel(tmp_path / "newer.onnx"), "newer.onnx", "newer ONNX Runtime", "pip install")
+
     proto = onnx.load(exported["dense"])
     del proto.metadata_props[:]
     onnx.save(proto, foreign)
@@ -276,6 +293,15 @@ def test_commands(
     refuses(
         ["predict", tiny_voc / "JPEGImages/tiny_0.jpg", "--onnx", tmp_path / "no.onnx", "--out", tmp_path], "no.onnx"
     )
+    photo, export_of = tiny_voc / "JPEGImages/tiny_0.jpg", tmp_path / "recurrent.onnx"
+    export(recseg.load(weights["recurrent"]), export_of)
+    for option in ("--onnx", "--weights"):  # predict takes it by either name, as evaluate does
+        out = tmp_path / option
+        assert main(["predict", str(photo), option, str(export_of), "--out", str(out)]) == 0
+    labels = [(tmp_path / option / "tiny_0-labels.png").read_bytes() for option in ("--onnx", "--weights")]
+    assert labels[0] == labels[1]
+    refuses(["export", "--weights", export_of, "--onnx", tmp_path / "b.onnx"], "recurrent.onnx", "recseg predict")
+    capsys.readouterr()
     out = tmp_path / "dense.onnx"
     command = ["export", "--weights", str(weights["dense"]), "--onnx", str(out), "--int8", "--calibrate", str(tiny_voc)]
     assert main(command) == 0 and str(out) in capsys.readouterr().out

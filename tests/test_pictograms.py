@@ -109,7 +109,7 @@ def test_a_picture_depends_on_its_own_number_only() -> None:
 
 def test_one_to_five_planned_classes_can_all_be_seen() -> None:
     for index, (_, labels) in enumerate(sample()):
-        planned = scene._plan_classes(np.random.default_rng([77, index, VERSION]))
+        planned = scene.plan_classes(np.random.default_rng([77, index, VERSION]))
         assert sorted(planned) == present(labels), index
         pixels = np.bincount(labels.ravel(), minlength=256)
         assert pixels[planned].min() >= 30 / 4, index  # 30 pixels at 128 × 128
@@ -120,13 +120,13 @@ def test_the_last_resort_shows_every_class_whatever_they_are() -> None:
     for count in range(1, 6):
         for _ in range(8):
             classes = [int(label) for label in rng.choice(np.arange(1, 21), count, replace=False)]
-            placed = scene._grid_layout(rng, classes, canvas=256)
-            labels, visible = scene._label(placed, 256)
-            assert scene._acceptable(classes, placed, labels, visible)
+            placed = scene.grid_layout(rng, classes, canvas=256)
+            labels, visible = scene.label_map(placed, 256)
+            assert scene.acceptable(classes, placed, labels, visible)
 
 
 def test_classes_an_image_and_class_frequencies_are_those_of_voc() -> None:
-    plans = [scene._plan_classes(np.random.default_rng([1, index])) for index in range(4000)]
+    plans = [scene.plan_classes(np.random.default_rng([1, index])) for index in range(4000)]
     share = np.bincount([len(plan) for plan in plans], minlength=6)[1:] / len(plans)
     np.testing.assert_allclose(share, np.array([933, 383, 124, 21, 3]) / 1464, atol=0.025)
     frequency = np.bincount([label for plan in plans for label in plan], minlength=21)[1:]

@@ -48,6 +48,16 @@ def test_overlay_mixes_colours_and_leaves_background_alone(found: Prediction) ->
     assert (pixels[5, 10] == palette()[15]).all()  # the rim wears the full colour
 
 
+def test_overlay_is_drawn_in_strips_that_nobody_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 256, (50, 20, 3), dtype=np.uint8)
+    labels = generator.integers(0, 3, (50, 20), dtype=np.uint8)
+    whole = np.asarray(plotting.overlay(pixels, labels))
+    for strip in (1, 7, 25):
+        monkeypatch.setattr(plotting, "STRIP", strip)
+        assert np.array_equal(np.asarray(plotting.overlay(pixels, labels)), whole)
+
+
 def test_overlay_refuses_labels_of_another_size(found: Prediction) -> None:
     with pytest.raises(RecsegError, match="40×60.*40×50"):
         plotting.overlay(Image.new("RGB", (50, 40)), found.labels)

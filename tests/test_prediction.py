@@ -1,13 +1,17 @@
 """One image in, steps and a label map at its own size out."""
 
+import io
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import TINY, recurrent_model
+from odd_pictures import exif, stored
 from PIL import Image
 
 import recseg
@@ -101,6 +105,43 @@ def test_every_kind_of_picture_gives_the_same_answer(tmp_path: Path) -> None:
         assert predict(picture, model).to_dict() == expected
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photograph_is_upright_however_it_is_handed_over(orientation: int, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    file = tmp_path / "turned.png"
+    Image.fromarray(stored(pixels, orientation)).save(file, exif=exif(orientation))
+    for image in (file, Image.open(file), pixels):
+        assert np.array_equal(np.asarray(as_image(image)), pixels)
+    opened = Image.open(file)
+    as_image(opened)
+    assert opened.getexif().get(0x0112, 1) == orientation  # the caller's image is left alone
+
+
+def test_transparency_is_laid_over_white_however_it_is_handed_over(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    file = tmp_path / "transparent.png"
+    Image.fromarray(pixels).save(file)
+    share = pixels[..., 3:] / 255
+    white = np.round(pixels[..., :3] * share + 255 * (1 - share))
+    seen = [np.asarray(as_image(image)) for image in (file, Image.open(file), pixels, pixels / 255)]
+    assert np.abs(seen[0] - white).max() <= 1
+    for other in seen[1:]:
+        assert np.array_equal(other, seen[0])
+
+
+@pytest.mark.parametrize("how", ["file", "opened"])
+def test_the_fourth_band_of_a_tiff_is_not_taken_for_transparency(how: str, tmp_path: Path) -> None:
+    """It may be near infrared, and the tag that would tell is set to "alpha" by the common writers."""
+    pixels = np.random.default_rng(4).integers(0, 255, (20, 30, 4), dtype=np.uint8)
+    file = tmp_path / "bands.tif"
+    Image.fromarray(pixels).save(file)
+    with pytest.raises(RecsegError, match="fourth band.* save it as RGB"):
+        as_image(file if how == "file" else Image.open(file))
+    pixels[..., 3] = 255  # opaque: nothing to be in doubt about
+    Image.fromarray(pixels).save(file)
+    assert np.array_equal(np.asarray(as_image(file)), pixels[..., :3])
+
+
 def test_grey_and_transparent_pictures_are_read() -> None:
     model = recurrent_model()
     for mode in ("L", "RGBA", "P", "1"):
@@ -117,11 +158,75 @@ def test_grey_and_transparent_pictures_are_read() -> None:
         (np.full((4, 4, 3), np.nan), r"\[0, 1\]"),
         (np.zeros((4, 4, 3), dtype=np.int64), "int64"),
         (torch.zeros(4, 4, 3), "shape"),
+        (torch.zeros(1, 3, 4, 4), "shape"),
     ],
 )
 def test_what_is_no_picture_is_refused(picture: object, word: str) -> None:
     with pytest.raises(RecsegError, match=word):
         as_image(picture)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("picture", "word"),
+    [(io.BytesIO(b"GIF89a"), "BytesIO"), (None, "NoneType"), (b"GIF89a", "bytes"), (["a.jpg", "b.jpg"], "list")],
+)
+def test_what_cannot_be_an_image_is_named(picture: object, word: str) -> None:
+    with pytest.raises(RecsegError, match=f"type {word}: expected a path"):
+        as_image(picture)  # type: ignore[arg-type]
+
+
+def test_an_opened_image_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "noise.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file)
+    file.write_bytes(file.read_bytes()[:-200])
+    cut, closed = Image.open(file), Image.new("RGB", (3, 3))
+    closed.close()
+    for image in (cut, closed):
+        with pytest.raises(RecsegError, match="image: cannot be read"):
+            as_image(image)
+
+
+def test_arrays_that_other_libraries_hand_over() -> None:
+    """Turned views (OpenCV's BGR as RGB), Fortran's order, read-only memory."""
+    pixels = np.random.default_rng(5).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    frozen = pixels.copy()
+    frozen.setflags(write=False)
+    for array in (pixels[..., ::-1].copy()[..., ::-1], np.asfortranarray(pixels), frozen):
+        assert np.array_equal(np.asarray(as_image(array)), pixels)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_of_other_precision_predicts(dtype: torch.dtype) -> None:
+    model = recurrent_model()
+    torch.nn.init.zeros_(model.classifier.bias)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    exact = predict(pixels, model)
+    found = predict(pixels, model.to(dtype))
+    assert len(np.unique(exact.labels)) > 2
+    assert (found.labels == exact.labels).mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "dense"])
+def test_a_network_that_has_diverged_is_refused(kind: str) -> None:
+    model: Any = recurrent_model() if kind == "recurrent" else UNet(UNetConfig(**TINY)).eval()
+    with torch.no_grad():
+        for weight in model.decoder.parameters():  # finite as weights, not in a product
+            weight.mul_(1e30)
+    with pytest.raises(RecsegError, match="not finite.* --lr"):
+        predict(np.full((32, 32, 3), 200, dtype=np.uint8), model)
+
+
+def test_threads_share_a_network(tmp_path: Path) -> None:
+    model = recurrent_model()
+    generator = np.random.default_rng(6)
+    files = []
+    for number in range(6):
+        files.append(tmp_path / f"{number}.png")
+        Image.fromarray(generator.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)).save(files[-1])
+    wanted = [predict(file, model).to_dict() for file in files]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: predict(files[number % 6], model).to_dict(), range(48)))
+    assert found == wanted * 8
 
 
 def test_training_mode_is_put_back() -> None:

@@ -332,15 +332,23 @@ def test_gradients_reach_every_parameter(encoder: str) -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("lengths", [[2], [0]])
-def test_trains_on_one_image_with_and_without_classes(lengths: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("lengths", "silent"),
+    # Without a class the first step's stop is all there is to learn: no mask, no class, nothing covered before it.
+    [([2], set()), ([0], {"decoder", "classifier", "query", "context", "coverage", "cell"})],
+)
+def test_trains_on_one_image_with_and_without_classes(lengths: list[int], silent: set[str]) -> None:
     model = build().train()
     output = model(noise(1), torch.tensor(lengths))
     (output.masks.sum() + output.classes.sum() + output.stop.sum()).backward()
     for name, tensor in model.state_dict().items():
         assert tensor.isfinite().all(), name  # the running statistics too
+    still = set()
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
+        if parameter.grad is None or not parameter.grad.any():
+            still.add(name.split(".")[0])
+    assert still == silent
 
 
 # Configurations

@@ -86,18 +86,18 @@ def test_the_commit_of_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return done.stdout.strip()
 
     monkeypatch.setattr(results, "_CLONE", tmp_path)
-    assert results._commit() == (None, None)  # an installed package
+    assert results.commit_of_clone() == (None, None)  # an installed package
     git("init", "-q")
-    assert results._commit() == (None, None)  # nothing committed yet
+    assert results.commit_of_clone() == (None, None)  # nothing committed yet
     (tmp_path / "recseg").mkdir()
     (tmp_path / "recseg" / "a.py").write_text("1")
     git("add", ".")
     git("commit", "-q", "-m", "first")
-    assert results._commit() == (git("rev-parse", "HEAD"), False)
+    assert results.commit_of_clone() == (git("rev-parse", "HEAD"), False)
     (tmp_path / "note.txt").write_text("not code")
-    assert results._commit()[1] is False
+    assert results.commit_of_clone()[1] is False
     (tmp_path / "recseg" / "a.py").write_text("2")
-    assert results._commit()[1] is True
+    assert results.commit_of_clone()[1] is True
 
 
 def test_hardware_and_versions_are_known_here() -> None:

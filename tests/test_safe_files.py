@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import recseg
 from recseg.data.archive import extract_tar
-from recseg.models.encoders import Encoder, _torchvision_network, load_encoder_weights
+from recseg.models.encoders import Encoder, load_encoder_weights, torchvision_network
 from recseg.weights import io as checkpoints
 from recseg.weights.safetensors import TensorFile, open_tensors
 
@@ -197,7 +197,7 @@ def test_values_that_are_not_finite(tiny_dense: Path, value: float) -> None:
 def test_encoder_weights_are_judged_likewise(tmp_path: Path) -> None:
     encoder = Encoder("resnet18")
     file = tmp_path / "resnet.safetensors"
-    good = dict(_torchvision_network("resnet18").state_dict())
+    good = dict(torchvision_network("resnet18").state_dict())
     for change, words in (
         ({"bn1.bias": torch.full((64,), float("nan"))}, "not finite"),
         ({"bn1.bias": torch.zeros(64, dtype=torch.int32)}, "type"),

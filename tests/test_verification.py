@@ -217,7 +217,7 @@ def test_nothing_defined_is_no_number() -> None:
 def test_every_published_score_says_where_it_comes_from(name: str) -> None:
     file = published_results()[name]
     published = json.loads(file.read_text(encoding="utf-8"))
-    words = verification._repeated(file, published)
+    words = verification.repeated(file, published)
     assert words.group or words.weights in {entry["name"] for entry in published_weights()}
     assert words.limit is None, "part of a list is no score on it"
     assert published["versions"]["torch"] and published["hardware"]["cpu"] and published["date"]

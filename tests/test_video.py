@@ -38,6 +38,21 @@ def test_gif_in_gif_out_keeps_size_and_tempo(clip: Path, tmp_path: Path) -> None
     assert done == [1, 2, 3, 4, 5, 6]
 
 
+def test_transparent_frames_are_laid_over_white_as_images_are(tmp_path: Path) -> None:
+    frames = []
+    for k in range(3):
+        frames.append(Image.new("RGBA", (40, 30), (0, 0, 0, 0)))
+        frames[-1].paste((200, 30 * k, 0, 255), (5 * k, 5, 5 * k + 10, 20))
+    path = tmp_path / "clear.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], disposal=2, duration=50)
+    found = [np.asarray(frame) for frame, _ in video.open_clip(str(path)).frames]
+    assert len(found) == 3
+    for k, frame in enumerate(found):
+        inside = np.zeros((30, 40), dtype=bool)
+        inside[5:20, 5 * k : 5 * k + 10] = True
+        assert (frame[~inside] == 255).all() and (frame[inside][:, 0] == 200).all()
+
+
 def test_every_second_frame_stands_twice_as_long(clip: Path, tmp_path: Path) -> None:
     assert video.segment_video(str(clip), recurrent_model(), tmp_path / "out.gif", every=2, max_frames=2) == 2
     assert gif_facts(tmp_path / "out.gif")[:2] == (2, [160, 160])

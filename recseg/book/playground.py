@@ -14,8 +14,9 @@ import torch
 
 from recseg.errors import RecsegError
 from recseg.inference.mode import inference_mode
-from recseg.inference.predict import prepare, to_prediction
+from recseg.inference.predict import prepare, to_arrays
 from recseg.inference.prediction import Picture, Prediction, Step, as_image
+from recseg.inference.steps import to_prediction
 from recseg.inference.video import open_clip
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput
@@ -70,7 +71,7 @@ class Answer:
             masks=out.masks[:live], classes=out.classes[:live], sample=out.sample[:live], step=out.step[:live],
             lengths=torch.full_like(out.lengths, live),
         )  # fmt: skip
-        found = to_prediction(kept, (self.image.height, self.image.width), self.names, threshold)
+        found = to_prediction(to_arrays(kept), (self.image.height, self.image.width), self.names, threshold)
         return replace(found, steps=sorted(found.steps, key=ORDERS[order]))
 
 

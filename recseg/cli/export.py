@@ -18,6 +18,11 @@ def add(commands: Commands) -> None:
         "recseg export --weights runs/first --onnx first.onnx && recseg predict *.jpg --onnx first.onnx --out out",
         run,
     )
+    parser.description = (
+        f"{parser.description}\n"
+        "The graphs take one image at a time, whose sides are multiples of the deepest features' stride, 16 or 32\n"
+        "pixels. recseg.export.runtime pads images so, and runs the loop over time steps."
+    )
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="NAME.onnx")
     parser.add_argument("--int8", action="store_true", help="in 8 bits: smaller, faster, and a little less exact")

@@ -32,7 +32,7 @@ class _Version(argparse.Action):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a score not found again, 2 after bad input, 130 after Ctrl-C."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     arguments.argv = sys.argv[1:] if argv is None else list(argv)  # a result says what was typed
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is shown all the same
         if isinstance(stream, io.TextIOWrapper):
@@ -66,7 +66,8 @@ def _complain(message: str, code: int = 2) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
     parser = _Parser(
         prog="recseg",
         description="Recurrent semantic segmentation: one mask and one class a step,\n"

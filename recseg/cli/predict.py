@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recseg.cli.arguments import side
 from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command
 from recseg.errors import RecsegError
 from recseg.files import check_folder, check_writable
@@ -28,11 +31,17 @@ def add(commands: Commands) -> None:
     parser.description = f"{parser.description}\nAll images are decoded before anything is written."
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--weights", help=WEIGHTS_HELP)
+    network.add_argument("--weights", help=f"{WEIGHTS_HELP}, or an .onnx file")
     network.add_argument("--onnx", type=Path, metavar="FILE", help="of recseg export; runs without torch")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets STEM-overlay.png, STEM-labels.png")
     parser.add_argument("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all steps as JSON")
+    parser.add_argument(
+        "--tile", action="store_true", help="large images in overlapping windows: small things are seen"
+    )
+    parser.add_argument(
+        "--tile-size", type=side, metavar="N", help="side of the windows in pixels (default: the network's image size)"
+    )
     add_device(parser)
 
 
@@ -43,12 +52,15 @@ def run(arguments: argparse.Namespace) -> None:
             raise RecsegError(f"{path}: no such file")
         if arguments.json is not None and arguments.json.resolve() == path.resolve():
             raise RecsegError(f"--json {arguments.json}: is one of the images, and would be overwritten")
-    from recseg.data.images import read_image
+    from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
+    from recseg.data.images import read_image as read
     from recseg.files import atomic_write
     from recseg.viz.plotting import overlay, save_gif
 
-    for path in arguments.images:
-        read_image(path)  # decoded here for nothing but the error: the tenth being bad should not cost nine
+    tile = arguments.tile_size or arguments.tile
+    read_image = partial(read, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
+    # Decoded here for their sizes and their errors: the tenth being bad should not cost nine.
+    short_sides = {path: min(read_image(path).size) for path in arguments.images}
     stems = unique_stems(arguments.images)
     kinds = {"overlay": "-overlay.png", "labels": "-labels.png"} | ({"gif": ".gif"} if arguments.gif else {})
     inputs = {path.resolve() for path in arguments.images}
@@ -59,7 +71,9 @@ def run(arguments: argparse.Namespace) -> None:
     check_folder(arguments.out, "--out")
     if arguments.json is not None:
         check_writable(arguments.json)
-    segment = _segmenter(arguments)
+    segment, own_size = _segmenter(arguments, tile)
+    if own_size is not None and not tile:
+        _warn_of_shrinking(short_sides, own_size)
     report = []
     for path, stem in zip(arguments.images, stems, strict=True):
         picture = read_image(path)
@@ -81,19 +95,35 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"written: {arguments.json}")
 
 
-def _segmenter(arguments: argparse.Namespace) -> "Callable[[Image], Prediction]":
-    """What segments an image: an exported network without torch, or any other with it."""
-    if arguments.onnx is not None:
+def _segmenter(arguments: argparse.Namespace, tile: bool | int) -> "tuple[Callable[[Image], Prediction], int | None]":
+    """What segments an image, an exported network without torch or any other with it, and the side it works at."""
+    onnx = arguments.onnx
+    if onnx is None and arguments.weights.endswith(".onnx"):
+        onnx = Path(arguments.weights)
+    if onnx is not None:
         from recseg.export.runtime import OnnxModel
 
-        return OnnxModel(arguments.onnx).predict
+        exported = OnnxModel(onnx)
+        return partial(exported.predict, tile=tile), exported.image_size
     from recseg.devices import choose_device
     from recseg.inference.predict import predict as segment
     from recseg.weights.io import load
 
     device = choose_device(arguments.device)
     model = load(arguments.weights, device)
-    return lambda picture: segment(picture, model)
+    return partial(segment, model=model, tile=tile), model.input_size or model.image_size
+
+
+def _warn_of_shrinking(short_sides: dict[Path, int], own_size: int) -> None:
+    """Say so where what is small in an image cannot be seen by the network."""
+    shrunk = [path for path, length in short_sides.items() if length > 3 * own_size]
+    if shrunk:
+        most = max(shrunk, key=lambda path: short_sides[path])
+        print(
+            f"recseg: warning: {len(shrunk)} of {len(short_sides)} images shrunk more than threefold for the network "
+            f"({most}: {short_sides[most]} pixels to {own_size}); small things are lost, --tile keeps them",
+            file=sys.stderr,
+        )
 
 
 def _step_lines(found: "Prediction") -> Iterable[str]:

@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="a .mp4 (extra [video]), or a .gif: at most 300 frames and 640 pixels",
+        help="a .mp4 (extra [video]), or a .gif: at most 300 frames and 640 pixels; without sound",
     )
     parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each N-th frame (default 1)")
     parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames (camera: 150)")

@@ -1,5 +1,6 @@
 """Reads images and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
 
+import os
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -18,9 +19,10 @@ ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values 
 # Pillow knows many more, some of which start other programs (EPS) or have no pixels of their own.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
+MOST_PIXELS_TILED = 4 * MOST_PIXELS  # for those who know that an image is large
 
 
-def _decoded(path: Path) -> tuple[Image.Image, str]:
+def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, str]:
     """The first frame of a file, in memory, and how its pixels were stored (Pillow's "raw mode", as `"L;4"`).
 
     Everything a bad file can cause becomes one `RecsegError` that names it.
@@ -32,7 +34,7 @@ def _decoded(path: Path) -> tuple[Image.Image, str]:
     tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     # Some libraries switch these for the whole process, and half an image would load as if it were whole.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = MOST_PIXELS
+    Image.MAX_IMAGE_PIXELS = most_pixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd metadata is no matter of pixels
@@ -51,7 +53,10 @@ def _decoded(path: Path) -> tuple[Image.Image, str]:
     except UnidentifiedImageError as error:
         raise RecsegError(f"{path}: not an image that can be read (JPEG and PNG can)") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise RecsegError(f"{path}: has too many pixels to be loaded safely; make it smaller first") from error
+        raise RecsegError(
+            f"{path}: has too many pixels to be loaded safely, more than {most_pixels // 10**6} million; make it "
+            f"smaller first (recseg predict --tile takes {MOST_PIXELS_TILED // 10**6} million)"
+        ) from error
     except Exception as error:  # decoders of damaged files raise whatever their code stumbles over
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RecsegError(f"{path}: cannot be read as an image ({' '.join(str(reason).split())})") from error
@@ -59,29 +64,35 @@ def _decoded(path: Path) -> tuple[Image.Image, str]:
         ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = tolerant, limit
 
 
-def _upright(image: Image.Image) -> None:
-    """Turn it, in place, as its EXIF orientation says."""
+def _upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; the same object where there is nothing to turn."""
     # Broken EXIF: an image all the same.
     with warnings.catch_warnings(), suppress(Exception):
         warnings.simplefilter("ignore")
-        ImageOps.exif_transpose(image, in_place=True)
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            return ImageOps.exif_transpose(image)
+    return image
 
 
-def read_image(path: Path | str) -> Image.Image:
+def read_image(path: "str | os.PathLike[str]", *, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Read an image as 8-bit RGB, upright as its EXIF orientation says; of an animation, the first frame.
 
     Grey becomes three equal channels, 16 bits become 8, transparency is laid over white as a viewer shows it.
 
     Raises:
-        RecsegError: missing, not an image, truncated, too large, or of a kind with no agreed range (float).
+        RecsegError: missing, not an image, truncated, too large, of a kind with no agreed range (float), or a TIFF with
+            a fourth band that may be transparency or near infrared.
     """
-    image, _ = _decoded(Path(path))
-    _upright(image)
-    return as_rgb(image, str(path))
+    return as_rgb(_decoded(Path(path), most_pixels)[0], str(path))
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """A decoded image as 8-bit RGB, as `read_image` says; `name` is for the complaint."""
+    """An opened image as upright 8-bit RGB, as `read_image` says; `name` is for the complaint."""
+    # Programs for satellite images mark any fourth band as alpha: the tag cannot be trusted.
+    doubtful = image.format == "TIFF" and image.mode in {"RGBA", "RGBa"}
+    if doubtful and image.getchannel(3).getextrema() != (255, 255):
+        raise RecsegError(f"{name}: has a fourth band, which may be transparency or near infrared; save it as RGB")
+    image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy() if image.readonly else image
     if image.mode.startswith("I"):  # 16 bits (mode "I" too: Pillow has no other home for some 16-bit files)
@@ -123,7 +134,7 @@ def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
         raise RecsegError(f"{path}: is grey of {how[-1]} bits, which some read as class ids, others as shades; use 8")
     if how in {"RGB;16B", "RGBA;16B", "LA;16B"}:  # of which Pillow would drop the lower half
         raise RecsegError(f"{path}: has 16 bits a colour, expected 8 (16 bits only of grey)")
-    _upright(image)
+    image = _upright(image)
     if image.mode in {"RGBA", "LA"}:
         if image.getchannel("A").getextrema() != (255, 255):
             raise RecsegError(f"{path}: is transparent in parts, which is no label; save it without transparency")

@@ -127,7 +127,7 @@ def score(
     with inference_mode(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
         loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
         good = _good(loader, bar, skipped if on_bad_image == "skip" else None)
-        for images, labels, places in _batches(good, batch_size):
+        for images, labels, places in batches_of_one_shape(good, batch_size):
             present = [sorted(set(torch.unique(each).tolist()) - {BACKGROUND, VOID}) for each in labels]
             pixels = images.to(target).float() / 255  # (B, 3, h, w) in [0, 1]
             found = answer(model, pixels, (labels.shape[-2], labels.shape[-1]), present)
@@ -166,7 +166,7 @@ class _Bad(NamedTuple):
     error: RecsegError
 
 
-class _Ready(NamedTuple):
+class Ready(NamedTuple):
     """An image at the network's size and its labels at their own, both uint8, and its place in the list."""
 
     image: Tensor  # (3, h, w)
@@ -174,7 +174,7 @@ class _Ready(NamedTuple):
     place: int
 
 
-class _Prepared(Dataset[_Ready | _Bad]):
+class _Prepared(Dataset[Ready | _Bad]):
     """The images of this process."""
 
     def __init__(self, dataset: SegmentationFolder, size: int | None, square: int | None, limit: int | None) -> None:
@@ -186,7 +186,7 @@ class _Prepared(Dataset[_Ready | _Bad]):
     def __len__(self) -> int:
         return len(self.part)
 
-    def __getitem__(self, index: int) -> _Ready | _Bad:
+    def __getitem__(self, index: int) -> Ready | _Bad:
         try:
             sample = self.dataset[self.part[index]]
         except RecsegError as error:
@@ -196,10 +196,10 @@ class _Prepared(Dataset[_Ready | _Bad]):
         else:
             image = self.transform(sample).image
         labels = sample.labels.as_subclass(Tensor).to(torch.uint8)
-        return _Ready(image.as_subclass(Tensor), labels, self.part[index])
+        return Ready(image.as_subclass(Tensor), labels, self.part[index])
 
 
-def _good(samples: Iterable[_Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None) -> Iterator[_Ready]:
+def _good(samples: Iterable[Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None) -> Iterator[Ready]:
     """The samples that could be read; the others go into `skipped`, or, where that is None, are an error."""
     for sample in samples:
         if not isinstance(sample, _Bad):
@@ -211,9 +211,9 @@ def _good(samples: Iterable[_Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str,
             bar.update()
 
 
-def _batches(samples: Iterable[_Ready], batch_size: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+def batches_of_one_shape(samples: Iterable[Ready], batch_size: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
     """Group images of one shape: (B, 3, h, w), (B, H, W) and their B places, in whatever order they fill."""
-    waiting: dict[tuple[torch.Size, torch.Size], list[_Ready]] = {}
+    waiting: dict[tuple[torch.Size, torch.Size], list[Ready]] = {}
     for sample in samples:
         shape = (sample.image.shape, sample.labels.shape)
         waiting.setdefault(shape, []).append(sample)
@@ -226,7 +226,7 @@ def _batches(samples: Iterable[_Ready], batch_size: int) -> Iterator[tuple[Tenso
         yield _stack(rest)
 
 
-def _stack(samples: list[_Ready]) -> tuple[Tensor, Tensor, list[int]]:
+def _stack(samples: list[Ready]) -> tuple[Tensor, Tensor, list[int]]:
     images, labels, places = zip(*samples, strict=True)
     return torch.stack(images), torch.stack(labels), list(places)
 

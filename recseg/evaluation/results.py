@@ -58,7 +58,7 @@ def write_result(
     if command is None:
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     words = shlex.split(command) if isinstance(command, str) else command
-    commit, changed = _commit()
+    commit, changed = commit_of_clone()
     complete = {
         **without_paths({**result, **details}),
         "command": " ".join(_quoted(without_paths(word)) for word in words),
@@ -128,7 +128,7 @@ def _processor() -> str:
     return models[0].strip() if models else platform.processor() or platform.machine()
 
 
-def _commit() -> tuple[str | None, bool | None]:
+def commit_of_clone() -> tuple[str | None, bool | None]:
     """Commit of the clone that this package runs from, and whether the package's files differ from it."""
     if not (_CLONE / ".git").exists():
         return None, None

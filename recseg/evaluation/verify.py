@@ -79,7 +79,7 @@ def verify(
     if name not in known:
         raise RecsegError(f"{name!r}: no such result (there is {', '.join(known) or 'none'})")
     published = read_result(known[name])
-    words = _repeated(known[name], published)
+    words = repeated(known[name], published)
     from recseg.data import open_dataset
     from recseg.devices import choose_device
     from recseg.evaluation.compare import summarise
@@ -177,7 +177,7 @@ def _bins(rows: list[dict[str, Any]]) -> dict[Any, float]:
     return counts
 
 
-def _repeated(file: Path, published: dict[str, Any]) -> argparse.Namespace:
+def repeated(file: Path, published: dict[str, Any]) -> argparse.Namespace:
     """Options of the command that a result names, after a look whether it says all that it has to."""
     for key in _NAMED:
         if published.get(key) is None:

@@ -6,33 +6,20 @@ features, and run time steps until the stop.
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from recseg.classes import VOID
-from recseg.data.images import MEAN_COLOUR, resized_shape
+from recseg.data.images import MEAN_COLOUR, MOST_PIXELS, MOST_PIXELS_TILED, resized_shape
 from recseg.errors import RecsegError
 from recseg.inference.prediction import Picture, Prediction, as_image
-from recseg.inference.steps import Floats, from_pixels, from_steps
+from recseg.inference.steps import Floats, Output, Sequence, to_prediction
+from recseg.inference.tiling import predict_tiles, tile_side
 
 PARTS = ("encode", "step")
 LARGEST = 8192  # pixels that a forged file may make of an image's short side
-
-
-class Sequence(NamedTuple):
-    """What the recurrence says of one image, N steps and the stop that ended them.
-
-    Attributes:
-        masks: (N, h, w) logits at the network's own resolution.
-        classes: (N, C) logits; column k is label k + 1.
-        stops: logits of the decisions that were taken, N + 1 of them, or N where all steps ran.
-    """
-
-    masks: Floats
-    classes: Floats
-    stops: list[float]
 
 
 def part_path(path: Path, part: str) -> Path:
@@ -75,8 +62,16 @@ class OnnxModel:
             try:
                 return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             except Exception as error:  # onnxruntime has a dozen kinds of its own, with no common parent
+                if "IR version" in str(error) or "opset" in str(error):
+                    raise RecsegError(
+                        f"{file}: written for a newer ONNX Runtime than {onnxruntime.__version__}: "
+                        "pip install --upgrade onnxruntime"
+                    ) from error
                 raise RecsegError(f"{file}: not an ONNX file that can be run") from error
 
+        whole = self.path.with_suffix("").with_suffix(".onnx")
+        if self.path.name.endswith(".step.onnx") and whole.is_file():
+            raise RecsegError(f"{path}: holds the time step of {whole.name}; give {whole}, which finds it")
         self._encode = session("encode")
         try:
             about = json.loads(self._encode.get_modelmeta().custom_metadata_map["recseg"])
@@ -160,13 +155,16 @@ class OnnxModel:
             stops,
         )
 
-    def predict(self, image: Picture) -> Prediction:
+    def predict(self, image: Picture, *, tile: bool | int = False) -> Prediction:
         """Segment one image, as `recseg.predict` does."""
-        picture = as_image(image)
-        pixels, size = self.pixels(picture), (picture.height, picture.width)
-        if self.kind == "dense":
-            return from_pixels(self.pixel_logits(pixels)[0], size, self.classes)
-        return from_steps(*self.sequence(pixels), size, self.classes)
+        picture = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
+        if tile:
+            return predict_tiles(picture, tile_side(tile, self.image_size), self._ask, self.classes)
+        return to_prediction(self._ask(picture), (picture.height, picture.width), self.classes)
+
+    def _ask(self, picture: Image.Image) -> Output:
+        pixels = self.pixels(picture)
+        return self.pixel_logits(pixels)[0] if self.kind == "dense" else self.sequence(pixels)
 
 
 def pad(pixels: Floats, stride: int) -> Floats:

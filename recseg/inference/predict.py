@@ -10,39 +10,53 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
 from recseg.data.transforms import resize_short_side
+from recseg.errors import RecsegError
 from recseg.inference.mode import inference_mode
 from recseg.inference.prediction import Picture as Picture
 from recseg.inference.prediction import Prediction as Prediction
 from recseg.inference.prediction import Step as Step
 from recseg.inference.prediction import as_image as as_image
-from recseg.inference.steps import from_pixels, from_steps
+from recseg.inference.steps import Output, Sequence, to_prediction
+from recseg.inference.tiling import predict_tiles, tile_side
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput
 
 
-def predict(image: Picture, model: SegmentationModel, *, device: torch.device | str | None = None) -> Prediction:
+def predict(
+    image: Picture, model: SegmentationModel, *, device: torch.device | str | None = None, tile: bool | int = False
+) -> Prediction:
     """Segment one image.
 
     Args:
-        image: path, Pillow image, uint8 array (H, W, 3) or tensor (3, H, W); floats in [0, 1] do as well.
+        image: path, Pillow image, RGB array (H, W, 3) or tensor (3, H, W), uint8 or floats in [0, 1].
         model: from `recseg.load`, or any of the three networks with `classes` and `image_size` set.
         device: where to run; by default where the model is.
+        tile: cut the image into overlapping windows that the network answers one by one, for images that are much
+            larger than its own size; of so many pixels, or (True) of the network's own size. See
+            `recseg.inference.tiling`.
 
     Returns:
         Steps and label map at the image's own size, whatever size the network works at.
+
+    Threads may share a network that is in `eval()`, as `recseg.load` gives it.
     """
-    picture = as_image(image)
+    picture = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
     if device is not None:
         model.to(device)
-    size = (picture.height, picture.width)
+
+    def ask(picture: Image.Image) -> Output:
+        return to_arrays(model(prepare(picture, model).unsqueeze(0)))  # (1, 3, h, w)
+
     with inference_mode(model):
-        output = model(prepare(picture, model).unsqueeze(0))  # (1, 3, h, w)
-        return to_prediction(output, size, model.classes)
+        if tile:
+            return predict_tiles(picture, tile_side(tile, model.input_size or model.image_size), ask, model.classes)
+        return to_prediction(ask(picture), (picture.height, picture.width), model.classes)
 
 
 def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:
-    """The image as the model wants it: (3, h, w) floats in [0, 1] on the model's device.
+    """The image as the model wants it: (3, h, w) in [0, 1], on the device and in the precision of its weights.
 
     Most networks take any shape, so only the short side is set; one with an `input_size` wants that fixed square.
     """
@@ -51,21 +65,21 @@ def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:
         pixels = resize(pixels, [model.input_size, model.input_size], antialias=True)  # (3, s, s)
     elif model.image_size is not None:
         pixels = resize_short_side(pixels, model.image_size).as_subclass(Tensor)  # (3, h, w)
-    return (pixels.float() / 255).to(next(model.parameters()).device)
+    weight = next(model.parameters())
+    return (pixels.float() / 255).to(weight.device, weight.dtype)
 
 
-def to_prediction(
-    output: RecurrentOutput | Tensor, size: tuple[int, int], names: tuple[str, ...], threshold: float = 0.5
-) -> Prediction:
-    """The prediction for one image from what any network gave for a batch of it alone.
+def to_arrays(output: RecurrentOutput | Tensor) -> Output:
+    """What any network gave for a batch of one image, as `recseg.inference.steps` takes it.
 
     Args:
         output: of a recurrent network, or logits (1, num_classes, h, w) of a dense one.
-        size: (H, W) of the image.
-        names: of the labels, background first.
-        threshold: probability from which on a pixel belongs to a step's mask.
+
+    Raises:
+        RecsegError: a number that is none: nobody could say which class is the largest.
     """
-    if isinstance(output, RecurrentOutput):
-        masks, classes, stop = (part.float().cpu().numpy() for part in output.split()[0])
-        return from_steps(masks, classes, stop.tolist(), size, names, threshold=threshold)
-    return from_pixels(output[0].float().cpu().numpy(), size, names)
+    parts = output.split()[0] if isinstance(output, RecurrentOutput) else (output[0],)
+    arrays = [part.float().cpu().numpy() for part in parts]
+    if not all(np.isfinite(values).all() for values in arrays):
+        raise RecsegError("the network answers with values that are not finite; train it with a lower --lr")
+    return Sequence(arrays[0], arrays[1], arrays[2].tolist()) if len(arrays) == 3 else arrays[0]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recseg.data.images import as_rgb, read_image
+from recseg.data.images import MOST_PIXELS, as_rgb, read_image
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 
@@ -87,24 +87,32 @@ class Prediction:
             indexed.save(temporary, format="PNG", optimize=True)
 
 
-def as_image(image: Picture) -> Image.Image:
-    """RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (3, H, W).
+def as_image(image: Picture, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
+    """Upright RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (1 or 3, H, W).
 
-    Arrays and tensors hold uint8, or floats in [0, 1].
+    Arrays and tensors hold RGB (OpenCV's BGR is to be turned round first), uint8 or floats in [0, 1]. However an image
+    is handed over, it is read as `read_image` reads its file: turned as its EXIF orientation says, and laid over white
+    where it is transparent. `most_pixels` are the most that a file may have.
     """
     if isinstance(image, Image.Image):
+        try:
+            image.load()
+        except (OSError, SyntaxError, ValueError) as error:  # opened but not yet read; cut short, or closed since
+            raise RecsegError(f"image: cannot be read ({error})") from error
         return as_rgb(image, "image")
     if isinstance(image, (str, os.PathLike)):
-        return read_image(Path(image))
-    if hasattr(image, "detach"):  # a tensor; torch is not imported to ask
+        return read_image(image, most_pixels=most_pixels)
+    if hasattr(image, "requires_grad"):  # a tensor; torch is not imported to ask
         tensor: Any = image
         if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
             raise RecsegError(f"image tensor of shape {tuple(tensor.shape)}: expected (3, H, W)")
         tensor = tensor.detach().cpu()
         array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        array = np.moveaxis(array, 0, -1)  # (H, W, 3)
+        array = np.moveaxis(array, 0, -1)  # (H, W, C)
         image = array[..., 0] if array.shape[-1] == 1 else array
     pixels = np.asarray(image)
+    if pixels.dtype.kind in "OSU":
+        raise RecsegError(f"image of type {type(image).__name__}: expected a path, Pillow image, array or tensor")
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (3, 4)) or pixels.size == 0:
         raise RecsegError(f"image array of shape {pixels.shape}: expected (H, W) or (H, W, 3)")
     if np.issubdtype(pixels.dtype, np.floating):
@@ -113,4 +121,4 @@ def as_image(image: Picture) -> Image.Image:
         pixels = np.round(pixels * 255).astype(np.uint8)
     elif pixels.dtype != np.uint8:
         raise RecsegError(f"image of {pixels.dtype}: expected uint8, or floats in [0, 1]")
-    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
+    return as_rgb(Image.fromarray(np.ascontiguousarray(pixels)), "image")

@@ -4,61 +4,78 @@ One rule for all networks, and for those that ONNX Runtime runs: logits are resi
 edges fall between pixels instead of on the network's coarse grid. Plain NumPy: no torch is needed to predict.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import reduce
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recseg.classes import SMALLEST_AREA, palette
+from recseg.classes import BACKGROUND, SMALLEST_AREA, palette
 from recseg.inference.prediction import Prediction, Step
 
 Floats = NDArray[np.float32]
 
 
-def from_steps(
-    masks: Floats,
-    classes: Floats,
-    stops: Sequence[float],
-    size: tuple[int, int],
-    names: Sequence[str],
-    *,
-    threshold: float = 0.5,
-) -> Prediction:
-    """The prediction of a recurrent network: its steps in their order, fused as `recseg.inference.fusion` does.
+class Sequence(NamedTuple):
+    """What a recurrent network answers to one image: N steps, and the stop that ended them.
+
+    Attributes:
+        masks: (N, h, w) mask logits at the network's own resolution.
+        classes: (N, C) class logits; column k is label k + 1.
+        stops: logits of the decisions that were taken, N + 1 of them, or N where all steps ran.
+    """
+
+    masks: Floats
+    classes: Floats
+    stops: list[float]
+
+
+Output: TypeAlias = "Sequence | Floats"  # of a dense network: logits (num_classes, h, w)
+
+
+def to_prediction(output: Output, size: tuple[int, int], names: tuple[str, ...], threshold: float = 0.5) -> Prediction:
+    """The prediction for one image from what a network answered.
 
     Args:
-        masks: (N, h, w) mask logits of N steps.
-        classes: (N, C) class logits; column k is label k + 1.
-        stops: logits of the decisions that were taken: N + 1, or N where the last step was the last possible one.
+        output: steps of a recurrent network, or logits of a dense one.
         size: (H, W) of the image.
         names: of the labels, background first.
         threshold: probability from which on a pixel belongs to a step's mask.
     """
+    if isinstance(output, Sequence):
+        return from_steps(output, size, names, threshold)
+    return from_pixels(output, size, names)
+
+
+def from_steps(output: Sequence, size: tuple[int, int], names: tuple[str, ...], threshold: float = 0.5) -> Prediction:
+    """The prediction of a recurrent network: its steps in their order, fused as `recseg.inference.fusion` does."""
     bound = np.log(threshold) - np.log1p(-threshold)  # as a logit
     best, labels = np.zeros(size, np.float32), np.zeros(size, np.uint8)
-    steps, survival = [], 0.0  # logarithm of the probability that the sequence gets this far
-    for mask, scores, stop in zip(masks, classes, stops, strict=False):
-        survival -= float(np.logaddexp(0, stop))
-        logits = resize(mask, size)
-        label = int(scores.argmax()) + 1
-        log_odds = logits + np.float32(survival)
+    steps = []
+    for (label, logits, discount), scores, stop in zip(
+        _resized(output, size), output.classes, output.stops, strict=False
+    ):
+        log_odds = logits + discount
         labels[log_odds > best] = label
         best = np.maximum(best, log_odds)
         inside = logits > bound
         probability = float(1 / np.exp(scores - scores.max()).sum())
-        steps.append(Step(label, _name(names, label), probability, sigmoid(stop), inside, float(inside.mean())))
-    end = sigmoid(stops[len(steps)]) if len(stops) > len(steps) else None
+        steps.append(Step(label, class_name(names, label), probability, sigmoid(stop), inside, float(inside.mean())))
+    end = sigmoid(output.stops[len(steps)]) if len(output.stops) > len(steps) else None
     return Prediction(steps, labels, palette(), end)
 
 
-def from_pixels(logits: Floats, size: tuple[int, int], names: Sequence[str]) -> Prediction:
-    """The prediction of a dense network: a step for each class that covers 0.4 % of the image, largest first.
+def _resized(output: Sequence, size: tuple[int, int]) -> Iterator[tuple[int, Floats, np.float32]]:
+    """Label, mask logits at the image's size, and log-probability that the sequence gets this far, of each step."""
+    survival = 0.0
+    for mask, scores, stop in zip(output.masks, output.classes, output.stops, strict=False):
+        survival -= float(np.logaddexp(0, stop))
+        yield int(scores.argmax()) + 1, resize(mask, size), np.float32(survival)
 
-    Args:
-        logits: (num_classes, h, w).
-        size: (H, W) of the image.
-        names: of the labels, background first.
-    """
+
+def from_pixels(logits: Floats, size: tuple[int, int], names: tuple[str, ...]) -> Prediction:
+    """The prediction of a dense network: a step for each class that covers 0.4 % of the image, largest first."""
     best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
     total = best.copy()
     for label, plane in enumerate(logits):  # one class at a time: all of them at a camera's size may not fit
@@ -71,12 +88,33 @@ def from_pixels(logits: Floats, size: tuple[int, int], names: Sequence[str]) -> 
         mask = labels == label
         area = float(mask.mean())
         if area >= SMALLEST_AREA:
-            steps.append(Step(label, _name(names, label), float(confidence[mask].mean()), None, mask, area))
+            steps.append(Step(label, class_name(names, label), float(confidence[mask].mean()), None, mask, area))
     steps.sort(key=lambda step: -step.area)
     return Prediction(steps, labels, palette())
 
 
-def _name(names: Sequence[str], label: int) -> str:
+def probabilities(output: Output, size: tuple[int, int]) -> dict[int, Floats]:
+    """How likely each label is at each pixel: label → (H, W); at a pixel they add up to 1.
+
+    A dense network's are a softmax over all labels. A recurrent one's are a softmax over background and the classes
+    that it named, whose discounted mask logits are log-odds against background: their largest is what fusion takes.
+    """
+    logits: dict[int, Floats] = {}
+    if isinstance(output, Sequence):
+        logits[BACKGROUND] = np.zeros(size, np.float32)
+        for label, plane, discount in _resized(output, size):
+            log_odds = plane + discount
+            logits[label] = np.maximum(logits[label], log_odds) if label in logits else log_odds
+    else:
+        logits |= {label: resize(plane, size) for label, plane in enumerate(output)}
+    highest = reduce(np.maximum, logits.values())
+    shares = {label: np.exp(plane - highest) for label, plane in logits.items()}
+    total = sum(shares.values())
+    return {label: share / total for label, share in shares.items()}
+
+
+def class_name(names: tuple[str, ...], label: int) -> str:
+    """A label's name, also where a file names too few."""
     return names[label] if label < len(names) else f"class {label}"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageSequence
 
 from recseg.classes import palette
+from recseg.data.images import as_rgb
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 from recseg.inference.predict import Prediction, predict
@@ -58,7 +59,7 @@ def _gif_frames(path: Path) -> Iterator[tuple[Image.Image, float]]:
         with Image.open(path) as image:
             for frame in ImageSequence.Iterator(image):
                 # 0 means "as fast as you can" and every viewer makes 100 ms of it.
-                yield frame.convert("RGB"), float(frame.info.get("duration") or 100)
+                yield as_rgb(frame, str(path)), float(frame.info.get("duration") or 100)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise RecsegError(f"{path}: damaged, cut short or too large ({error})") from error
 

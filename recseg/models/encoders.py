@@ -59,7 +59,7 @@ class Encoder(nn.Module):
             self.network = _timm_network(name, features_only=True)
             mean, std = self.network.pretrained_cfg["mean"], self.network.pretrained_cfg["std"]
         else:
-            stages, self.channels = _torchvision_stages(name, _torchvision_network(name))
+            stages, self.channels = _torchvision_stages(name, torchvision_network(name))
             self.strides = (2, 4, 8, 16, 32)
         self.stages = nn.ModuleList(stages)
         # Not persistent: constants of the code, not of a training.
@@ -132,7 +132,7 @@ def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> No
     if file is None:
         state = _fetch(name)
     elif encoder.network is None:
-        state = _from_file(Path(file), _torchvision_network(name), HEADS)
+        state = _from_file(Path(file), torchvision_network(name), HEADS)
     else:
         with torch.device("meta"):
             whole = _timm_network(name)
@@ -142,7 +142,7 @@ def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> No
     if encoder.network is not None:
         encoder.network.load_state_dict(_timm_cut(name, state))
         return
-    network = _torchvision_network(name)
+    network = torchvision_network(name)
     missing, unexpected = network.load_state_dict(state, strict=False)
     assert not unexpected and all(key.startswith(HEADS) or key.endswith(COUNTER) for key in missing)
     encoder.stages.load_state_dict(nn.ModuleList(_torchvision_stages(name, network)[0]).state_dict())
@@ -196,7 +196,8 @@ def _plain_stages(widths: Sequence[int]) -> list[nn.Module]:
     return stages
 
 
-def _torchvision_network(name: str) -> nn.Module:
+def torchvision_network(name: str) -> nn.Module:
+    """One of torchvision's classifiers, with random weights."""
     import torchvision  # here: a plain U-Net needs none of it
 
     network: nn.Module = getattr(torchvision.models, name)(weights=None)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 INK = "#1b1f24"
 FAINT = "#8a939e"
+STRIP = 256  # rows that are drawn at once: floats of a whole large image would not fit
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
     "font.size": 10,
@@ -123,12 +124,16 @@ def overlay(
             f"labels of {labels.shape[0]}×{labels.shape[1]} over an image of {picture.height}×{picture.width}: "
             "expected the same size"
         )
-    colours = (voc_palette() if palette is None else palette)[labels]  # (H, W, 3)
-    pixels = np.asarray(picture, dtype=np.float32)
-    opacity = np.where(labels > 0, alpha, 0.0).astype(np.float32)[..., None]  # (H, W, 1)
-    blended = np.round(pixels * (1 - opacity) + colours * opacity).astype(np.uint8)
-    edges = outline(labels)
-    blended[edges] = colours[edges]  # a full-colour rim keeps thin things visible on a like-coloured ground
+    palette = voc_palette() if palette is None else palette
+    blended = np.array(picture)  # (H, W, 3)
+    for top in range(0, len(labels), STRIP):
+        rows, first = slice(top, top + STRIP), max(0, top - 1)  # an outline needs the row before and the row after
+        colours = palette[labels[rows]]  # (h, W, 3)
+        opacity = np.where(labels[rows] > 0, alpha, 0.0).astype(np.float32)[..., None]  # (h, W, 1)
+        part = np.round(blended[rows] * (1 - opacity) + colours * opacity).astype(np.uint8)
+        edges = outline(labels[first : top + STRIP + 1])[top - first :][: len(part)]
+        part[edges] = colours[edges]  # a full-colour rim keeps thin things visible on a like-coloured ground
+        blended[rows] = part
     return Image.fromarray(blended)
 
 

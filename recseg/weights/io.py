@@ -35,6 +35,11 @@ _KINDS: dict[str, tuple[Callable[[Any], SegmentationModel], type]] = {
     "dense": (UNet, UNetConfig),
     "published": (PublishedNetwork, PublishedConfig),
 }
+_PICKLE = "a file of torch.save, which could run programs and is not opened"
+_FOREIGN = {
+    ".onnx": "an exported network, which only recseg predict and recseg evaluate can run",
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _PICKLE),
+}
 _LONGEST_TEXT = 1 << 20  # characters of one entry of a file's metadata
 _MOST_STAGES = 16
 
@@ -104,6 +109,8 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Segmentation
         elif not path.is_file():
             known = ", ".join(entry["name"] for entry in published_weights()) or "none"
             raise RecsegError(f"{source}: no such file or run, nor published weights (published: {known})")
+    if path.suffix in _FOREIGN:
+        raise RecsegError(f"{path}: {_FOREIGN[path.suffix]}; expected a .safetensors file or the folder of a run")
     with open_tensors(path) as file:
         return _build(file).to(device).eval()
 
@@ -140,7 +147,7 @@ def _build(file: TensorFile) -> SegmentationModel:
     if kind not in _KINDS:
         raise RecsegError(f"{path}: unknown kind of network {kind!r}, expected one of {', '.join(_KINDS)}")
     build, make_config = _KINDS[kind]
-    config = _config(path, make_config, _json(path, text, "config", dict))
+    config = config_from_json(path, make_config, _json(path, text, "config", dict))
     classes = _json(path, text, "classes", list)
     image_size = _json(path, text, "image_size", int)
     metadata = _json(path, text, "metadata", dict)
@@ -184,7 +191,7 @@ def _json(path: Path, text: dict[str, str], key: str, kind: type) -> Any:
     return value
 
 
-def _config(path: Path, kind: type, values: dict[str, Any]) -> Any:
+def config_from_json(path: Path, kind: type, values: dict[str, Any]) -> Any:
     """A configuration from JSON values, each checked against the type of its field."""
     assert is_dataclass(kind)
     unknown = sorted(values.keys() - {field.name for field in fields(kind)})

@@ -49,7 +49,8 @@ class Placed(NamedTuple):
     layer: Layer
 
 
-def _plan_classes(rng: np.random.Generator) -> list[int]:
+def plan_classes(rng: np.random.Generator) -> list[int]:
+    """The classes of one image, in the order in which they are drawn."""
     counts = np.array(CLASSES_AN_IMAGE)
     count = 1 + int(np.searchsorted(np.cumsum(counts), rng.integers(counts.sum()), side="right"))
     person = VOC_CLASSES.index("person")
@@ -113,7 +114,7 @@ def _layout(rng: np.random.Generator, classes: list[int], canvas: int) -> list[P
     return placed
 
 
-def _grid_layout(rng: np.random.Generator, classes: list[int], canvas: int) -> list[Placed]:
+def grid_layout(rng: np.random.Generator, classes: list[int], canvas: int) -> list[Placed]:
     """One object of each class in a cell of its own: nothing is hidden, so that this plan always succeeds."""
     columns = 1 if len(classes) == 1 else 2 if len(classes) <= 4 else 3
     placed: list[Placed] = []
@@ -126,7 +127,7 @@ def _grid_layout(rng: np.random.Generator, classes: list[int], canvas: int) -> l
     return placed
 
 
-def _label(placed: list[Placed], canvas: int) -> tuple[Raster, list[int]]:
+def label_map(placed: list[Placed], canvas: int) -> tuple[Raster, list[int]]:
     """Label map with void outlines at the picture's size, and the pixels of each object that stay in sight."""
     objects = np.zeros((canvas, canvas), dtype=np.uint8)
     for number, item in enumerate(placed, start=1):
@@ -147,7 +148,7 @@ def _label(placed: list[Placed], canvas: int) -> tuple[Raster, list[int]]:
     return labels, [int(v) for v in visible]
 
 
-def _acceptable(classes: list[int], placed: list[Placed], labels: Raster, visible: list[int]) -> bool:
+def acceptable(classes: list[int], placed: list[Placed], labels: Raster, visible: list[int]) -> bool:
     """All planned classes can be seen, each in enough pixels and mostly not hidden."""
     pixels = np.bincount(labels.ravel(), minlength=256)
     for label in classes:
@@ -222,12 +223,12 @@ def generate(index: int, seed: int, size: int = 128) -> tuple[Raster, Raster]:
     if size < 32:
         raise RecsegError(f"pictogram size {size}: must be 32 pixels or more")
     rng = np.random.default_rng([seed, index, VERSION])
-    classes = _plan_classes(rng)
+    classes = plan_classes(rng)
     canvas = SUPERSAMPLING * size
     for attempt in range(9):
-        placed = _layout(rng, classes, canvas) if attempt < 8 else _grid_layout(rng, classes, canvas)
-        labels, visible = _label(placed, canvas)
-        if _acceptable(classes, placed, labels, visible):
+        placed = _layout(rng, classes, canvas) if attempt < 8 else grid_layout(rng, classes, canvas)
+        labels, visible = label_map(placed, canvas)
+        if acceptable(classes, placed, labels, visible):
             break
     return _paint(rng, placed, size), labels
 
