@@ -54,6 +54,11 @@ PAGES = [
     ("mystnb.*.css", "myst-nb", "BSD-3-Clause"),
 ]
 
+# Photographs in the pages: the file, whose it is, its terms. None of them is in this repository.
+PHOTOGRAPHS = [
+    ("grace_hopper.jpg, in matplotlib's sample data", "the United States Navy, an official portrait", "public domain"),
+]
+
 
 def pins() -> dict[str, str]:
     """Each package of constraints.txt with its version (all versions, where systems or Pythons differ)."""
@@ -120,6 +125,10 @@ def page() -> str:
             table(("what", "terms", "where it began"), own),
             "",
             "PASCAL VOC's photographs are not in this repository: `recseg data voc` fetches them, under their terms.",
+            "",
+            "## Photographs that the pages of the built book show",
+            "",
+            table(("photograph", "of", "terms"), [*PHOTOGRAPHS]),
             "",
             "## What the live page fetches when the book is built",
             "",

@@ -30,11 +30,12 @@ ANSWERS = {
         "biases are missing",
     ),
     "ch02.ex2": Answers(code.tracker(2, 1), code.tracker(0, 1), "goes down"),
-    "ch02.ex3": Answers(code.frame_by_frame, lambda *given: code.frame_by_frame(*given, carry=False), "empty memory"),
+    "ch02.ex3": Answers(code.frame_by_frame, lambda *given: code.frame_by_frame(*given, carry=False), "state of zeros"),
     "ch02.ex4": Answers(lambda d, h, w: 3 * d * h * w, lambda d, h, w: 4 * d * h * w, "no peephole"),
     "ch02.ex5": Answers(
         lambda k, side: math.ceil(2 * (side - 1) / (k - 1)), lambda k, side: math.ceil((side - 1) / (k - 1)), "half of"
     ),
+    "ch02.ex6": Answers(code.gru, lambda *given: code.gru(*given, kept=1), "share of the new"),
     "ch03.ex1": Answers(code.field, lambda layers: code.field(layers, own=True), "multiply by the strides"),
     "ch03.ex3": Answers(code.work, lambda *given: code.work(*given, additions=True), "additions"),
     "ch03.ex4": Answers(UNet(UNetConfig(decoder_widths=(8, 8, 8, 8))), UNet(), "stride 2"),

@@ -41,6 +41,19 @@ def frame_by_frame(layer: Any, film: Tensor, cut: int, carry: bool = True) -> Te
     return torch.stack(outputs)
 
 
+def gru(x: Tensor, h: Tensor, *kernels: Tensor, kept: int = 0) -> Tensor:
+    """With `kept`, z is the share of the old state instead of the new one."""
+
+    def gate(kernel: Tensor, state: Tensor) -> Tensor:
+        inputs = x.shape[1]
+        parts = ((x, kernel[:, :inputs]), (state, kernel[:, inputs:]))
+        return torch.stack([torch.conv2d(map_, part, padding="same") for map_, part in parts]).sum(dim=0)
+
+    z, r = (torch.sigmoid(gate(kernel, h)) for kernel in kernels[:2])
+    g = torch.tanh(gate(kernels[2], r * h))
+    return torch.lerp(g, h, z) if kept else torch.lerp(h, g, z)
+
+
 def field(layers: Iterable[tuple[int, int]], own: bool = False) -> int:
     """From the last layer to the first: r ← stride · (r − 1) + kernel."""
     size = 1

@@ -193,6 +193,14 @@ def test_architecture_follows_its_configuration(options: dict[str, Any]) -> None
     assert any(f"reduced to {config.reduced} channels" in text for text in words)
 
 
+@pytest.mark.parametrize("gates", [None, "", "i", "if", "ifo"])
+def test_a_recurrent_cell_shows_its_gates_and_no_others(gates: str | None) -> None:
+    words = texts(drawing.recurrent_cell(gates))
+    assert [gate for gate in "ifo" if f"${gate}_t$: σ" in words] == list(gates or "")
+    assert ("$c_t$" in words) == (gates is not None)  # a plain cell has no cell state
+    assert words.count("×") == len(gates or "")
+
+
 def test_without_matplotlib_figures_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch, found: Prediction) -> None:
     uninstall("matplotlib", monkeypatch)
     with pytest.raises(RecsegError, match="pip install"):

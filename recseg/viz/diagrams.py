@@ -1,4 +1,4 @@
-"""The recurrent U-Net, drawn by code from its configuration: the figure of chapter 4 cannot fall behind the network."""
+"""Diagrams drawn by code: the recurrent U-Net from its configuration, and one step of a recurrent cell."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -104,6 +104,58 @@ def _step_outputs(
     pen.note(x, top + 1.85, f"{name} {probability:.0%}", "center")
 
 
+def recurrent_cell(gates: str | None = "ifo") -> "Figure":
+    """One step of a recurrent cell, from left to right: the figures of chapter 2.
+
+    Args:
+        gates: the gates of an LSTM to draw, of "i", "f" and "o"; none of them leaves a cell state that is added to.
+            None draws a plain recurrent cell, which has no cell state.
+    """
+    figure = new_figure(6.4, 0.7 if gates is None else 2.6)
+    pen = _Pen(figure.subplots())
+    if gates is None:
+        pen.box(2.5, 0, 4.4, 0.5, "$W_x * x_t + W_h * h_{t-1} + b$", BLUE, size=9)
+        pen.box(5.9, 0, 0.9, 0.5, "tanh", ORANGE, size=9)
+        pen.arrow(4.7, 0, 5.42, 0)
+        pen.arrow(6.35, 0, 7.3, 0)
+        pen.note(7.4, 0, "$h_t$", "left", size=10)
+    else:
+        pen.box(3.3, 0, 6.0, 0.5, "convolutions of $x_t$ and $h_{t-1}$", BLUE, size=9)
+        _cell_state(pen, gates)
+    for y, name in ((0.12, "$x_t$"), (-0.12, "$h_{t-1}$")):
+        pen.arrow(-0.35, y, 0.28, y)
+        pen.note(-0.45, 2.2 * y, name, "right", size=10)
+    pen.axes.set(xlim=(-1.4, 8.1), ylim=(-0.45, 0.45 if gates is None else 3.35))  # arrows and words widen no axes
+    return figure
+
+
+def _cell_state(pen: "_Pen", gates: str) -> None:
+    """What an LSTM does with its convolutions: the cell state along the top, the hidden state at the right."""
+    top, middle = 3.0, 2.0
+    pen.note(-0.45, top, "$c_{t-1}$", "right", size=10)
+    pen.arrow(-0.35, top, 7.3, top, ORANGE)
+    pen.note(7.4, top, "$c_t$", "left", size=10)
+    pen.box(3.6, 1.0, 0.9, 0.5, "$g_t$: tanh", ORANGE, size=9)  # the candidate
+    pen.arrow(3.6, 0.25, 3.6, 0.73)
+    pen.arrow(3.6, 1.25, 3.6, top - 0.2)
+    pen.operation(3.6, top, "+")
+    pen.box(5.7, middle, 0.9, 0.5, "tanh", ORANGE, size=9)
+    pen.line([(5.7, top), (5.7, middle + 0.25)])
+    pen.line([(5.7, middle - 0.25), (5.7, 1.0)])
+    pen.arrow(5.7, 1.0, 7.3, 1.0)
+    pen.note(7.4, 1.0, "$h_t$", "left", size=10)
+    for gate, x, (to_x, to_y) in (("i", 2.3, (3.6, middle)), ("f", 1.0, (1.0, top)), ("o", 4.7, (5.7, 1.0))):
+        if gate not in gates:
+            continue
+        pen.box(x, 1.0, 0.9, 0.5, f"${gate}_t$: σ", VERMILION, size=9)
+        pen.arrow(x, 0.25, x, 0.73)
+        if gate == "o":
+            pen.line([(x + 0.45, 1.0), (to_x, to_y)])
+        else:
+            pen.line([(x, 1.25), (x, to_y), (to_x, to_y)])
+        pen.operation(to_x, to_y, "×")
+
+
 class _Pen:
     """The few shapes that the architecture is made of, in data units."""
 
@@ -114,7 +166,16 @@ class _Pen:
         axes.margins(0.012)
 
     def box(
-        self, x: float, y: float, width: float, height: float, words: str, colour: str, *, dashed: bool = False
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        words: str,
+        colour: str,
+        *,
+        dashed: bool = False,
+        size: float = 7.5,
     ) -> None:
         """A rounded box around (x, y): tinted, with a rim of its colour and dark words."""
         from matplotlib.colors import to_rgba
@@ -127,11 +188,16 @@ class _Pen:
                 linewidth=1.2,
             )
         )  # fmt: skip
-        self.note(x, y, words, "center", FAINT if dashed else INK)
+        self.note(x, y, words, "center", FAINT if dashed else INK, size=size)
 
-    def note(self, x: float, y: float, words: str, align: str, colour: str = INK) -> None:
+    def note(self, x: float, y: float, words: str, align: str, colour: str = INK, *, size: float = 7.5) -> None:
         """Words at (x, y)."""
-        self.axes.text(x, y, words, ha=align, va="center", fontsize=7.5, color=colour, linespacing=1.1)
+        self.axes.text(x, y, words, ha=align, va="center", fontsize=size, color=colour, linespacing=1.1)
+
+    def operation(self, x: float, y: float, sign: str) -> None:
+        """A sum or a product of maps, entry by entry."""
+        self.axes.plot(x, y, marker="o", markersize=13, color="white", markeredgecolor=INK, markeredgewidth=1.2)
+        self.note(x, y, sign, "center", size=10)
 
     def line(self, points: Sequence[tuple[float, float]], colour: str = INK, *, dashed: bool = False) -> None:
         """A line through points."""

@@ -34,7 +34,7 @@ export function input(kind, step) {
   ];
 }
 
-/** One step of the cell: the gates and the new h and c. State null is an empty memory. */
+/** One step of the cell: the gates and the new h and c. State null is a state of zeros. */
 export function next({ biases, x, h }, channels, state) {
   const before = state ?? { h: map(() => 0), c: map(() => 0) };
   const gates = biases.map((bias) => map(() => bias));
@@ -71,17 +71,17 @@ export function draw({ kind, step, forget }) {
   const seen = channels.length === 1 ? map((row, column) => channels[0][row][column] - (column >= 9 && column <= 16 ? 0.2 : 0))
     : map((row, column) => channels[0][row][column] - 0.4 * channels[1][row][column] - 0.2 * channels[2][row][column]);
   const panels = [['input', seen], ['forget gate', state.gates[1].map((row) => row.map(sigmoid))],
-    ['memory c', state.c], ['output h', state.h]];
-  const stage = picture(360, 202, 'Four maps: the input, the forget gate, the memory and the output of this step.',
+    ['cell state c', state.c], ['hidden state h', state.h]];
+  const stage = picture(360, 202, 'Four maps of this step: the input, the forget gate, the cell state and the hidden state.',
     panels.map(([name, values], index) => {
       const [x, y] = [2 + 180 * (index % 2), 100 * Math.floor(index / 2)];
       return [text(x, y + 12, name), grid(x, y + 17, 6.75, values, signed)];
     }));
   const share = sigmoid(forget);
   const above = (values) => values.flat().filter((value) => value > 0.5).length;
-  const words = kind === 'tracker' && channels[0].flat().every((value) => !value) ? ' The input is empty now; the memory is not.' : '';
-  const says = `Where nothing shuts it, the forget gate keeps ${percent(share)} of the memory a step, `
-    + `so ${percent(share ** 5)} are left after five. The memory is above one half at ${above(state.c)} places, `
-    + `the output at ${above(state.h)}.${words}`;
+  const words = kind === 'tracker' && channels[0].flat().every((value) => !value) ? ' The input is empty now; the cell state is not.' : '';
+  const says = `Where nothing shuts it, the forget gate keeps ${percent(share)} of the cell state a step, `
+    + `so ${percent(share ** 5)} are left after five. The cell state is above one half at ${above(state.c)} places, `
+    + `the hidden state at ${above(state.h)}.${words}`;
   return { stage, says };
 }

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Mistakes, Off
 from recseg.book.exercises.running import call
@@ -44,7 +45,7 @@ PARAMETERS = Function(
         ),
         (
             lambda x, d, k, layers: _count(x, d, k, layers, gates=3),
-            "the news g has weights, too: four maps and not three gates",
+            "the candidate g has weights, too: four maps and not three gates",
         ),
         (
             lambda x, d, k, layers: layers * _count(x, d, k, 1),
@@ -59,7 +60,7 @@ PARAMETERS = Function(
 
 
 def _riser(row: int) -> ConvLSTMCell:
-    """A cell whose memory reads from a row of the kernel: 2 is below (it rises), 0 is above (it sinks)."""
+    """A cell whose state reads from a row of the kernel: 2 is below (it rises), 0 is above (it sinks)."""
     cell = ConvLSTMCell(1, 1).requires_grad_(False)
     cell.conv_x.weight.zero_()
     cell.conv_h.weight.zero_()
@@ -84,13 +85,13 @@ def _judge_riser(answer: Any) -> None:
                 state = call(answer, name, (x, state))
             place = (state[0][0, 0] > 0).nonzero().double()  # (N, 2)
             if not len(place):
-                raise Off(f"the memory forgets the ball: it is empty after step {len(centres) + 1}")
+                raise Off(f"the state forgets the ball: it is empty after step {len(centres) + 1}")
             centres.append(place.mean(dim=0))  # (2,)
         down, right = ((centres[-1] - centres[0]) / (len(centres) - 1)).tolist()
         if abs(down - 1) < 0.1 and abs(right) < 0.1:
             raise Off("the ball goes down: a kernel's row 0 reads from above, row 2 from below")
         if abs(down) < 0.1 and abs(right) < 0.1:
-            raise Off("the ball stays where it is: the memory has to read from a neighbour")
+            raise Off("the ball stays where it is: the state has to read from a neighbour")
         if abs(down + 1) > 0.1 or abs(right) > 0.1:
             raise Off(f"the ball moves by {down:+.2f} rows and {right:+.2f} columns a step; expected -1 and 0")
 
@@ -129,21 +130,21 @@ def _only_the_end(layer: ConvLSTM, film: Tensor, cut: int) -> Tensor:
 
 
 PARTS = Function(
-    "(layer, film, cut) → outputs of all steps",
+    "(layer, film, cut) → hidden states of all steps",
     lambda layer, film, cut: layer(film)[0],
     _films,
     [
-        (_forgetting, "the second part starts with an empty memory: hand it the state that the first part left"),
-        (_only_the_end, "the outputs of the first part are missing"),
+        (_forgetting, "the second part starts with a state of zeros: hand it the one that the first part left"),
+        (_only_the_end, "the hidden states of the first part are missing"),
     ],
 )
 
 
 def _peepholes(hidden: int, height: int, width: int) -> int:
-    """V is as large as the memory, once for each of i, f, o."""
+    """V is as large as the cell state, once for each of i, f, o."""
     cell = ConvLSTMCell(1, hidden)
-    memory = cell.zero_state(torch.zeros(1, 4 * hidden, height, width))[1]
-    return 3 * memory.numel()
+    c = cell.zero_state(torch.zeros(1, 4 * hidden, height, width))[1]
+    return 3 * c.numel()
 
 
 PEEPHOLES = Function(
@@ -151,7 +152,7 @@ PEEPHOLES = Function(
     _peepholes,
     lambda: (Case("D = {}, H = {}, W = {}".format(*sizes), sizes) for sizes in ((1, 1, 1), (64, 8, 8), (5, 4, 7))),
     [
-        (lambda d, h, w: 4 * d * h * w, "the news g has no peephole: there are three terms, for i, f and o"),
+        (lambda d, h, w: 4 * d * h * w, "the candidate g has no peephole: there are three terms, for i, f and o"),
         (lambda d, h, w: d * h * w, "that is one term; i, f and o have one each"),
         (lambda d, h, w: 3 * d, "a term has a weight for each entry of the map, so for each place as well"),
         (lambda d, h, w: 3 * d * d * h * w, "∘ multiplies entry by entry: no channel meets another one"),
@@ -195,10 +196,48 @@ HEARD = Function(
     ],
 )
 
+
+def _gru(
+    x: Tensor, h: Tensor, update: Tensor, reset: Tensor, candidate: Tensor, *, mix: str = "new", order: str = "before"
+) -> Tensor:
+    """One step of a convolutional GRU; `mix` and `order` make the mistakes."""
+    inputs, pad = x.shape[1], update.shape[-1] // 2
+    both = torch.cat([x, h], dim=1)  # (B, X + D, H, W)
+    z = conv2d(both, update, padding=pad).sigmoid()
+    r = conv2d(both, reset, padding=pad).sigmoid()
+    if order == "before":
+        g = conv2d(torch.cat([x, r * h], dim=1), candidate, padding=pad).tanh()
+    else:
+        g = conv2d(x, candidate[:, :inputs], padding=pad) + r * conv2d(h, candidate[:, inputs:], padding=pad)
+        g = g.tanh()
+    return (1 - z) * h + z * g if mix == "new" else z * h + (1 - z) * g
+
+
+def _grus() -> Iterator[Case]:
+    torch.manual_seed(6)
+    for x, d, k in ((2, 3, 3), (1, 4, 1), (3, 2, 5)):
+        kernels = torch.randn(3, d, x + d, k, k) / k
+        yield Case(f"X = {x}, D = {d}, k = {k}", (torch.randn(2, x, 5, 6), torch.randn(2, d, 5, 6), *kernels.unbind(0)))
+
+
+GRU = Function(
+    "(x, h, U_z, U_r, U_g) → new h",
+    _gru,
+    _grus,
+    [
+        (lambda *given: _gru(*given, mix="old"), "z is the share of the new: h is kept where z is 0"),
+        (
+            lambda *given: _gru(*given, order="after"),
+            "that is PyTorch's GRU; here r multiplies h before the convolution and not its result",
+        ),
+    ],
+)
+
 EXERCISES: dict[int, Exercise] = {
     1: PARAMETERS,
     2: Custom(_judge_riser, _risers),
     3: PARTS,
     4: PEEPHOLES,
     5: HEARD,
+    6: GRU,
 }
