@@ -73,6 +73,22 @@ def work(network: torch.nn.Module, image: Tensor, additions: bool = False) -> in
     return sum(total) * (2 if additions else 1)
 
 
+def forward(network: Any, images: Tensor, pad: bool = True) -> Tensor:
+    deepest, (height, width) = network.encoder.strides[-1], images.shape[-2:]
+    grey = torch.tensor([124, 116, 104]).div(255).view(1, 3, 1, 1).repeat(len(images), 1, 1, 1)
+    if pad:  # row by row, column by column
+        while images.shape[2] % deepest:
+            images = torch.cat([images, grey.expand(-1, -1, 1, images.shape[3])], dim=2)
+        while images.shape[3] % deepest:
+            images = torch.cat([images, grey.expand(-1, -1, images.shape[2], 1)], dim=3)
+    *finer, x = network.encoder(images)
+    for block in network.decoder.blocks:
+        x = block(x, finer.pop())
+    x = network.classifier(x)[:, :, : math.ceil(height / network.decoder.stride)]
+    x = x[:, :, :, : math.ceil(width / network.decoder.stride)]
+    return torch.nn.functional.interpolate(x, (height, width), mode="bilinear")
+
+
 def live(stop: Tensor) -> Tensor:
     rows = [[logit > 0 for logit in row] for row in stop.tolist()]
     return torch.tensor([row.index(True) if True in row else len(row) for row in rows])

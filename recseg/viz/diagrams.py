@@ -1,4 +1,4 @@
-"""Diagrams drawn by code: the recurrent U-Net from its configuration, and one step of a recurrent cell."""
+"""Diagrams drawn by code: the networks from their configurations, and one step of a recurrent cell."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recseg.classes import palette as voc_palette
-from recseg.models.config import RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.encoders import Encoder
 from recseg.viz.plotting import FAINT, INK, new_figure
 
@@ -17,6 +17,49 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 EXAMPLE = (("person", 15, 0.97), ("dog", 12, 0.91))  # what the drawn network finds in the drawn image
+
+
+def u_net(config: UNetConfig | None = None, *, side: int = 80) -> "Figure":
+    """The U-Net, drawn from its configuration, with the shape of each map for an image of side × side pixels.
+
+    Args:
+        config: what it is made of.
+        side: a multiple of the deepest stride.
+    """
+    config = config or UNetConfig()
+    with torch.device("meta"):  # only its shape is asked for: no weights, no memory
+        encoder = Encoder(config.encoder, config.encoder_widths)
+    deepest = len(encoder.channels) - 1
+    figure = new_figure(8.8, 0.78 * (deepest + 2))
+    pen = _Pen(figure.subplots(), size=10)
+
+    def shape(channels: int, stride: int) -> str:
+        return f"{channels} × {side // stride} × {side // stride}"
+
+    left, middle, right, width, half = 2.0, 5.2, 8.4, 2.3, 0.32
+    pen.scene(left, deepest + 1.1, 0.5, [index for _, index, _ in EXAMPLE])
+    pen.note(left - 0.7, deepest + 1.1, shape(3, 1), "right")
+    for level, (channels, stride) in enumerate(zip(encoder.channels, encoder.strides, strict=True)):
+        x, y = (middle if level == deepest else left), deepest - level
+        pen.box(x, y, width, 2 * half, shape(channels, stride), BLUE)
+        if level < deepest:
+            pen.arrow(left, y + (0.6 if level == 0 else 1 - half), left, y + half)
+    pen.line([(left, 1 - half), (left, 0)])
+    pen.arrow(left, 0, middle - width / 2, 0)
+    pen.line([(middle + width / 2, 0), (right, 0)])
+    for block, channels in enumerate(config.decoder_widths):
+        y, stride = block + 1, encoder.strides[deepest - 1 - block]
+        pen.box(right, y, width, 2 * half, shape(channels, stride), GREEN)
+        pen.arrow(left + width / 2, y, right - width / 2, y, FAINT)
+        pen.note(middle, y + 0.2, "skip connection", "center", FAINT)
+        pen.arrow(right, y - (1 if block == 0 else 1 - half), right, y - half)
+    top = len(config.decoder_widths)
+    pen.box(right, top + 1, width, 2 * half, shape(config.num_classes, encoder.strides[deepest - top]), VERMILION)
+    pen.arrow(right, top + half, right, top + 1 - half)
+    pen.arrow(right, top + 1 + half, right, top + 1.6)
+    pen.scene(right, top + 2.1, 0.5, [index for _, index, _ in EXAMPLE], mask=True)
+    pen.note(right + 0.7, top + 2.1, f"{side} × {side}", "left")
+    return figure
 
 
 def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
@@ -112,19 +155,19 @@ def recurrent_cell(gates: str | None = "ifo") -> "Figure":
             None draws a plain recurrent cell, which has no cell state.
     """
     figure = new_figure(6.4, 0.7 if gates is None else 2.6)
-    pen = _Pen(figure.subplots())
+    pen = _Pen(figure.subplots(), size=9)
     if gates is None:
-        pen.box(2.5, 0, 4.4, 0.5, "$W_x * x_t + W_h * h_{t-1} + b$", BLUE, size=9)
-        pen.box(5.9, 0, 0.9, 0.5, "tanh", ORANGE, size=9)
+        pen.box(2.5, 0, 4.4, 0.5, "$W_x * x_t + W_h * h_{t-1} + b$", BLUE)
+        pen.box(5.9, 0, 0.9, 0.5, "tanh", ORANGE)
         pen.arrow(4.7, 0, 5.42, 0)
         pen.arrow(6.35, 0, 7.3, 0)
-        pen.note(7.4, 0, "$h_t$", "left", size=10)
+        pen.note(7.4, 0, "$h_t$", "left")
     else:
-        pen.box(3.3, 0, 6.0, 0.5, "convolutions of $x_t$ and $h_{t-1}$", BLUE, size=9)
+        pen.box(3.3, 0, 6.0, 0.5, "convolutions of $x_t$ and $h_{t-1}$", BLUE)
         _cell_state(pen, gates)
     for y, name in ((0.12, "$x_t$"), (-0.12, "$h_{t-1}$")):
         pen.arrow(-0.35, y, 0.28, y)
-        pen.note(-0.45, 2.2 * y, name, "right", size=10)
+        pen.note(-0.45, 2.2 * y, name, "right")
     pen.axes.set(xlim=(-1.4, 8.1), ylim=(-0.45, 0.45 if gates is None else 3.35))  # arrows and words widen no axes
     return figure
 
@@ -132,22 +175,22 @@ def recurrent_cell(gates: str | None = "ifo") -> "Figure":
 def _cell_state(pen: "_Pen", gates: str) -> None:
     """What an LSTM does with its convolutions: the cell state along the top, the hidden state at the right."""
     top, middle = 3.0, 2.0
-    pen.note(-0.45, top, "$c_{t-1}$", "right", size=10)
+    pen.note(-0.45, top, "$c_{t-1}$", "right")
     pen.arrow(-0.35, top, 7.3, top, ORANGE)
-    pen.note(7.4, top, "$c_t$", "left", size=10)
-    pen.box(3.6, 1.0, 0.9, 0.5, "$g_t$: tanh", ORANGE, size=9)  # the candidate
+    pen.note(7.4, top, "$c_t$", "left")
+    pen.box(3.6, 1.0, 0.9, 0.5, "$g_t$: tanh", ORANGE)  # the candidate
     pen.arrow(3.6, 0.25, 3.6, 0.73)
     pen.arrow(3.6, 1.25, 3.6, top - 0.2)
     pen.operation(3.6, top, "+")
-    pen.box(5.7, middle, 0.9, 0.5, "tanh", ORANGE, size=9)
+    pen.box(5.7, middle, 0.9, 0.5, "tanh", ORANGE)
     pen.line([(5.7, top), (5.7, middle + 0.25)])
     pen.line([(5.7, middle - 0.25), (5.7, 1.0)])
     pen.arrow(5.7, 1.0, 7.3, 1.0)
-    pen.note(7.4, 1.0, "$h_t$", "left", size=10)
+    pen.note(7.4, 1.0, "$h_t$", "left")
     for gate, x, (to_x, to_y) in (("i", 2.3, (3.6, middle)), ("f", 1.0, (1.0, top)), ("o", 4.7, (5.7, 1.0))):
         if gate not in gates:
             continue
-        pen.box(x, 1.0, 0.9, 0.5, f"${gate}_t$: σ", VERMILION, size=9)
+        pen.box(x, 1.0, 0.9, 0.5, f"${gate}_t$: σ", VERMILION)
         pen.arrow(x, 0.25, x, 0.73)
         if gate == "o":
             pen.line([(x + 0.45, 1.0), (to_x, to_y)])
@@ -159,8 +202,8 @@ def _cell_state(pen: "_Pen", gates: str) -> None:
 class _Pen:
     """The few shapes that the architecture is made of, in data units."""
 
-    def __init__(self, axes: "Axes") -> None:
-        self.axes = axes
+    def __init__(self, axes: "Axes", size: float = 7.5) -> None:
+        self.axes, self.size = axes, size  # of the words, in points
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.margins(0.012)
@@ -175,7 +218,6 @@ class _Pen:
         colour: str,
         *,
         dashed: bool = False,
-        size: float = 7.5,
     ) -> None:
         """A rounded box around (x, y): tinted, with a rim of its colour and dark words."""
         from matplotlib.colors import to_rgba
@@ -188,16 +230,16 @@ class _Pen:
                 linewidth=1.2,
             )
         )  # fmt: skip
-        self.note(x, y, words, "center", FAINT if dashed else INK, size=size)
+        self.note(x, y, words, "center", FAINT if dashed else INK)
 
-    def note(self, x: float, y: float, words: str, align: str, colour: str = INK, *, size: float = 7.5) -> None:
+    def note(self, x: float, y: float, words: str, align: str, colour: str = INK) -> None:
         """Words at (x, y)."""
-        self.axes.text(x, y, words, ha=align, va="center", fontsize=size, color=colour, linespacing=1.1)
+        self.axes.text(x, y, words, ha=align, va="center", fontsize=self.size, color=colour, linespacing=1.1)
 
     def operation(self, x: float, y: float, sign: str) -> None:
         """A sum or a product of maps, entry by entry."""
         self.axes.plot(x, y, marker="o", markersize=13, color="white", markeredgecolor=INK, markeredgewidth=1.2)
-        self.note(x, y, sign, "center", size=10)
+        self.note(x, y, sign, "center")
 
     def line(self, points: Sequence[tuple[float, float]], colour: str = INK, *, dashed: bool = False) -> None:
         """A line through points."""

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Off
 from recseg.models.config import UNetConfig
-from recseg.models.unet import UNet
+from recseg.models.unet import UNet, crop_padding, pad_to_stride
 
 Layers = Sequence[tuple[int, int]]
 
@@ -98,7 +98,7 @@ def _hooked(network: nn.Module, images: Tensor, count: Callable[[nn.Conv2d, Tens
 def _networks() -> Iterator[Case]:
     for classes, widths, (height, width) in ((21, (8, 16, 24), (32, 32)), (3, (4, 8), (16, 24))):
         config = UNetConfig(num_classes=classes, encoder_widths=widths, decoder_widths=(8,))
-        name = f"a small U-Net of {classes} labels and a picture of {height}×{width}"
+        name = f"a small U-Net of {classes} labels and an image of {height}×{width}"
         yield Case(name, (UNet(config).eval(), torch.rand(1, 3, height, width)))
 
 
@@ -139,9 +139,43 @@ def _judge_full(answer: Any) -> None:
     answer.train(training)
     if shape[2:] != (32, 48):
         raise Off(
-            f"for a picture of 32×48 the decoder's output is {shape[2]}×{shape[3]}, stride {32 // shape[2]}: "
+            f"for an image of 32×48 the decoder's output is {shape[2]}×{shape[3]}, stride {32 // shape[2]}: "
             "each block of the decoder halves the stride, so one width for each halving"
         )
+
+
+def _pass(*, padded: bool = True, cropped: bool = True, enlarged: bool = True, corners: bool = False) -> Any:
+    """A forward pass from the parts of a U-Net, with what is easily forgotten left out."""
+
+    def forward(network: UNet, images: Tensor) -> Tensor:
+        features = network.encoder(pad_to_stride(images, network.encoder.strides[-1]) if padded else images)
+        logits: Tensor = network.classifier(network.decoder(features))
+        if cropped:
+            logits = crop_padding(logits, (images.shape[-2], images.shape[-1]), network.decoder.stride)
+        if not enlarged:
+            return logits
+        return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=corners)
+
+    return forward
+
+
+def _odd_sizes() -> Iterator[Case]:
+    network = UNet(UNetConfig(num_classes=4, encoder_widths=(4, 8, 8, 12), decoder_widths=(8, 6))).eval()
+    for height, width in ((16, 24), (13, 21)):
+        yield Case(f"a small U-Net and two images of {height}×{width}", (network, torch.rand(2, 3, height, width)))
+
+
+FORWARD = Function(
+    "(network, images) → logits (B, K, H, W)",
+    _pass(),
+    _odd_sizes,
+    [
+        (_pass(padded=False), "height and width have to be padded to multiples of the deepest stride first"),
+        (_pass(cropped=False), "what the padding has added is still there when the logits are enlarged: cut it off"),
+        (_pass(enlarged=False), "those are the logits at the decoder's resolution: enlarge them to H×W"),
+        (_pass(corners=True), "enlarge with align_corners=False: cells have an extent, they are no grid of points"),
+    ],
+)
 
 
 EXERCISES: dict[int, Exercise] = {
@@ -155,4 +189,5 @@ EXERCISES: dict[int, Exercise] = {
             (UNetConfig(decoder_widths=(96, 64, 40, 32)), "expected a `recseg.UNet`"),
         ],
     ),
+    5: FORWARD,
 }
