@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from recseg.cli.arguments import encoder, natural, positive, real, share, side, zero_or_more
+from recseg.cli.arguments import encoder, folder, natural, positive, real, share, side, zero_or_more
 from recseg.cli.command import DATA_HELP, Commands, add_device, command, skipped_line
 from recseg.errors import RecsegError
 from recseg.files import check_new_folder
@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--data", help=DATA_HELP + ", or a .pack of one of them")
     where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run, exactly as it was")
-    parser.add_argument("--out", type=Path, metavar="RUN", help="folder for the run; must be new or empty")
+    parser.add_argument("--out", type=folder, metavar="RUN", help="folder for the run; must be new or empty")
     parser.add_argument("--model", choices=MODELS, help="network (default recurrent)")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=real, metavar="M", help="train for so long")

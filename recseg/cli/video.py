@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from recseg.cli.arguments import positive
-from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command
+from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of
 from recseg.files import check_writable
 
 
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from recseg.weights.io import load
 
     open_clip(arguments.source)  # a misspelt name is found before the weights are read
-    check_writable(arguments.out)
+    check_writable(arguments.out, reads=[Path(arguments.source), *files_of(arguments.weights)])
     device = choose_device(arguments.device)
     model = load(arguments.weights, device)
 

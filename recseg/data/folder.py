@@ -79,6 +79,12 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         """Colour of each class, `(num_classes, 3)` RGB."""
         return voc.palette(self.num_classes)
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that are read of this split."""
+        lists = [_list_file(self.root, self.split), self.root / "classes.txt"]
+        return [*lists, *self.image_paths, *self.mask_paths]
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -141,15 +147,7 @@ def find_root(root: Path | str) -> Path:
 
 def read_split(root: Path, split: str) -> list[str]:
     """The ids a list names, in its order: at least one, each once, none with a path in it."""
-    folder = root / "ImageSets" / "Segmentation"
-    if not folder.is_dir():
-        folder = root / "ImageSets"
-    if not folder.is_dir():
-        raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
-    splits = {file.stem: file for file in sorted(folder.glob("*.txt"))}
-    if split not in splits:
-        raise RecsegError(f"{folder}: has no split {split!r}; there is {', '.join(splits) or 'none at all'}")
-    path = splits[split]
+    path = _list_file(root, split)
     ids = _lines(path)
     if not ids:
         raise RecsegError(f"{path}: is an empty split, expected one image id a line")
@@ -161,6 +159,18 @@ def read_split(root: Path, split: str) -> list[str]:
             raise RecsegError(f"{path}: lists {name!r} twice")
         seen.add(_same(name))
     return ids
+
+
+def _list_file(root: Path, split: str) -> Path:
+    folder = root / "ImageSets" / "Segmentation"
+    if not folder.is_dir():
+        folder = root / "ImageSets"
+    if not folder.is_dir():
+        raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
+    splits = {file.stem: file for file in sorted(folder.glob("*.txt"))}
+    if split not in splits:
+        raise RecsegError(f"{folder}: has no split {split!r}; there is {', '.join(splits) or 'none at all'}")
+    return splits[split]
 
 
 def _read_classes(root: Path) -> tuple[str, ...]:

@@ -65,6 +65,11 @@ class PackedFolder(SegmentationFolder):
         """The longest that a short side is, in pixels."""
         return int(self.header["size"])
 
+    @property
+    def files(self) -> list[Path]:
+        """The pack."""
+        return [self.root]
+
     def __getstate__(self) -> dict[str, Any]:
         """A worker process maps the file by itself: what is sent to it is the name, not the content."""
         return self.__dict__ | {"_bytes": None}

@@ -1,4 +1,4 @@
-"""The recurrent U-Net, drawn by code from its configuration: the figure of chapter 4 cannot fall behind the network."""
+"""The networks, drawn by code from their configurations: the figures of chapters 3 and 4 cannot fall behind them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from recseg.classes import palette as voc_palette
-from recseg.models.config import RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.encoders import Encoder
 from recseg.viz.plotting import FAINT, INK, new_figure
 
@@ -17,6 +17,50 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 EXAMPLE = (("person", 15, 0.97), ("dog", 12, 0.91))  # what the drawn network finds in the drawn image
+
+
+def u_net(config: UNetConfig | None = None, *, side: int = 80) -> "Figure":
+    """The U-Net, drawn from its configuration, with the shape of each map for an image of side × side pixels.
+
+    Args:
+        config: what it is made of.
+        side: a multiple of the deepest stride.
+    """
+    config = config or UNetConfig()
+    with torch.device("meta"):  # only its shape is asked for: no weights, no memory
+        encoder = Encoder(config.encoder, config.encoder_widths)
+    deepest = len(encoder.channels) - 1
+    figure = new_figure(8.8, 0.78 * (deepest + 2))
+    pen = _Pen(figure.subplots(), size=10)
+
+    def shape(channels: int, stride: int) -> str:
+        return f"{channels} × {side // stride} × {side // stride}"
+
+    left, middle, right, width, half = 2.0, 5.2, 8.4, 2.3, 0.32
+    pen.scene(left, deepest + 1.1, 0.5, [index for _, index, _ in EXAMPLE])
+    pen.note(left - 0.7, deepest + 1.1, shape(3, 1), "right")
+    for level, (channels, stride) in enumerate(zip(encoder.channels, encoder.strides, strict=True)):
+        x, y = (middle if level == deepest else left), deepest - level
+        pen.box(x, y, width, 2 * half, shape(channels, stride), BLUE)
+        if level < deepest:
+            pen.arrow(left, y + (0.6 if level == 0 else 1 - half), left, y + half)
+    below = deepest - len(config.decoder_widths)  # the finest encoder map that the decoder reads
+    pen.line([(left, 1 - half), (left, 0)])
+    pen.arrow(left, 0, middle - width / 2, 0)
+    pen.line([(middle + width / 2, 0), (right, 0)])
+    for block, channels in enumerate(config.decoder_widths):
+        y, stride = block + 1, encoder.strides[deepest - 1 - block]
+        pen.box(right, y, width, 2 * half, shape(channels, stride), GREEN)
+        pen.arrow(left + width / 2, y, right - width / 2, y, FAINT)
+        pen.note(middle, y + 0.2, "skip connection", "center", FAINT)
+        pen.arrow(right, y - (1 if block == 0 else 1 - half), right, y - half)
+    top = deepest - below
+    pen.box(right, top + 1, width, 2 * half, shape(config.num_classes, encoder.strides[below]), VERMILION)
+    pen.arrow(right, top + half, right, top + 1 - half)
+    pen.arrow(right, top + 1 + half, right, top + 1.6)
+    pen.scene(right, top + 2.1, 0.5, [index for _, index, _ in EXAMPLE], mask=True)
+    pen.note(right + 0.7, top + 2.1, f"{side} × {side}", "left")
+    return figure
 
 
 def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
@@ -107,8 +151,8 @@ def _step_outputs(
 class _Pen:
     """The few shapes that the architecture is made of, in data units."""
 
-    def __init__(self, axes: "Axes") -> None:
-        self.axes = axes
+    def __init__(self, axes: "Axes", size: float = 7.5) -> None:
+        self.axes, self.size = axes, size  # of the words, in points
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.margins(0.012)
@@ -131,7 +175,7 @@ class _Pen:
 
     def note(self, x: float, y: float, words: str, align: str, colour: str = INK) -> None:
         """Words at (x, y)."""
-        self.axes.text(x, y, words, ha=align, va="center", fontsize=7.5, color=colour, linespacing=1.1)
+        self.axes.text(x, y, words, ha=align, va="center", fontsize=self.size, color=colour, linespacing=1.1)
 
     def line(self, points: Sequence[tuple[float, float]], colour: str = INK, *, dashed: bool = False) -> None:
         """A line through points."""

@@ -21,13 +21,13 @@ from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
-from recseg.weights.registry import add, find
+from recseg.weights.registry import RUN_WEIGHTS as RUN_WEIGHTS
+from recseg.weights.registry import add, locate
 from recseg.weights.registry import published_weights as published_weights  # a door for callers of `load`
 from recseg.weights.safetensors import TensorFile, open_tensors, write_tensors
 
 FORMAT = "recseg-2"
 FIRST_EDITION = "recseg-1"
-RUN_WEIGHTS = "weights.safetensors"  # in a run folder: the averaged (EMA) weights
 
 # Which class rebuilds which kind of network: a file names a row of this table, never a class to import.
 _KINDS: dict[str, tuple[Callable[[Any], SegmentationModel], type]] = {
@@ -94,17 +94,7 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Segmentation
     Raises:
         RecsegError: nothing of that name, a damaged file, or a file that does not fit the network that it names.
     """
-    path = find(source) if isinstance(source, str) else None
-    if path is None:
-        path = Path(source)
-        if path.is_dir():
-            path = path / RUN_WEIGHTS
-            if not path.is_file():
-                raise RecsegError(f"{source}: no {RUN_WEIGHTS} in this folder: not the folder of a training run")
-        elif not path.is_file():
-            known = ", ".join(entry["name"] for entry in published_weights()) or "none"
-            raise RecsegError(f"{source}: no such file or run, nor published weights (published: {known})")
-    with open_tensors(path) as file:
+    with open_tensors(locate(source)) as file:
         return _build(file).to(device).eval()
 
 

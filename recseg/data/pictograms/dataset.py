@@ -7,7 +7,6 @@ committed set is read in place in a clone; a wheel does not carry it, and draws 
 import io
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -64,15 +63,9 @@ def _write_picture(out: Path, picture: Picture, size: int) -> None:
     if all(path.exists() for path in paths):
         return
     for path, content in zip(paths, encode(*generate(index, seed, size)), strict=True):
-        # Renamed into place, so that a file is whole where it exists; not forced to the disk one by one as
-        # `atomic_write` does, which would take longer than drawing: the lists come last and vouch for all.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        # Not forced to the disk one by one, which takes longer than drawing: the lists come last and vouch for all.
+        with atomic_write(path, sync=False) as temporary:
             temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _write_pictures(out: Path, pictures: Sequence[Picture], size: int) -> int:
