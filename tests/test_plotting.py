@@ -15,7 +15,7 @@ from PIL import Image
 from recseg.classes import VOC_CLASSES, palette
 from recseg.errors import RecsegError
 from recseg.inference.predict import Prediction, Step
-from recseg.models.config import RecurrentUNetConfig
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.viz import diagrams as drawing
 from recseg.viz import figures, plotting
 
@@ -169,6 +169,23 @@ def test_logs_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:
 def test_legend_names_every_label() -> None:
     words = " ".join(texts(figures.palette_legend()))
     assert all(f"{label} {name}" in words for label, name in enumerate(VOC_CLASSES)) and "255 void" in words
+
+
+@pytest.mark.parametrize(
+    ("config", "shapes"),
+    [
+        (UNetConfig(), ["16 × 64 × 64", "192 × 4 × 4", "96 × 8 × 8", "40 × 32 × 32", "21 × 32 × 32"]),
+        (
+            UNetConfig(num_classes=3, encoder="mobilenet_v2", decoder_widths=(9, 8)),
+            ["16 × 32 × 32", "320 × 2 × 2", "9 × 4 × 4", "8 × 8 × 8", "3 × 8 × 8"],
+        ),
+    ],
+    ids=["plain", "mobilenet_v2"],
+)
+def test_u_net_shows_the_shape_of_each_map(config: UNetConfig, shapes: list[str]) -> None:
+    words = texts(drawing.u_net(config, side=64))
+    assert set(shapes) <= set(words)
+    assert words.count("skip connection") == len(config.decoder_widths)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
+from recseg.errors import counted
 from recseg.files import STDOUT
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -50,4 +51,4 @@ def files_of(weights: str | Path) -> list[Path]:
 
 def skipped_line(why: dict[str, str]) -> str:
     """One line that names the images of `why` (name → reason)."""
-    return f"skipped: {len(why)} image{'s' * (len(why) != 1)} that cannot be read: {', '.join(sorted(why))}"
+    return f"skipped: {counted(len(why), 'image')} that cannot be read: {', '.join(sorted(why))}"

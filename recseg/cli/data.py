@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recseg.cli.arguments import folder, natural, positive, side
 from recseg.cli.command import DATA_HELP, Commands, command
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, counted
 from recseg.files import check_folder, check_writable
 
 
@@ -52,7 +52,7 @@ def pictograms(arguments: argparse.Namespace) -> None:
 
     check_folder(arguments.out, "--out")
     write_dataset(arguments.out, arguments.images, arguments.seed)
-    print(f"{arguments.out}: {arguments.images} images (seed {arguments.seed})")
+    print(f"{arguments.out}: {counted(arguments.images, 'image')} (seed {arguments.seed})")
     print(f"train on them with: recseg train --data {shlex.quote(str(arguments.out))} --out runs/mine")
 
 
@@ -87,6 +87,6 @@ def pack(arguments: argparse.Namespace) -> None:
             print(f"{out}: is up to date")
             return
     shapes = packed_shapes(source, arguments.size)
-    print(f"{out}: {len(source)} images of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
+    print(f"{out}: {counted(len(source), 'image')} of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
     write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
     print(f"train on it with: recseg train --data {shlex.quote(str(out))} --out runs/mine")

@@ -16,6 +16,7 @@ from recseg.cli.command import (
     skipped_line,
     words_beside,
 )
+from recseg.errors import counted
 from recseg.files import check_writable
 from recseg.training.config import ON_BAD_IMAGE
 
@@ -90,7 +91,7 @@ def score_table(scores: dict[str, Any], title: str) -> str:
         return "   –" if value is None or math.isnan(value) else f"{100 * value:4.1f}"
 
     lines = [
-        f"{title}, {scores['images']} images",
+        f"{title}, {counted(scores['images'], 'image')}",
         f"VOC    mIoU {percent(scores['miou'])} %   pixel accuracy {percent(scores['pixel_accuracy'])} %",
     ]
     classes = [f"{name:<16}{percent(value)}" for name, value in scores["iou_per_class"].items()]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from recseg.cli.arguments import positive
 from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of
+from recseg.errors import counted
 from recseg.files import check_writable
 
 
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     def progress(done: int) -> None:
         if sys.stderr.isatty():
-            print(f"\r{done} frames", end="", file=sys.stderr, flush=True)
+            print(f"\r{counted(done, 'frame')}", end="", file=sys.stderr, flush=True)
 
     count = segment_video(
         arguments.source,
@@ -55,4 +56,4 @@ def run(arguments: argparse.Namespace) -> None:
         max_frames=arguments.max_frames,
         progress=progress,
     )
-    print(f"{arguments.out}: {count} frames")
+    print(f"{arguments.out}: {counted(count, 'frame')}")

@@ -22,7 +22,7 @@ from recseg.data.pack import PackedFolder
 from recseg.data.readers import leave_signals_to_parent
 from recseg.data.transforms import eval_transform
 from recseg.distributed import all_gather, rank, shard
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, counted
 from recseg.evaluation.metrics import SMALLEST_AREA, CalibrationMetric, SetMetric, SlotMetric, VOCMetric
 from recseg.inference.fusion import fuse
 from recseg.inference.mode import inference_mode
@@ -129,7 +129,9 @@ def evaluate(
     for others in all_gather(skipped):
         skipped |= others
     if not label_set.images:
-        raise RecsegError(f"none of {len(skipped)} images can be read; the first: {next(iter(skipped.values()))}")
+        raise RecsegError(
+            f"none of {counted(len(skipped), 'image')} can be read; the first: {next(iter(skipped.values()))}"
+        )
     result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute(), **named.compute()}
     result["seconds"] = round(time.perf_counter() - start, 3)
     if on_bad_image == "skip":

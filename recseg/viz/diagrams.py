@@ -44,7 +44,6 @@ def u_net(config: UNetConfig | None = None, *, side: int = 80) -> "Figure":
         pen.box(x, y, width, 2 * half, shape(channels, stride), BLUE)
         if level < deepest:
             pen.arrow(left, y + (0.6 if level == 0 else 1 - half), left, y + half)
-    below = deepest - len(config.decoder_widths)  # the finest encoder map that the decoder reads
     pen.line([(left, 1 - half), (left, 0)])
     pen.arrow(left, 0, middle - width / 2, 0)
     pen.line([(middle + width / 2, 0), (right, 0)])
@@ -54,8 +53,8 @@ def u_net(config: UNetConfig | None = None, *, side: int = 80) -> "Figure":
         pen.arrow(left + width / 2, y, right - width / 2, y, FAINT)
         pen.note(middle, y + 0.2, "skip connection", "center", FAINT)
         pen.arrow(right, y - (1 if block == 0 else 1 - half), right, y - half)
-    top = deepest - below
-    pen.box(right, top + 1, width, 2 * half, shape(config.num_classes, encoder.strides[below]), VERMILION)
+    top = len(config.decoder_widths)
+    pen.box(right, top + 1, width, 2 * half, shape(config.num_classes, encoder.strides[deepest - top]), VERMILION)
     pen.arrow(right, top + half, right, top + 1 - half)
     pen.arrow(right, top + 1 + half, right, top + 1.6)
     pen.scene(right, top + 2.1, 0.5, [index for _, index, _ in EXAMPLE], mask=True)

@@ -14,8 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from recseg.classes import VOID
-from recseg.errors import RecsegError, one_line
+from recseg.classes import VOID, check_names
+from recseg.errors import RecsegError, counted, one_line
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
@@ -59,7 +59,8 @@ def save_weights(
         half: store floating-point tensors in 16 bits, which halves the file; `load` gives 32 bits again.
 
     Raises:
-        RecsegError: a weight does not fit into 16 bits, or the file cannot be written.
+        RecsegError: a weight does not fit into 16 bits, `load` would refuse the names or the metadata, or the file
+            cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -73,10 +74,11 @@ def save_weights(
         "format": FORMAT,
         "kind": model.kind,
         "config": json.dumps(asdict(model.config)),
-        "classes": json.dumps(list(classes)),
+        "classes": json.dumps(check_names(classes, str(path))),
         "image_size": str(image_size),
         "metadata": json.dumps(metadata),
     }
+    _check_text(Path(path), text)
     write_tensors(Path(path), tensors, text)
 
 
@@ -123,9 +125,7 @@ def _build(file: TensorFile) -> SegmentationModel:
         )
     if text.get("format") not in (FORMAT, FIRST_EDITION):  # dense networks are what they were
         raise RecsegError(f"{path}: not weights of recseg: format {text.get('format')!r}, expected {FORMAT!r}")
-    lengthy = [key for key, value in text.items() if len(value) > _LONGEST_TEXT]
-    if lengthy:
-        raise RecsegError(f"{path}: its {lengthy[0]!r} is longer than {_LONGEST_TEXT} characters")
+    _check_text(path, text)
     kind = text.get("kind", "")
     if kind not in _KINDS:
         raise RecsegError(f"{path}: unknown kind of network {kind!r}, expected one of {', '.join(_KINDS)}")
@@ -134,12 +134,13 @@ def _build(file: TensorFile) -> SegmentationModel:
     classes = _json(path, text, "classes", list)
     image_size = _json(path, text, "image_size", int)
     metadata = _json(path, text, "metadata", dict)
-    if not classes or not all(isinstance(name, str) and name and name.isprintable() for name in classes):
-        raise RecsegError(f"{path}: its classes are not a list of names")
+    classes = check_names(classes, str(path))
     if isinstance(image_size, bool) or not 1 <= image_size <= 8192:
         raise RecsegError(f"{path}: image size {image_size} is not within 1 … 8192 pixels")
     if config.num_classes != len(classes):
-        raise RecsegError(f"{path}: {len(classes)} class names for a network of {config.num_classes} classes")
+        raise RecsegError(
+            f"{path}: {counted(len(classes), 'class name')} for a network of {config.num_classes} classes"
+        )
     _check_extent(path, asdict(config))
     try:
         with torch.device("meta"):  # shapes without memory: a forged configuration cannot ask for a terabyte
@@ -151,8 +152,15 @@ def _build(file: TensorFile) -> SegmentationModel:
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
     model.load_state_dict({name: file.read(name) for name in file.shapes})
-    model.classes, model.image_size, model.metadata = tuple(classes), image_size, metadata
+    model.classes, model.image_size, model.metadata = classes, image_size, metadata
     return model
+
+
+def _check_text(path: Path, text: dict[str, str]) -> None:
+    """Asked before writing as well: what `load` refuses is not to be the end of a training."""
+    for key, value in text.items():
+        if len(value) > _LONGEST_TEXT:
+            raise RecsegError(f"{path}: its {key!r} is longer than {_LONGEST_TEXT} characters")
 
 
 def _check_extent(path: Path, config: dict[str, Any]) -> None:
