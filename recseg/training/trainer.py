@@ -122,7 +122,7 @@ def resume(
     """
     run = Path(run)
     before = load_config(run / "config.json")
-    given = {"data": data, "device": device, "workers": workers, "on_bad_image": on_bad_image}
+    given: dict[str, Any] = {"data": data, "device": device, "workers": workers, "on_bad_image": on_bad_image}
     config = with_whole_paths(replace(before, **{name: value for name, value in given.items() if value is not None}))
     with process_group(config.device) as device:
         goes_on = (run / CHECKPOINT).exists()
