@@ -152,9 +152,9 @@ def arm(place: str, number: int, run: Path) -> None:
     elif place == "fsync":
         os.fsync = before(os.fsync)
     elif place == "replace":
-        os.replace = before(os.replace)
+        os.replace, os.link = before(os.replace), before(os.link)
     elif place == "replaced":
-        os.replace = before(os.replace, os.replace)
+        os.replace, os.link = before(os.replace, os.replace), before(os.link, os.link)
     elif place == "log":
         Trainer._write = before(Trainer._write, half_a_line)  # type: ignore[method-assign]
 
