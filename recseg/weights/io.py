@@ -134,14 +134,14 @@ def _build(file: TensorFile) -> SegmentationModel:
     classes = _json(path, text, "classes", list)
     image_size = _json(path, text, "image_size", int)
     metadata = _json(path, text, "metadata", dict)
-    classes = check_names(classes, str(path))
+    _check_extent(path, asdict(config))
+    classes = check_names(classes, f"{path}: its classes")
     if isinstance(image_size, bool) or not 1 <= image_size <= 8192:
         raise RecsegError(f"{path}: image size {image_size} is not within 1 … 8192 pixels")
     if config.num_classes != len(classes):
         raise RecsegError(
             f"{path}: {counted(len(classes), 'class name')} for a network of {config.num_classes} classes"
         )
-    _check_extent(path, asdict(config))
     try:
         with torch.device("meta"):  # shapes without memory: a forged configuration cannot ask for a terabyte
             file.check(build(config).state_dict())
