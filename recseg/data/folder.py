@@ -149,16 +149,16 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         """Refuse a split to train on whose masks hold nothing but background and void; reads as far as it must.
 
         Raises:
-            RecsegError: not one of the masks that can be read holds a class.
+            RecsegError: all masks can be read, and not one holds a class.
         """
         read, void = 0, False
         for index in range(len(self)):
-            with suppress(RecsegError):  # such a file is named where it is read for training
+            with suppress(RecsegError):  # such a file is a fault of its own, named where it is read for training
                 present = np.bincount(self.labels(index).ravel(), minlength=256) > 0
                 if present[voc.BACKGROUND + 1 : voc.VOID].any():
                     return
                 read, void = read + 1, void or bool(present[voc.VOID])
-        if read:
+        if read == len(self):
             held = f"only background and void ({voc.VOID}, unlabelled)" if void else "only background"
             raise RecsegError(
                 f"{self.root}: no mask of the split {self.split!r} holds a class, {held}; "
