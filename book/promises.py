@@ -27,6 +27,22 @@ PROMISES: dict[str, list[str]] = {
         "test_faults.py"
     ],
     "A dead reader, a bad picture, a number that is none: named with its picture": ["test_bad_pictures.py"],
+    "A run goes on from any folder and on any machine, and with no other data than it began with": ["test_resume.py"],
+    "Of two trainings that begin at once in one folder, one is refused before it writes": [
+        "test_resume.py::test_of_two_trainings_that_begin_at_once_one_is_refused",
+        "test_resume.py::test_of_two_sets_of_pictograms_in_one_folder_one_is_refused",
+        "test_outputs.py::test_a_name_that_must_be_new_is_taken_once",
+    ],
+    "Links are followed, devices and pipes are written into, and no command writes over what it reads": [
+        "test_outputs.py"
+    ],
+    "What could not be read back is not written: names of classes, facts about weights": [
+        "test_data_messages.py::test_names_that_cannot_be_read_back_are_refused_at_the_start",
+        "test_data_messages.py::test_only_lists_of_names_are_written",
+        "test_data_messages.py::test_names_of_any_script_come_back",
+        "test_data_messages.py::test_metadata_that_cannot_be_read_back_are_not_written",
+    ],
+    "What is wrong with a data folder is told by its cause": ["test_data_messages.py"],
     "Bad input gives the right result or one line that names the file, never a traceback": [
         "test_bad_input.py",
         "test_cli_process.py",

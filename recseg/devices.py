@@ -15,17 +15,18 @@ def choose_device(name: str | None) -> torch.device:
             device = torch.device(name)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise RecsegError(f"device {name!r}: not available here, expected one of {', '.join(_here())}") from error
+            raise RecsegError(f"device {name!r}: not available here, expected {' or '.join(available())}") from error
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _here() -> list[str]:
+def available() -> list[str]:
     """Names of the devices of this machine."""
-    cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    return ["cpu", *cards, *["mps"] * torch.backends.mps.is_available()]
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(["cuda"] if cards else []), *(f"cuda:{number}" for number in range(1, cards)), *mps]
 
 
 def choose_precision(amp: str, device: torch.device, size: int = 256) -> torch.dtype | None:

@@ -13,6 +13,11 @@ class RecsegError(ValueError):
     exit_code = 2
 
 
+def counted(number: int, thing: str) -> str:
+    """A number and its noun, as in "1 image" and "2 images"."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def one_line(message: str) -> str:
     """A message fit for a terminal: one line, and what a file's name may hold beside letters (escape sequences, bytes
     of another encoding) spelt out.

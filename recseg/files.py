@@ -1,48 +1,134 @@
-"""Files appear whole or not at all: written under a temporary name, then renamed."""
+"""Every output goes through `atomic_write`: a file appears whole or not at all.
+
+It is written under a temporary name, then renamed. Links are followed. What is no regular file (a device, a pipe, the
+terminal) is written into.
+"""
 
 import os
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recseg.errors import RecsegError
 
+STDOUT = Path("/dev/stdout")  # standard output, on every system: what `-` means on the command line
+
 
 @contextmanager
-def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` if the block ends without an error.
+def atomic_write(path: Path | str, *, new: bool = False, sync: bool = True) -> Iterator[Path]:
+    """Yield a temporary path; if the block ends without an error, its content goes to `path`.
 
-    A reader sees the old file or the new one, never half of one; after an error the old file is untouched.
+    A reader sees the old file or the new one, never half of one; after an error the old file is untouched. A link stays
+    a link, and what it leads to is replaced. A device, a pipe or a file that this process prints to gets the bytes.
+
+    Args:
+        path: the output; `STDOUT` is standard output.
+        new: the name must be free: of two processes that want it, one gets it.
+        sync: wait until the file is on the disk. Without, a power cut may leave an empty file.
 
     Raises:
         RecsegError: the folder cannot be written or the disk is full; names the file.
+        FileExistsError: with `new`, the name is taken.
     """
     path = Path(path)
+    into = _written_into(path)
+    target = path if into else followed(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         # Same folder, so the rename stays on one file system; same suffix, since writers choose the format by it.
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:20]}-", suffix=path.suffix, dir=path.parent)
+        folder = None if into else target.parent
+        handle, name = tempfile.mkstemp(prefix=f".{target.stem[:20]}-", suffix=path.suffix, dir=folder)
         os.close(handle)
     except OSError as error:
         raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
     temporary = Path(name)
     try:
         yield temporary
-        # On disk before the name changes, or a power cut leaves an empty file.
-        with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
+        if into:
+            _pour(temporary, path)
+            return
+        if sync:  # on disk before the name changes
+            with open(temporary, "rb+") as stream:
+                os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        if new:
+            _name_once(temporary, target)
+        else:
+            os.replace(temporary, target)
+        if sync:
+            _sync_folder(target.parent)
     except OSError as error:
+        if (new and isinstance(error, FileExistsError)) or (path == STDOUT and isinstance(error, BrokenPipeError)):
+            raise
         raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         # On a disk that has become read-only it stays, and the error above says why.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def followed(path: Path) -> Path:
+    """The file that a path leads to through links, whether it exists or not."""
+    if not path.is_symlink():
+        return path
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise RecsegError(f"{path}: is a link that leads back to itself")
+    return target
+
+
+def _written_into(path: Path) -> bool:
+    """Whether a path is a device, a pipe or what this process prints to: not to be replaced by a file."""
+    if path == STDOUT:
+        return True
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    regular = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    return not regular or _own_descriptor(status) is not None
+
+
+def _own_descriptor(status: os.stat_result) -> int | None:
+    """Standard output or standard error of this process, if a file is that."""
+    for number in (1, 2):
+        with suppress(OSError):  # it may be closed
+            if os.path.samestat(os.fstat(number), status):
+                return number
+    return None
+
+
+def _pour(temporary: Path, path: Path) -> None:
+    """Write a finished file into what is there."""
+    content = temporary.read_bytes()
+    sys.stdout.flush()
+    if path == STDOUT:
+        if (buffer := getattr(sys.stdout, "buffer", None)) is not None:
+            buffer.write(content)
+            buffer.flush()
+        else:  # a notebook's
+            sys.stdout.write(content.decode("utf-8", errors="replace"))
+        return
+    number = _own_descriptor(path.stat())
+    # By the descriptor itself, which knows how far it has come; opened anew, the file would be overwritten.
+    with open(path if number is None else number, "wb", closefd=number is None) as stream:
+        stream.write(content)
+
+
+def _name_once(temporary: Path, path: Path) -> None:
+    """Give a file a name that nothing has; FileExistsError where something has."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.replace(temporary, path)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -57,7 +143,7 @@ def _sync_folder(folder: Path) -> None:
 
 def sweep(path: Path) -> None:
     """Remove the temporary files that killed processes left beside `path`; only for who knows that no other writes."""
-    for temporary in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+    for temporary in followed(path).parent.glob(f".{path.stem}-????????{path.suffix}"):
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
@@ -76,6 +162,8 @@ def check_folder(path: Path, option: str) -> None:
             if not os.access(parent, os.W_OK):
                 raise RecsegError(f"{option} {path}: cannot be written (permission denied)")
             return
+        if parent.is_symlink():
+            raise RecsegError(f"{option} {path}: {parent} is a link to {os.readlink(parent)}, which does not exist")
 
 
 def check_new_folder(path: Path, option: str) -> None:
@@ -84,8 +172,28 @@ def check_new_folder(path: Path, option: str) -> None:
         raise RecsegError(f"{option} {path}: is not empty, expected a new or empty folder")
 
 
-def check_writable(path: Path) -> None:
-    """An output file: not a folder, and its folder can be written."""
-    if path.is_dir():
-        raise RecsegError(f"{path}: is a folder, expected the name of a file")
-    check_folder(path.absolute().parent, "folder")
+def check_writable(*outputs: Path, reads: Iterable[Path] = ()) -> None:
+    """Output files: no folders, each in a folder that can be written, no two the same, none that is read.
+
+    Args:
+        outputs: files to write.
+        reads: files that the same command reads, however they are spelled.
+    """
+    seen: dict[str, Path] = {}
+    inputs: list[os.stat_result] | None = None  # asked for where an output exists: there may be thousands
+    for path in outputs:
+        if path.is_dir():
+            raise RecsegError(f"{path}: is a folder, expected the name of a file")
+        if _written_into(path):
+            if path != STDOUT and not os.access(path, os.W_OK):
+                raise RecsegError(f"{path}: cannot be written (permission denied)")
+            continue
+        check_folder(followed(path).absolute().parent, "folder")
+        if (place := os.path.normcase(os.path.realpath(path))) in seen:
+            raise RecsegError(f"{path}: is named for two outputs, expected a file for each")
+        seen[place] = path
+        if path.exists():
+            if inputs is None:
+                inputs = [each.stat() for each in reads if each.exists()]
+            if any(os.path.samestat(path.stat(), each) for each in inputs):
+                raise RecsegError(f"{path}: is read from, and would be overwritten; expected another name")

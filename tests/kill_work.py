@@ -29,7 +29,7 @@ from recseg.training.trainer import TrainConfig, Trainer, resume, train
 PLACES = ("moment", "update", "half", "fsync", "replace", "replaced", "log")
 
 
-def recurrent(config: TrainConfig) -> Any:
+def recurrent(config: TrainConfig, **_: Any) -> Any:
     """Wide enough for Muon, and with dropout of its images, so that it depends on the random state as well."""
     sizes: dict[str, Any] = {"encoder_widths": (16, 16, 16), "decoder_widths": (16,), "hidden": 16, "reduced": 16}
     model = RecurrentUNet(replace(config.network, **sizes))
@@ -37,12 +37,12 @@ def recurrent(config: TrainConfig) -> Any:
     return model
 
 
-def published(config: TrainConfig) -> Any:
+def published(config: TrainConfig, **_: Any) -> Any:
     sizes: dict[str, Any] = {"widths": (2, 2, 2, 4, 4), "input_size": 160}
     return PublishedNetwork(PublishedConfig(config.network.num_classes, config.network.max_steps, **sizes))
 
 
-MODELS: dict[str, Callable[[TrainConfig], Any]] = {"recurrent": recurrent, "published": published}
+MODELS: dict[str, Callable[..., Any]] = {"recurrent": recurrent, "published": published}
 
 
 def main(data: str, folder: str, model: str, kills: int, seed: int, workers: int) -> dict[str, Any]:
@@ -152,9 +152,9 @@ def arm(place: str, number: int, run: Path) -> None:
     elif place == "fsync":
         os.fsync = before(os.fsync)
     elif place == "replace":
-        os.replace = before(os.replace)
+        os.replace, os.link = before(os.replace), before(os.link)
     elif place == "replaced":
-        os.replace = before(os.replace, os.replace)
+        os.replace, os.link = before(os.replace, os.replace), before(os.link, os.link)
     elif place == "log":
         Trainer._write = before(Trainer._write, half_a_line)  # type: ignore[method-assign]
 

@@ -203,7 +203,7 @@ def make_folder(rng: np.random.Generator, root: Path, *, images: int, faults: in
     wrong = [str(rng.choice(["image", "mask", "mask", "list"])) for _ in range(faults)]
     for number, name in enumerate(ids):
         fault = wrong[number] if number < len(wrong) else ""
-        _add(rng, made, name, fault)
+        _add(rng, made, name, fault, labelled=split == "train")  # a list that labels nothing is refused
     bad_list = "list" in wrong
     lists = BAD_LISTS if bad_list else GOOD_LISTS
     kind = str(rng.choice(list(lists)))
@@ -218,7 +218,7 @@ def make_folder(rng: np.random.Generator, root: Path, *, images: int, faults: in
     return made
 
 
-def _add(rng: np.random.Generator, made: Made, name: str, fault: str) -> None:
+def _add(rng: np.random.Generator, made: Made, name: str, fault: str, *, labelled: bool = False) -> None:
     picture, mask = str(rng.choice(list(GOOD))), str(rng.choice(list(GOOD_MASKS)))
     height, width = [(1, 1), (1, 60), (24, 1), (9, 31), (32, 48), (40, 24)][int(rng.integers(6))]
     if fault == "mask":
@@ -226,6 +226,8 @@ def _add(rng: np.random.Generator, made: Made, name: str, fault: str) -> None:
         if mask in LARGER:
             height, width = 24, 40
     pixels, labels = scene(rng, height, width), label_map(rng, height, width)
+    if labelled:
+        labels.flat[0] = 7
     if mask in LARGER:
         labels[: height // 2, : width // 2] = 7
     suffix = SUFFIXES.get(picture, ".png")

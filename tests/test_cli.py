@@ -104,7 +104,7 @@ def test_a_device_that_is_not_here_is_refused_with_those_that_are(
 ) -> None:
     for name in ("gpu", "cuda:99", "0"):
         end = ["--out", tmp_path / "out", "--device", name]
-        refuses(["predict", photo, "--weights", tiny_dense, *end], f"'{name}'", "expected one of cpu")
+        refuses(["predict", photo, "--weights", tiny_dense, *end], f"'{name}'", "expected cpu")
 
 
 def test_bad_outputs_are_named(photo: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses) -> None:

@@ -1,9 +1,11 @@
-"""Numbers on the command line: the value, or a line that says what was expected."""
+"""Numbers, names and outputs on the command line: the value, or a line that says what was expected."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from recseg.errors import RecsegError
+from recseg.files import STDOUT
 from recseg.models.config import check_encoder_name
 
 
@@ -39,6 +41,18 @@ def zero_or_more(text: str) -> Any:
 
 def share(text: str) -> Any:
     return _number(text, float, 0, "a share, from 0 to below 1")
+
+
+def text_file(text: str) -> Path:
+    """An output of text alone: `-` is standard output, `./-` a file that is called so."""
+    return STDOUT if text == "-" else Path(text)
+
+
+def folder(text: str) -> Path:
+    """An output folder."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("'-' is standard output, expected a folder (./- for one that is called so)")
+    return Path(text)
 
 
 def encoder(text: str) -> str:

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from recseg.benchmark import PARTS
-from recseg.cli.arguments import encoder, positive
-from recseg.cli.command import Commands, add_device, command
+from recseg.cli.arguments import encoder, positive, text_file
+from recseg.cli.command import Commands, add_device, command, words_beside
 from recseg.errors import RecsegError
 from recseg.files import check_writable
 
@@ -30,16 +30,19 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--reference", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures, with how they were measured")
+    parser.add_argument(
+        "--json", type=text_file, metavar="FILE", help="write all figures, with how they were measured (- prints)"
+    )
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """`recseg benchmark`."""
+    reference: Path | None = arguments.reference
+    if reference is not None and not reference.is_file():
+        raise RecsegError(f"--reference {reference}: no such file")
     if arguments.json is not None:
-        check_writable(arguments.json)
-    if arguments.reference is not None and not arguments.reference.is_file():
-        raise RecsegError(f"--reference {arguments.reference}: no such file")
+        check_writable(arguments.json, reads=[] if reference is None else [reference])
     import torch
 
     from recseg.benchmark.run import bar_table, benchmark
@@ -48,11 +51,12 @@ def run(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     found = benchmark(
         arguments.only or PARTS, device=arguments.device, side=arguments.size, rounds=arguments.rounds,
-        encoder=arguments.encoder, reference=arguments.reference, progress=sys.stderr.isatty(),
+        encoder=arguments.encoder, reference=reference, progress=sys.stderr.isatty(),
     )  # fmt: skip
-    print(bar_table(found["bars"]))
+    words = words_beside(arguments.json)
+    print(bar_table(found["bars"]), file=words)
     if arguments.json is not None:
         from recseg.evaluation.results import write_result
 
         write_result(arguments.json, found, command=["recseg", *arguments.argv])
-        print(f"written: {arguments.json}")
+        print(f"written: {arguments.json}", file=words)

@@ -1,8 +1,13 @@
 """What the commands share: how a sub-parser looks, words of the help, the device, the line about skipped images."""
 
 import argparse
+import sys
 from collections.abc import Callable
-from typing import TypeAlias
+from pathlib import Path
+from typing import TextIO, TypeAlias
+
+from recseg.errors import counted
+from recseg.files import STDOUT
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -28,6 +33,22 @@ def add_device(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> N
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (by default the best there is)")
 
 
+def words_beside(output: Path | None) -> TextIO:
+    """Where a command says what it has done: standard error, where its output goes to standard output."""
+    return sys.stderr if output == STDOUT else sys.stdout
+
+
+def files_of(weights: str | Path) -> list[Path]:
+    """The files that a network is read from: weights or exported graphs."""
+    if str(weights).endswith(".onnx"):
+        from recseg.export.runtime import PARTS, part_path
+
+        return [part_path(Path(weights), part) for part in PARTS]
+    from recseg.weights.registry import locate
+
+    return [locate(weights)]
+
+
 def skipped_line(why: dict[str, str]) -> str:
     """One line that names the images of `why` (name → reason)."""
-    return f"skipped: {len(why)} image{'s' * (len(why) != 1)} that cannot be read: {', '.join(sorted(why))}"
+    return f"skipped: {counted(len(why), 'image')} that cannot be read: {', '.join(sorted(why))}"

@@ -5,9 +5,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from recseg.cli.arguments import natural, positive, side
+from recseg.cli.arguments import folder, natural, positive, side
 from recseg.cli.command import DATA_HELP, Commands, command
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, counted
 from recseg.files import check_folder, check_writable
 
 
@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
         "recseg data pictograms --out data/mine --images 2000 --seed 1",
         pictograms,
     )
-    one.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; must be new or empty")
+    one.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
     one.add_argument("--images", type=positive, required=True, metavar="N", help="number of images")
     one.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same images (default 0)")
     two = command(
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         "recseg data voc --root ~/data/voc && export RECSEG_VOC_ROOT=~/data/voc",
         voc,
     )
-    two.add_argument("--root", type=Path, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
+    two.add_argument("--root", type=folder, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
     three = command(
         kinds,
         "pack",
@@ -52,7 +52,7 @@ def pictograms(arguments: argparse.Namespace) -> None:
 
     check_folder(arguments.out, "--out")
     write_dataset(arguments.out, arguments.images, arguments.seed)
-    print(f"{arguments.out}: {arguments.images} images (seed {arguments.seed})")
+    print(f"{arguments.out}: {counted(arguments.images, 'image')} (seed {arguments.seed})")
     print(f"train on them with: recseg train --data {shlex.quote(str(arguments.out))} --out runs/mine")
 
 
@@ -77,8 +77,8 @@ def pack(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     if out.suffix != SUFFIX:
         raise RecsegError(f"--out {out}: expected a name that ends in {SUFFIX}")
-    check_writable(out)
     source = open_train(arguments.data, arguments.split)
+    check_writable(out, reads=source.files)
     if isinstance(source, PackedFolder):
         raise RecsegError(f"--data {arguments.data}: is a pack already; pack what it was made of")
     if out.exists():
@@ -87,6 +87,6 @@ def pack(arguments: argparse.Namespace) -> None:
             print(f"{out}: is up to date")
             return
     shapes = packed_shapes(source, arguments.size)
-    print(f"{out}: {len(source)} images of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
+    print(f"{out}: {counted(len(source), 'image')} of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
     write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
     print(f"train on it with: recseg train --data {shlex.quote(str(out))} --out runs/mine")

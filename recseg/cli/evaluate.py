@@ -3,11 +3,20 @@
 import argparse
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
-from recseg.cli.arguments import positive
-from recseg.cli.command import DATA_HELP, WEIGHTS_HELP, Commands, add_device, command, skipped_line
+from recseg.cli.arguments import positive, text_file
+from recseg.cli.command import (
+    DATA_HELP,
+    WEIGHTS_HELP,
+    Commands,
+    add_device,
+    command,
+    files_of,
+    skipped_line,
+    words_beside,
+)
+from recseg.errors import counted
 from recseg.files import check_writable
 from recseg.training.config import ON_BAD_IMAGE
 
@@ -26,7 +35,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--split", default="val", help="(default val)")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     parser.add_argument("--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="(default stop)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores, with how they were measured")
+    parser.add_argument(
+        "--json", type=text_file, metavar="FILE", help="write the scores, with how they were measured (- prints)"
+    )
     add_device(parser)
 
 
@@ -40,22 +51,25 @@ def run(arguments: argparse.Namespace) -> None:
         check_writable(arguments.json)
     with process_group(arguments.device) as device:
         dataset = open_dataset(arguments.data, arguments.split)
+        if arguments.json is not None:
+            check_writable(arguments.json, reads=[*files_of(arguments.weights), *dataset.files])
         model = load_network(arguments.weights, device)
         main = rank() == 0
         shown = main and sys.stderr.isatty()
         scores = evaluate(model, dataset, limit=arguments.limit, progress=shown, on_bad_image=arguments.on_bad_image)
     if not main:
         return
-    print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"))
+    words = words_beside(arguments.json)
+    print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"), file=words)
     if scores.get("skipped"):
-        print(skipped_line(scores["skipped"]))
+        print(skipped_line(scores["skipped"]), file=words)
     if arguments.json is not None:
         from recseg.evaluation.results import write_result
 
         origin = {"data": arguments.data, "split": arguments.split, "training": model.metadata}
         seed = model.metadata.get("seed")
         write_result(arguments.json, scores, command=["recseg", *arguments.argv], seed=seed, **origin)
-        print(f"written: {arguments.json}")
+        print(f"written: {arguments.json}", file=words)
 
 
 def load_network(weights: str, device: str | None) -> Any:
@@ -77,7 +91,7 @@ def score_table(scores: dict[str, Any], title: str) -> str:
         return "   –" if value is None or math.isnan(value) else f"{100 * value:4.1f}"
 
     lines = [
-        f"{title}, {scores['images']} images",
+        f"{title}, {counted(scores['images'], 'image')}",
         f"VOC    mIoU {percent(scores['miou'])} %   pixel accuracy {percent(scores['pixel_accuracy'])} %",
     ]
     classes = [f"{name:<16}{percent(value)}" for name, value in scores["iou_per_class"].items()]

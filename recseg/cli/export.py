@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from recseg.cli.command import WEIGHTS_HELP, Commands, command
+from recseg.cli.command import WEIGHTS_HELP, Commands, command, files_of
 from recseg.errors import RecsegError
 from recseg.files import check_writable
 
@@ -34,12 +34,16 @@ def run(arguments: argparse.Namespace) -> None:
     """`recseg export`."""
     if arguments.int8 != (arguments.calibrate is not None):
         raise RecsegError("--int8 and --calibrate: expected both or neither")
-    check_writable(arguments.onnx)
     from recseg.data import open_train
     from recseg.export.onnx import export
+    from recseg.export.runtime import PARTS, part_path
     from recseg.weights.io import load
 
     pictures = open_train(arguments.calibrate, arguments.split) if arguments.int8 else None
+    outputs = [part_path(arguments.onnx, part) for part in PARTS]
+    check_writable(*outputs, reads=[*files_of(arguments.weights), *(pictures.files if pictures else ())])
+    if pictures is not None and any(path.exists() and not path.is_file() for path in outputs):
+        raise RecsegError(f"--int8 {arguments.onnx}: expected a regular file, which is read again to be rounded")
     model = load(arguments.weights)
     files = export(model, arguments.onnx)
     if pictures is not None:

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recseg.cli.arguments import side
-from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command
+from recseg.cli.arguments import folder, side, text_file
+from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of, words_beside
 from recseg.errors import RecsegError
 from recseg.files import check_folder, check_writable
 
@@ -33,9 +33,11 @@ def add(commands: Commands) -> None:
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--weights", help=f"{WEIGHTS_HELP}, or an .onnx file")
     network.add_argument("--onnx", type=Path, metavar="FILE", help="of recseg export; runs without torch")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets STEM-overlay.png, STEM-labels.png")
+    parser.add_argument(
+        "--out", type=folder, required=True, metavar="DIR", help="for STEM-overlay.png, STEM-labels.png"
+    )
     parser.add_argument("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all steps as JSON")
+    parser.add_argument("--json", type=text_file, metavar="FILE", help="write all steps as JSON (- prints)")
     parser.add_argument(
         "--tile", action="store_true", help="large images in overlapping windows: small things are seen"
     )
@@ -50,8 +52,6 @@ def run(arguments: argparse.Namespace) -> None:
     for path in arguments.images:  # before seconds of imports
         if not path.exists():
             raise RecsegError(f"{path}: no such file")
-        if arguments.json is not None and arguments.json.resolve() == path.resolve():
-            raise RecsegError(f"--json {arguments.json}: is one of the images, and would be overwritten")
     from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
     from recseg.data.images import read_image as read
     from recseg.files import atomic_write
@@ -63,18 +63,14 @@ def run(arguments: argparse.Namespace) -> None:
     short_sides = {path: min(read_image(path).size) for path in arguments.images}
     stems = unique_stems(arguments.images)
     kinds = {"overlay": "-overlay.png", "labels": "-labels.png"} | ({"gif": ".gif"} if arguments.gif else {})
-    inputs = {path.resolve() for path in arguments.images}
-    for stem in stems:
-        for end in kinds.values():
-            if (arguments.out / (stem + end)).resolve() in inputs:
-                raise RecsegError(f"{arguments.out / (stem + end)}: is one of the images, and would be overwritten")
     check_folder(arguments.out, "--out")
-    if arguments.json is not None:
-        check_writable(arguments.json)
+    outputs = [arguments.out / (stem + end) for stem in stems for end in kinds.values()]
+    outputs += [] if arguments.json is None else [arguments.json]
+    check_writable(*outputs, reads=[*arguments.images, *files_of(arguments.onnx or arguments.weights)])
     segment, own_size = _segmenter(arguments, tile)
     if own_size is not None and not tile:
         _warn_of_shrinking(short_sides, own_size)
-    report = []
+    report, words = [], words_beside(arguments.json)
     for path, stem in zip(arguments.images, stems, strict=True):
         picture = read_image(path)
         found = segment(picture)
@@ -85,14 +81,14 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.gif:
             save_gif(found, picture, files["gif"])
         report.append({"file": str(path), **found.to_dict(), **{kind: str(file) for kind, file in files.items()}})
-        print(f"{path}  →  {', '.join(str(file) for file in files.values())}")
-        print("\n".join(_step_lines(found)))
+        print(f"{path}  →  {', '.join(str(file) for file in files.values())}", file=words)
+        print("\n".join(_step_lines(found)), file=words)
     if arguments.json is not None:
         with atomic_write(arguments.json) as temporary:
             text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
             # A file's name may be no text; JSON writes such a byte as the escape that this makes of it.
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        print(f"written: {arguments.json}")
+        print(f"written: {arguments.json}", file=words)
 
 
 def _segmenter(arguments: argparse.Namespace, tile: bool | int) -> "tuple[Callable[[Image], Prediction], int | None]":

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from recseg.cli.command import Commands, add_device, command
+from recseg.errors import counted
 
 
 def add(commands: Commands) -> None:
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.verify, data=arguments.data, device=arguments.device, progress=sys.stderr.isatty()
     )
     worst, wrong = figures[0], [figure for figure in figures if not figure.agrees]
-    where = f"{published['data']} {published['split']}, {published['images']} images"
+    where = f"{published['data']} {published['split']}, {counted(published['images'], 'image')}"
     if wrong:
         raise ScoreDiffers(
             f"{arguments.verify} on {where}: {len(wrong)} of {len(figures)} figures differ, most of all {worst.name}: "

@@ -7,13 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from recseg.cli.arguments import encoder, natural, positive, real, share, side, zero_or_more
+from recseg.cli.arguments import encoder, folder, natural, positive, real, share, side, zero_or_more
 from recseg.cli.command import DATA_HELP, Commands, add_device, command, skipped_line
 from recseg.errors import RecsegError
 from recseg.files import check_new_folder
 from recseg.models.config import ENCODERS, RecurrentUNetConfig
 from recseg.training.config import AMP, MODELS, ON_BAD_IMAGE, OPTIMISERS, ORDERS, TrainConfig, load_config
 from recseg.training.run_folder import BEST
+
+RESUMABLE = ("data", "device", "workers", "on_bad_image")  # of place and machine, not of what is learned
 
 
 def add(commands: Commands) -> None:
@@ -25,10 +27,12 @@ def add(commands: Commands) -> None:
         "recseg train --data pictograms --minutes 20 --out runs/first",
         run,
     )
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data", help=DATA_HELP + ", or a .pack of one of them")
-    where.add_argument("--resume", type=Path, metavar="RUN", help="go on with an interrupted run, exactly as it was")
-    parser.add_argument("--out", type=Path, metavar="RUN", help="folder for the run; must be new or empty")
+    parser.add_argument("--data", help=DATA_HELP + ", or a .pack of one of them")
+    others = ", ".join(f"--{name.replace('_', '-')}" for name in RESUMABLE)
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help=f"go on with an interrupted run; takes {others} for another place"
+    )
+    parser.add_argument("--out", type=folder, metavar="RUN", help="folder for the run; must be new or empty")
     parser.add_argument("--model", choices=MODELS, help="network (default recurrent)")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=real, metavar="M", help="train for so long")
@@ -51,7 +55,7 @@ def add(commands: Commands) -> None:
     network.add_argument("--order", choices=ORDERS, help="which step learns which target (default matched)")
     network.add_argument("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone")
     loop = parser.add_argument_group("loop")
-    loop.add_argument("--size", type=positive, metavar="PIXELS", help="side of the training crops")
+    loop.add_argument("--size", type=side, metavar="PIXELS", help="side of the training crops")
     loop.add_argument("--scale", type=real, nargs=2, metavar=("MIN", "MAX"), help="range of the random resize")
     loop.add_argument("--image-size", type=side, metavar="PIXELS", help="short side of images to predict on")
     loop.add_argument("--batch-size", type=positive, metavar="N", help="images an update")
@@ -89,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("run", "argv"):
         del given[name]
     if arguments.resume is not None:
-        extra = sorted(given.keys() - {"resume", "on_bad_image"})
+        extra = sorted(given.keys() - {"resume", *RESUMABLE})
         if extra:
             raise RecsegError(
                 f"--resume: goes on exactly as the run began, so --{extra[0].replace('_', '-')} has no place"
@@ -98,9 +102,11 @@ def run(arguments: argparse.Namespace) -> None:
             raise RecsegError(f"{arguments.resume}: no such run folder")
         from recseg.training.trainer import resume
 
-        file = resume(arguments.resume, on_bad_image=arguments.on_bad_image)
+        file = resume(arguments.resume, **{name: getattr(arguments, name) for name in RESUMABLE})
         data = load_config(arguments.resume / "config.json").data
     else:
+        if arguments.data is None:
+            raise RecsegError("--data or --resume: expected one of them (see recseg train --help)")
         if arguments.out is None:
             raise RecsegError("--out: expected a folder for the run")
         check_new_folder(arguments.out, "--out")

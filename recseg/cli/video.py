@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from recseg.cli.arguments import positive
-from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command
+from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of
+from recseg.errors import counted
 from recseg.files import check_writable
 
 
@@ -39,13 +40,13 @@ def run(arguments: argparse.Namespace) -> None:
     from recseg.weights.io import load
 
     open_clip(arguments.source)  # a misspelt name is found before the weights are read
-    check_writable(arguments.out)
+    check_writable(arguments.out, reads=[Path(arguments.source), *files_of(arguments.weights)])
     device = choose_device(arguments.device)
     model = load(arguments.weights, device)
 
     def progress(done: int) -> None:
         if sys.stderr.isatty():
-            print(f"\r{done} frames", end="", file=sys.stderr, flush=True)
+            print(f"\r{counted(done, 'frame')}", end="", file=sys.stderr, flush=True)
 
     count = segment_video(
         arguments.source,
@@ -55,4 +56,4 @@ def run(arguments: argparse.Namespace) -> None:
         max_frames=arguments.max_frames,
         progress=progress,
     )
-    print(f"{arguments.out}: {count} frames")
+    print(f"{arguments.out}: {counted(count, 'frame')}")

@@ -15,7 +15,9 @@ from recseg.resources import cache_dir, small_mode
 if TYPE_CHECKING:
     from recseg.data.folder import Sample, SegmentationFolder
 
-__all__ = ["Sample", "SegmentationFolder", "check_no_leak", "open_dataset", "open_train", "voc_root"]
+NAMED = ("pictograms", "voc")
+
+__all__ = ["NAMED", "Sample", "SegmentationFolder", "check_no_leak", "open_dataset", "open_train", "voc_root"]
 
 
 def open_dataset(

@@ -26,6 +26,7 @@ from tqdm import tqdm
 from recseg.data.archive import extract_tar as extract_tar
 from recseg.data.lock import locked
 from recseg.errors import RecsegError
+from recseg.files import followed
 
 # The first is the official server (host.robots.ox.ac.uk of older texts leads there); all serve the same file.
 VOC_URLS = (
@@ -77,7 +78,7 @@ def download(
     Raises:
         RecsegError: no mirror delivered (names what each of them did); `dest` is there and another file; disk full.
     """
-    dest = Path(dest)
+    dest = followed(Path(dest))
     if not urls:
         raise RecsegError(f"{dest}: no address to download it from")
     if not re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{64}", checksum):

@@ -1,6 +1,6 @@
 """One reader for VOC, for the embedded pictograms and for anybody's own folder: all have VOC's layout.
 
-JPEGImages/ID.jpg                    the images (jpg, jpeg or png)
+JPEGImages/ID.jpg                    the images (jpg, png, tif, webp … as `read_image` takes them)
 SegmentationClass/ID.png             their masks: the value of a pixel is its class id, 255 is unlabelled
 ImageSets/Segmentation/SPLIT.txt     one ID a line for each split
 classes.txt                          one class name a line, background first (absent: VOC's 21)
@@ -8,6 +8,7 @@ classes.txt                          one class name a line, background first (ab
 
 import unicodedata
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +16,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torchvision import tv_tensors
 from tqdm import tqdm
 
 from recseg import classes as voc
-from recseg.data.images import read_image, read_labels
+from recseg.data.images import SUFFIXES, is_turned, read_image, read_labels
 from recseg.errors import RecsegError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_SUFFIXES = (".png",)
 
 
 class Sample(NamedTuple):
@@ -62,12 +64,11 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         self.root = find_root(root)
         self.split = split
         self.transform = transform
-        self.classes = _checked_classes(classes, "classes") if classes is not None else _read_classes(self.root)
+        self.classes = voc.check_names(classes, "classes") if classes is not None else _read_classes(self.root)
         self.ids = read_split(self.root, split)
-        images = _files_by_id(self.root / "JPEGImages", IMAGE_SUFFIXES)
-        masks = _files_by_id(self.root / "SegmentationClass", (".png",))
-        self.image_paths = [_only(images, name, self.root / "JPEGImages", "jpg") for name in self.ids]
-        self.mask_paths = [_only(masks, name, self.root / "SegmentationClass", "png") for name in self.ids]
+        images, masks = (_files_by_id(self.root / name) for name in ("JPEGImages", "SegmentationClass"))
+        self.image_paths = [_only(images, name, self.root / "JPEGImages", SUFFIXES) for name in self.ids]
+        self.mask_paths = [_only(masks, name, self.root / "SegmentationClass", MASK_SUFFIXES) for name in self.ids]
 
     @property
     def num_classes(self) -> int:
@@ -79,6 +80,12 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         """Colour of each class, `(num_classes, 3)` RGB."""
         return voc.palette(self.num_classes)
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that are read of this split."""
+        lists = [_list_file(self.root, self.split), self.root / "classes.txt"]
+        return [*lists, *self.image_paths, *self.mask_paths]
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -86,16 +93,27 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         image = self.pixels(index)  # (H, W, 3)
         labels = self.labels(index)  # (H, W)
         if image.shape[:2] != labels.shape:
-            raise RecsegError(
-                f"{self.mask_paths[index]}: is {labels.shape[1]}×{labels.shape[0]} pixels, "
-                f"its image {self.image_paths[index].name} is {image.shape[1]}×{image.shape[0]} (upright)"
-            )
+            raise self._sizes_differ(index, labels.shape, image.shape)
         # A view, not a copy: the bytes stay (H, W, 3) in memory, which is also the layout resizing is fastest in.
         pixels = torch.from_numpy(image).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
         sample = Sample(tv_tensors.Image(pixels), tv_tensors.Mask(torch.from_numpy(labels)), self.ids[index])
         if self.transform is not None:  # before bytes become eight times as many, most of them to be cropped off
             sample = self.transform(sample)
         return sample._replace(labels=tv_tensors.Mask(sample.labels.long()))
+
+    def _sizes_differ(self, index: int, mask: tuple[int, ...], image: tuple[int, ...]) -> RecsegError:
+        turned = []
+        for path in (self.image_paths[index], self.mask_paths[index]):
+            with Image.open(path) as opened:
+                turned.append(is_turned(opened))
+        why = ""
+        if turned[0] != turned[1]:  # both may have the same rows and columns of pixels
+            who = "image" if turned[0] else "mask"
+            why = f" (the EXIF orientation of the {who} turns it; expected both turned, or both without)"
+        return RecsegError(
+            f"{self.mask_paths[index]}: is {mask[1]}×{mask[0]} pixels, "
+            f"its image {self.image_paths[index].name} is {image[1]}×{image[0]}{why}"
+        )
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """The image `(H, W, 3)` alone, RGB, upright."""
@@ -127,6 +145,26 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
             most = max(most, int(present[voc.BACKGROUND + 1 : voc.VOID].sum()))
         return most
 
+    def check_labelled(self) -> None:
+        """Refuse a split to train on whose masks hold nothing but background and void; reads as far as it must.
+
+        Raises:
+            RecsegError: all masks can be read, and not one holds a class.
+        """
+        read, void = 0, False
+        for index in range(len(self)):
+            with suppress(RecsegError):  # such a file is a fault of its own, named where it is read for training
+                present = np.bincount(self.labels(index).ravel(), minlength=256) > 0
+                if present[voc.BACKGROUND + 1 : voc.VOID].any():
+                    return
+                read, void = read + 1, void or bool(present[voc.VOID])
+        if read == len(self):
+            held = f"only background and void ({voc.VOID}, unlabelled)" if void else "only background"
+            raise RecsegError(
+                f"{self.root}: no mask of the split {self.split!r} holds a class, {held}; "
+                "expected the class's number at its pixels: 1 for the first after the background"
+            )
+
 
 def find_root(root: Path | str) -> Path:
     """The folder that holds `JPEGImages`: `root` or the VOC 2012 folder under it."""
@@ -141,15 +179,7 @@ def find_root(root: Path | str) -> Path:
 
 def read_split(root: Path, split: str) -> list[str]:
     """The ids a list names, in its order: at least one, each once, none with a path in it."""
-    folder = root / "ImageSets" / "Segmentation"
-    if not folder.is_dir():
-        folder = root / "ImageSets"
-    if not folder.is_dir():
-        raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
-    splits = {file.stem: file for file in sorted(folder.glob("*.txt"))}
-    if split not in splits:
-        raise RecsegError(f"{folder}: has no split {split!r}; there is {', '.join(splits) or 'none at all'}")
-    path = splits[split]
+    path = _list_file(root, split)
     ids = _lines(path)
     if not ids:
         raise RecsegError(f"{path}: is an empty split, expected one image id a line")
@@ -163,20 +193,21 @@ def read_split(root: Path, split: str) -> list[str]:
     return ids
 
 
+def _list_file(root: Path, split: str) -> Path:
+    folder = root / "ImageSets" / "Segmentation"
+    if not folder.is_dir():
+        folder = root / "ImageSets"
+    if not folder.is_dir():
+        raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
+    splits = {file.stem: file for file in sorted(folder.glob("*.txt"))}
+    if split not in splits:
+        raise RecsegError(f"{folder}: has no split {split!r}; there is {', '.join(splits) or 'none at all'}")
+    return splits[split]
+
+
 def _read_classes(root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
-    return _checked_classes(_lines(path), str(path)) if path.exists() else voc.VOC_CLASSES
-
-
-def _checked_classes(names: Sequence[str], origin: str) -> tuple[str, ...]:
-    if not 2 <= len(names) <= voc.VOID:  # ids 0 to 254: 255 is taken
-        raise RecsegError(
-            f"{origin}: names {len(names)} classes, expected 2 to {voc.VOID} with background as the first"
-        )
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            raise RecsegError(f"{origin}: names the class {name!r} twice")
-    return tuple(names)
+    return voc.check_names(_lines(path), str(path)) if path.exists() else voc.VOC_CLASSES
 
 
 def _lines(path: Path) -> list[str]:
@@ -195,21 +226,26 @@ def _same(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _files_by_id(folder: Path, suffixes: tuple[str, ...]) -> dict[str, list[Path]]:
+def _files_by_id(folder: Path) -> dict[str, list[Path]]:
     """Files by id. One listing of the folder: a test for each file and suffix is slow on a network disk."""
     if not folder.is_dir():
         raise RecsegError(f"{folder}: no such folder")
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in suffixes:
-            files.setdefault(_same(path.stem), []).append(path)
+        files.setdefault(_same(path.stem), []).append(path)
     return files
 
 
-def _only(files: dict[str, list[Path]], name: str, folder: Path, suffix: str) -> Path:
-    found = files.get(_same(name), [])
-    if not found:
-        raise RecsegError(f"{folder / name}.{suffix}: no such file, though the split lists {name!r}")
-    if len(found) > 1:
+def _only(files: dict[str, list[Path]], name: str, folder: Path, suffixes: tuple[str, ...]) -> Path:
+    """The one file of an id that has one of these suffixes."""
+    there = files.get(_same(name), [])
+    found = [path for path in there if path.suffix.lower() in suffixes]
+    if len(found) == 1:
+        return found[0]
+    if found:
         raise RecsegError(f"{found[0]}: and {found[1].name} both answer to the id {name!r}")
-    return found[0]
+    if there and suffixes == MASK_SUFFIXES:
+        harm = ", and JPEG changes labels" if there[0].suffix.lower() in (".jpg", ".jpeg") else ""
+        raise RecsegError(f"{there[0]}: masks must be PNG{harm}; expected {name}.png, made from the labels themselves")
+    beside = f"; {there[0].name} is none of {', '.join(suffixes)}" if there else ""
+    raise RecsegError(f"{folder / name}{suffixes[0]}: no such file, though the split lists {name!r}{beside}")

@@ -18,6 +18,7 @@ VOID_16BIT = 65535  # what tools that write 16-bit masks use for "no label"
 ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
 # Pillow knows many more, some of which start other programs (EPS) or have no pixels of their own.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")  # of files in them
 MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
 MOST_PIXELS_TILED = 4 * MOST_PIXELS  # for those who know that an image is large
 
@@ -72,6 +73,14 @@ def _upright(image: Image.Image) -> Image.Image:
         if image.getexif().get(ORIENTATION, 1) != 1:
             return ImageOps.exif_transpose(image)
     return image
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether an image's EXIF orientation swaps its height and width."""
+    with warnings.catch_warnings(), suppress(Exception):
+        warnings.simplefilter("ignore")
+        return image.getexif().get(ORIENTATION) in QUARTER_TURNS
+    return False
 
 
 def read_image(path: "str | os.PathLike[str]", *, most_pixels: int = MOST_PIXELS) -> Image.Image:
@@ -190,9 +199,13 @@ def _labels_of_colours(pixels: NDArray[np.uint8], num_classes: int, path: Path) 
     unknown = colours[nearest] != codes
     if unknown.any():
         red, green, blue = (int(value) for value in pixels[unknown][0])
+        known = np.flatnonzero((palette() == (red, green, blue)).all(axis=1))
+        if known.size:
+            of = f"VOC's colour of class {known[0]}, expected those of 0 to {num_classes - 1} and of {VOID}"
+        else:
+            of = "which is no class of VOC's palette"
         raise RecsegError(
-            f"{path}: has the colour ({red}, {green}, {blue}), which is no class of VOC's palette; "
-            "save masks as palette or grey PNG with class ids"
+            f"{path}: has the colour ({red}, {green}, {blue}), {of}; save masks as palette or grey PNG with class ids"
         )
     found: NDArray[np.uint8] = labels[nearest]
     return found

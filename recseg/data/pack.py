@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from recseg.classes import VOID
+from recseg.classes import VOID, check_names
 from recseg.data.folder import Sample, SegmentationFolder
-from recseg.data.images import ORIENTATION, QUARTER_TURNS, resized_shape
+from recseg.data.images import is_turned, resized_shape
 from recseg.data.transforms import nearest, resize_short_side
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
@@ -51,7 +51,7 @@ class PackedFolder(SegmentationFolder):
     ) -> None:
         self.root, self.transform = Path(path), transform
         self.header = read_header(self.root)
-        self.split, self.classes = str(self.header["split"]), tuple(self.header["classes"])
+        self.split, self.classes = str(self.header["split"]), check_names(self.header["classes"], str(path))
         if split not in (None, self.split):
             raise RecsegError(f"{path}: holds the split {self.split!r}, not {split!r}")
         self.ids = list(self.header["ids"])
@@ -64,6 +64,11 @@ class PackedFolder(SegmentationFolder):
     def size(self) -> int:
         """The longest that a short side is, in pixels."""
         return int(self.header["size"])
+
+    @property
+    def files(self) -> list[Path]:
+        """The pack."""
+        return [self.root]
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker process maps the file by itself: what is sent to it is the name, not the content."""
@@ -189,8 +194,7 @@ def _fits(header: Any, room: int) -> bool:
         and len(sides) == 2 * len(shapes)
         and all(type(side) is int and side > 0 for side in sides)
         and pack_bytes(shapes) == room
-        and all(isinstance(name, str) for name in (*header["ids"], *header["classes"]))
-        and 2 <= len(header["classes"]) <= VOID
+        and all(isinstance(name, str) for name in header["ids"])
     )
 
 
@@ -220,8 +224,7 @@ def _header_size(mask: Path) -> tuple[int, int]:
     """(H, W) of a mask, upright, without decoding it; its image has the same, or packing will say so."""
     try:
         with Image.open(mask) as image:
-            turned = image.getexif().get(ORIENTATION) in QUARTER_TURNS
-            return (image.width, image.height) if turned else (image.height, image.width)
+            return (image.width, image.height) if is_turned(image) else (image.height, image.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RecsegError(f"{mask}: cannot be read as an image") from error
 

@@ -1,6 +1,7 @@
 """The processes that read images for a training: what each is at, and which image it was when one dies."""
 
 import contextlib
+import multiprocessing
 import os
 import re
 import signal
@@ -16,6 +17,19 @@ def default_workers() -> int:
     """Readers beside the training: few, since on a CPU they take what the training needs."""
     cores = os.cpu_count() or 1
     return min(8, cores // 2) if torch.cuda.is_available() else min(2, cores // 2)
+
+
+GUARD = "a script calls train under `if __name__ == '__main__':`, since its readers import it anew"
+
+
+class UnguardedScript(RecsegError):
+    """Readers cannot start, since to start they run the script that starts them."""
+
+
+def check_main_guard() -> None:
+    """Refuse a training that begins in a reader process while it imports the script of another."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # set until the script is imported
+        raise UnguardedScript(GUARD)
 
 
 class Readers:
@@ -46,8 +60,15 @@ class Readers:
         """
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, BrokenPipeError) as error:
+            method = multiprocessing.get_start_method()
             found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
+            silent = len(self.notes) > 0 and bool((self.notes < 0).all())  # not one reader came to an image
+            if method != "fork" and silent and (found is not None or isinstance(error, BrokenPipeError)):
+                raise UnguardedScript(
+                    f"the processes that read images ended before the first image (start method {method}): {GUARD}; "
+                    "with workers=0 there are none"
+                ) from error
             if found is None:
                 raise
             dead = {int(number) for number in found[1].split(",")}

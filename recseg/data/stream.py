@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from recseg.classes import VOID
 from recseg.data.folder import Sample, SegmentationFolder
 from recseg.data.readers import Readers, leave_signals_to_parent
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, counted
 
 
 @dataclass
@@ -95,7 +95,7 @@ class _Seeded(Dataset[_Read]):
                     return _Read(error, skipped)
                 skipped[self.dataset.ids[taken]] = str(error)
         first = next(iter(skipped.values()))
-        return _Read(RecsegError(f"none of {len(skipped)} images can be read; the first: {first}"), skipped)
+        return _Read(RecsegError(f"none of {counted(len(skipped), 'image')} can be read; the first: {first}"), skipped)
 
 
 def _collate(read: list[_Read]) -> Batch | RecsegError:

@@ -21,7 +21,7 @@ from recseg.data.pack import PackedFolder
 from recseg.data.readers import leave_signals_to_parent
 from recseg.data.transforms import eval_transform
 from recseg.distributed import all_gather, rank, shard
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, counted
 from recseg.evaluation.answers import OWN, Answer, own_answers
 from recseg.evaluation.scores import Scores
 from recseg.inference.mode import inference_mode
@@ -79,7 +79,9 @@ def evaluate(
         progress=progress, on_bad_image=on_bad_image,
     )  # fmt: skip
     if not scores:
-        raise RecsegError(f"none of {len(skipped)} images can be read; the first: {next(iter(skipped.values()))}")
+        raise RecsegError(
+            f"none of {counted(len(skipped), 'image')} can be read; the first: {next(iter(skipped.values()))}"
+        )
     result = {**scores[OWN].compute(), "seconds": round(time.perf_counter() - start, 3)}
     if on_bad_image == "skip":
         where = f"{dataset.root}{os.sep}"  # a result tells of images, not of the place of a folder on some machine

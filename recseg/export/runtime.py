@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recseg.classes import VOID
+from recseg.classes import VOID, check_names
 from recseg.data.images import MEAN_COLOUR, MOST_PIXELS, MOST_PIXELS_TILED, resized_shape
 from recseg.errors import RecsegError
 from recseg.inference.prediction import Picture, Prediction, as_image
@@ -82,13 +82,12 @@ class OnnxModel:
             raise RecsegError(f"{self.path}: not written by recseg export") from error
         if not (
             self.kind in ("recurrent", "dense")
-            and 2 <= len(self.classes) <= VOID
-            and all(isinstance(name, str) for name in self.classes)
             and 1 <= self.image_size <= LARGEST
             and (self.kind == "recurrent") <= self.max_steps <= VOID  # a dense network has no steps
             and 1 <= self.stride <= LARGEST
         ):
             raise RecsegError(f"{self.path}: says of itself what no network is; not written by recseg export")
+        check_names(self.classes, str(self.path))
         if self.kind == "recurrent":
             self._step = session("step")
 

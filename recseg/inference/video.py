@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageSequence
 from recseg.classes import palette
 from recseg.data.images import as_rgb
 from recseg.errors import RecsegError
-from recseg.files import atomic_write
+from recseg.files import atomic_write, check_writable
 from recseg.inference.predict import Prediction, predict
 from recseg.models.model import SegmentationModel
 from recseg.viz.plotting import INK, overlay, text, text_width, write_gif
@@ -137,6 +137,7 @@ def segment_video(
     out = Path(out)
     if out.suffix.lower() not in (".gif", ".mp4"):
         raise RecsegError(f"{out}: expected a name that ends in .gif or .mp4")
+    check_writable(out, reads=[Path(str(source))])
     if every < 1 or (max_frames is not None and max_frames < 1):
         raise RecsegError(f"every {every}, max_frames {max_frames}: expected 1 or more")
     if out.suffix.lower() == ".mp4":

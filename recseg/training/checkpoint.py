@@ -5,7 +5,7 @@ JSON text.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,12 @@ def load_state(
     average: nn.Module,
     optimisers: Sequence[torch.optim.Optimizer],
     scaler: GradScaler,
+    check: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Put a saved state back in place; returns its `progress`.
+
+    Args:
+        check: called with the progress before anything is changed; raises where the run must not go on.
 
     Raises:
         RecsegError: no such file, a damaged one, or one of another network.
@@ -73,6 +77,13 @@ def load_state(
     if text.get("format") != FORMAT:
         raise RecsegError(f"{path}: not a checkpoint of a training, expected format {FORMAT!r}")
 
+    try:
+        progress: dict[str, Any] = json.loads(text["progress"])
+    except (ValueError, KeyError) as error:
+        raise RecsegError(f"{path}: not a readable checkpoint ({error})") from error
+    if check is not None:
+        check(progress)
+
     def part(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -85,8 +96,8 @@ def load_state(
         average.load_state_dict(part("average."))
         for optimiser, state in zip(optimisers, moments, strict=True):
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        progress: dict[str, Any] = json.loads(text["progress"])
-        scaler.load_state_dict(json.loads(text["scaler"]))
+        if scaling := json.loads(text["scaler"]):  # empty where the run began on a device that needs none
+            scaler.load_state_dict(scaling)
     except (RuntimeError, ValueError, KeyError) as error:
         raise RecsegError(f"{path}: does not fit the network that the run's config.json describes") from error
     torch.set_rng_state(tensors["random.cpu"])
@@ -101,7 +112,8 @@ def save_average(
     """Write averaged weights to predict with, and how they came about."""
     assert config.image_size is not None  # resolved
     about = {name: value for name, value in asdict(config).items() if value is not None}
-    if config.encoder_weights is not None:  # its name is a fact, its place is nobody's business
+    about["data"] = Path(config.data).name  # a name is a fact, its place is nobody's business
+    if config.encoder_weights is not None:
         about["encoder_weights"] = Path(config.encoder_weights).name
     about |= {"split": dataset.split, "threads": torch.get_num_threads()} | more
     save_weights(path, average, classes=dataset.classes, image_size=config.image_size, metadata=about)

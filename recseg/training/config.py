@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recseg.data import NAMED
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
@@ -20,7 +21,7 @@ AMP = ("auto", "off", "bf16", "fp16")
 ON_BAD_IMAGE = ("stop", "skip")
 FEWEST = 100  # updates between two validations, unless `val_every` says otherwise: a short trial run is left alone
 _POSITIVE = (
-    "minutes", "steps", "size", "image_size", "batch_size", "lr", "max_steps", "clip", "checkpoint_seconds",
+    "minutes", "steps", "batch_size", "lr", "max_steps", "clip", "checkpoint_seconds",
     "val_every", "val_limit",
 )  # fmt: skip
 
@@ -100,6 +101,10 @@ class TrainConfig:
             raise RecsegError(f"model {self.model!r}: expected one of {', '.join(MODELS)}")
         if self.minutes is not None and self.steps is not None:
             raise RecsegError("--minutes and --steps: expected one of them, not both")
+        for name in ("size", "image_size"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise RecsegError(f"{name} {value}: expected 2 pixels or more")
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -169,8 +174,29 @@ def network_for(config: TrainConfig, dataset: "SegmentationFolder") -> Recurrent
     return replace(config.network, num_classes=dataset.num_classes, max_steps=steps)
 
 
-def build_model(config: TrainConfig) -> "SegmentationModel":
-    """The untrained network that a (resolved) configuration describes."""
+def with_whole_paths(config: TrainConfig) -> TrainConfig:
+    """A configuration that means the same in any working folder.
+
+    Raises:
+        RecsegError: its data are not there.
+    """
+    if config.data in NAMED:
+        data = config.data
+    else:
+        data = str(Path(config.data).expanduser().absolute())
+        if not Path(data).exists():
+            raise RecsegError(f"{data}: not there; a run whose data have moved goes on with --data")
+    weights = config.encoder_weights and str(Path(config.encoder_weights).expanduser().absolute())
+    return replace(config, data=data, encoder_weights=weights)
+
+
+def build_model(config: TrainConfig, *, start: bool = True) -> "SegmentationModel":
+    """The untrained network that a (resolved) configuration describes.
+
+    Args:
+        config: of the training.
+        start: read the weights that the encoder starts from; a run that goes on has all weights in its checkpoint.
+    """
     # Imported here: the command line reads its choices from this module, and does not wait for torch.
     from recseg.models.baseline import PublishedConfig, PublishedNetwork
     from recseg.models.encoders import load_encoder_weights
@@ -186,7 +212,7 @@ def build_model(config: TrainConfig) -> "SegmentationModel":
         model = UNet(UNetConfig(**{field.name: getattr(network, field.name) for field in fields(UNetConfig)}))
     else:
         model = RecurrentUNet(network)
-    if config.encoder_weights or config.pretrained:
+    if start and (config.encoder_weights or config.pretrained):
         load_encoder_weights(model.encoder, config.encoder_weights)
     model.encoder.freeze(config.freeze or 0)
     return model
@@ -205,9 +231,13 @@ def check_batch(config: TrainConfig, model: "SegmentationModel") -> None:
         raise RecsegError(f"batch_size {batch_size} with size {size}: too small for the norms, expected more of one")
 
 
-def save_config(path: Path, config: TrainConfig) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(asdict(config), indent=2) + "\n")
+def save_config(path: Path, config: TrainConfig, *, new: bool = False) -> None:
+    """Write a run's config.json; with `new`, it is refused where another process has written one."""
+    try:
+        with atomic_write(path, new=new) as temporary:
+            temporary.write_text(json.dumps(asdict(config), indent=2) + "\n")
+    except FileExistsError as error:
+        raise RecsegError(f"{path.parent}: another training has just begun there; expected a new folder") from error
 
 
 def load_config(path: Path) -> TrainConfig:

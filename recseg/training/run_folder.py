@@ -64,6 +64,14 @@ def claimed(run: Path) -> Iterator[None]:
         yield
 
 
+def remove_run(run: Path) -> None:
+    """Take away the folder of a run that could not begin, and nothing in it that is not the run's."""
+    for name in FILES:
+        (run / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        run.rmdir()
+
+
 class Log:
     """Lines of JSON, each written at once and whole: nothing waits in memory that a kill could take.
 

@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from torch.amp.grad_scaler import GradScaler
 
 from recseg.data import open_train
 from recseg.data.folder import SegmentationFolder
+from recseg.data.readers import UnguardedScript, check_main_guard
 from recseg.data.stream import Batch
 from recseg.data.transforms import train_transform
 from recseg.devices import choose_device as choose_device
@@ -46,7 +48,15 @@ from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
 from recseg.training.checkpoint import load_state, save_average, save_state
 from recseg.training.config import TrainConfig as TrainConfig
-from recseg.training.config import build_model, check_batch, load_config, network_for, resolve, save_config
+from recseg.training.config import (
+    build_model,
+    check_batch,
+    load_config,
+    network_for,
+    resolve,
+    save_config,
+    with_whole_paths,
+)
 from recseg.training.objective import compute_loss as compute_loss
 from recseg.training.optim import (
     averaged_model,
@@ -55,7 +65,8 @@ from recseg.training.optim import (
     schedule,
     set_learning_rate,
 )
-from recseg.training.run_folder import BEST, CHECKPOINT, LAST, Log, check_tensorboard
+from recseg.training.run_folder import BEST, CHECKPOINT, LAST, Log, check_tensorboard, claimed, remove_run
+from recseg.training.same_data import check_same_data, describe
 from recseg.training.session import Session, open_session
 from recseg.training.validation import NONE, Validation, validation_data
 
@@ -77,43 +88,60 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Pat
         RecsegError: bad data or configuration, a folder in use, or a loss that is not finite.
     """
     out = Path(out)
+    check_main_guard()
     with process_group(config.device) as device:
         if rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to go on")
         config = resolve(replace(config, device=device))
         trainer = _open(config, out)  # before the folder is made: bad data leaves no trace
         if rank() == 0:
-            save_config(out / "config.json", trainer.config)
-        return trainer.run(progress)
+            save_config(out / "config.json", with_whole_paths(trainer.config), new=True)
+        try:
+            return trainer.run(progress)
+        except UnguardedScript:
+            remove_run(out)
+            raise
 
 
-def resume(run: Path | str, *, progress: bool = True, on_bad_image: str | None = None) -> Path:
+def resume(
+    run: Path | str, *, progress: bool = True, data: str | None = None, device: str | None = None,
+    workers: int | None = None, on_bad_image: str | None = None,
+) -> Path:  # fmt: skip
     """Go on with a run that was interrupted, exactly as if it had not been (with as many processes as before).
 
     Args:
         run: its folder.
         progress: show a bar.
+        data: where the same data are from now on; None: where they were.
+        device: where it runs from now on; None: as the run began.
+        workers: processes that read images from now on; None: as the run began.
         on_bad_image: "skip" or "stop" from now on; None: as the run began.
+
+    Raises:
+        RecsegError: a folder without a run, other data than it began with, or what `train` raises.
     """
     run = Path(run)
-    config = load_config(run / "config.json")
+    before = load_config(run / "config.json")
+    given: dict[str, Any] = {"data": data, "device": device, "workers": workers, "on_bad_image": on_bad_image}
+    config = with_whole_paths(replace(before, **{name: value for name, value in given.items() if value is not None}))
     with process_group(config.device) as device:
-        if on_bad_image not in (None, config.on_bad_image):
-            config = replace(config, on_bad_image=on_bad_image)
-            if rank() == 0:
-                save_config(run / "config.json", config)
-        config = replace(config, device=device, val_split=config.val_split or NONE)
-        trainer = _open(config, run)
-        if (run / CHECKPOINT).exists():
+        goes_on = (run / CHECKPOINT).exists()
+        settings = replace(config, device=device, val_split=config.val_split or NONE)
+        trainer = _open(settings, run, partial(build_model, start=not goes_on))
+        if goes_on:
             trainer.restore()
+        if config != before and rank() == 0:
+            with claimed(run):
+                save_config(run / "config.json", config)
         return trainer.run(progress)
 
 
-def _open(config: TrainConfig, out: Path) -> "Trainer":
+def _open(config: TrainConfig, out: Path, build: Callable[[TrainConfig], SegmentationModel] | None = None) -> "Trainer":
     with main_first():
         dataset = training_data(config)
+        dataset.check_labelled()
         held_out = validation_data(config, dataset)
-    return Trainer(config, dataset, out, held_out)
+    return Trainer(config, dataset, out, held_out, build)
 
 
 def training_data(config: TrainConfig) -> SegmentationFolder:
@@ -148,7 +176,8 @@ class Trainer:
         self.precision = choose_precision(config.amp, self.device, config.size or 0)
         torch.manual_seed(config.seed)
         split = NONE if held_out is None else held_out.split
-        self.config = config = replace(config, network=network_for(config, dataset), val_split=split)
+        config = replace(config, network=network_for(config, dataset), split=dataset.split, val_split=split)
+        self.config, self.data = config, describe(dataset, held_out, config.network.max_steps)
         self.validation = Validation(config, held_out)
         self.model = (build or build_model)(config)
         check_batch(config, self.model)
@@ -269,7 +298,7 @@ class Trainer:
             with atomic_write(self.out / "skipped.json") as temporary:
                 temporary.write_text(json.dumps(self.skipped, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         progress = {"step": self.step, "seconds": self.seconds, "skipped": self.skipped}
-        progress |= {"validation": self.validation.state()}
+        progress |= {"validation": self.validation.state(), "data": self.data}
         save_state(self.out / CHECKPOINT, self.model, self.averaged, self.optimisers, self.scaler, progress)
         self.save_average(LAST)
         self.phase = "rest"
@@ -278,12 +307,16 @@ class Trainer:
         """Write the averaged weights."""
         about = {"precision": precision_name(self.precision), "step": self.step, "seconds": self.seconds} | more
         if self.skipped:
-            about["skipped"] = list(self.skipped)
+            about["skipped"] = list(self.skipped)[:1000]  # all are in skipped.json; no text of weights is endless
         save_average(self.out / name, self.averaged, self.config, self.dataset, **about)
 
     def restore(self) -> None:
         """Put the last checkpoint back in place."""
-        progress = load_state(self.out / CHECKPOINT, self.model, self.averaged, self.optimisers, self.scaler)
+
+        progress = load_state(
+            self.out / CHECKPOINT, self.model, self.averaged, self.optimisers, self.scaler,
+            check=lambda progress: check_same_data(progress.get("data"), self.data, str(self.dataset.root)),
+        )  # fmt: skip
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.average.n_averaged.fill_(self.step + 1)
         self.skipped = progress.get("skipped", {})

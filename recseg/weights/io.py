@@ -14,20 +14,20 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from recseg.classes import VOID
-from recseg.errors import RecsegError, one_line
+from recseg.classes import VOID, check_names
+from recseg.errors import RecsegError, counted, one_line
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
-from recseg.weights.registry import add, find
+from recseg.weights.registry import RUN_WEIGHTS as RUN_WEIGHTS
+from recseg.weights.registry import add, locate
 from recseg.weights.registry import published_weights as published_weights  # a door for callers of `load`
 from recseg.weights.safetensors import TensorFile, open_tensors, write_tensors
 
 FORMAT = "recseg-2"
 FIRST_EDITION = "recseg-1"
-RUN_WEIGHTS = "weights.safetensors"  # in a run folder: the averaged (EMA) weights
 
 # Which class rebuilds which kind of network: a file names a row of this table, never a class to import.
 _KINDS: dict[str, tuple[Callable[[Any], SegmentationModel], type]] = {
@@ -64,7 +64,8 @@ def save_weights(
         half: store floating-point tensors in 16 bits, which halves the file; `load` gives 32 bits again.
 
     Raises:
-        RecsegError: a weight does not fit into 16 bits, or the file cannot be written.
+        RecsegError: a weight does not fit into 16 bits, `load` would refuse the names or the metadata, or the file
+            cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -78,10 +79,11 @@ def save_weights(
         "format": FORMAT,
         "kind": model.kind,
         "config": json.dumps(asdict(model.config)),
-        "classes": json.dumps(list(classes)),
+        "classes": json.dumps(check_names(classes, str(path))),
         "image_size": str(image_size),
         "metadata": json.dumps(metadata),
     }
+    _check_text(Path(path), text)
     write_tensors(Path(path), tensors, text)
 
 
@@ -99,16 +101,7 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Segmentation
     Raises:
         RecsegError: nothing of that name, a damaged file, or a file that does not fit the network that it names.
     """
-    path = find(source) if isinstance(source, str) else None
-    if path is None:
-        path = Path(source)
-        if path.is_dir():
-            path = path / RUN_WEIGHTS
-            if not path.is_file():
-                raise RecsegError(f"{source}: no {RUN_WEIGHTS} in this folder: not the folder of a training run")
-        elif not path.is_file():
-            known = ", ".join(entry["name"] for entry in published_weights()) or "none"
-            raise RecsegError(f"{source}: no such file or run, nor published weights (published: {known})")
+    path = locate(source)
     if path.suffix in _FOREIGN:
         raise RecsegError(f"{path}: {_FOREIGN[path.suffix]}; expected a .safetensors file or the folder of a run")
     with open_tensors(path) as file:
@@ -140,9 +133,7 @@ def _build(file: TensorFile) -> SegmentationModel:
         )
     if text.get("format") not in (FORMAT, FIRST_EDITION):  # dense networks are what they were
         raise RecsegError(f"{path}: not weights of recseg: format {text.get('format')!r}, expected {FORMAT!r}")
-    lengthy = [key for key, value in text.items() if len(value) > _LONGEST_TEXT]
-    if lengthy:
-        raise RecsegError(f"{path}: its {lengthy[0]!r} is longer than {_LONGEST_TEXT} characters")
+    _check_text(path, text)
     kind = text.get("kind", "")
     if kind not in _KINDS:
         raise RecsegError(f"{path}: unknown kind of network {kind!r}, expected one of {', '.join(_KINDS)}")
@@ -151,13 +142,14 @@ def _build(file: TensorFile) -> SegmentationModel:
     classes = _json(path, text, "classes", list)
     image_size = _json(path, text, "image_size", int)
     metadata = _json(path, text, "metadata", dict)
-    if not classes or not all(isinstance(name, str) and name and name.isprintable() for name in classes):
-        raise RecsegError(f"{path}: its classes are not a list of names")
+    _check_extent(path, asdict(config))
+    classes = check_names(classes, f"{path}: its classes")
     if isinstance(image_size, bool) or not 1 <= image_size <= 8192:
         raise RecsegError(f"{path}: image size {image_size} is not within 1 … 8192 pixels")
     if config.num_classes != len(classes):
-        raise RecsegError(f"{path}: {len(classes)} class names for a network of {config.num_classes} classes")
-    _check_extent(path, asdict(config))
+        raise RecsegError(
+            f"{path}: {counted(len(classes), 'class name')} for a network of {config.num_classes} classes"
+        )
     try:
         with torch.device("meta"):  # shapes without memory: a forged configuration cannot ask for a terabyte
             file.check(build(config).state_dict())
@@ -168,8 +160,15 @@ def _build(file: TensorFile) -> SegmentationModel:
     except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError) as error:
         raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
     model.load_state_dict({name: file.read(name) for name in file.shapes})
-    model.classes, model.image_size, model.metadata = tuple(classes), image_size, metadata
+    model.classes, model.image_size, model.metadata = classes, image_size, metadata
     return model
+
+
+def _check_text(path: Path, text: dict[str, str]) -> None:
+    """Asked before writing as well: what `load` refuses is not to be the end of a training."""
+    for key, value in text.items():
+        if len(value) > _LONGEST_TEXT:
+            raise RecsegError(f"{path}: its {key!r} is longer than {_LONGEST_TEXT} characters")
 
 
 def _check_extent(path: Path, config: dict[str, Any]) -> None:

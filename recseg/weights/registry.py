@@ -18,6 +18,7 @@ from recseg.files import atomic_write
 from recseg.resources import cache_dir, resource
 
 _CLONE = Path(__file__).resolve().parents[2]
+RUN_WEIGHTS = "weights.safetensors"  # in a run folder: the averaged (EMA) weights
 _NEEDED = ("data", "split", "miou", "images")
 _KEPT = (*_NEEDED, "slot_accuracy", "slot_iou", "label_set_f1", "count_accuracy", "command", "seed", "commit", "date")
 
@@ -52,6 +53,28 @@ def find(name: str) -> Path | None:
                 raise RecsegError(f"{path}: damaged or replaced: sha256 {digest}, expected {entry['sha256']}")
             return path
     return None
+
+
+def locate(source: str | Path) -> Path:
+    """The file of weights that a published name, a file or the folder of a run stands for.
+
+    A published name wins over a file of the same name: write `./NAME` for the file.
+
+    Raises:
+        RecsegError: nothing of that name.
+    """
+    path = find(source) if isinstance(source, str) else None
+    if path is not None:
+        return path
+    path = Path(source)
+    if path.is_dir():
+        path = path / RUN_WEIGHTS
+        if not path.is_file():
+            raise RecsegError(f"{source}: no {RUN_WEIGHTS} in this folder: not the folder of a training run")
+    elif not path.is_file():
+        known = ", ".join(entry["name"] for entry in published_weights()) or "none"
+        raise RecsegError(f"{source}: no such file or run, nor published weights (published: {known})")
+    return path
 
 
 def addresses(file: str) -> list[str]:

@@ -7,10 +7,10 @@ committed set is read in place in a clone; a wheel does not carry it, and draws 
 import io
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, features
@@ -64,15 +64,9 @@ def _write_picture(out: Path, picture: Picture, size: int) -> None:
     if all(path.exists() for path in paths):
         return
     for path, content in zip(paths, encode(*generate(index, seed, size)), strict=True):
-        # Renamed into place, so that a file is whole where it exists; not forced to the disk one by one as
-        # `atomic_write` does, which would take longer than drawing: the lists come last and vouch for all.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        # Not forced to the disk one by one, which takes longer than drawing: the lists come last and vouch for all.
+        with atomic_write(path, sync=False) as temporary:
             temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _write_pictures(out: Path, pictures: Sequence[Picture], size: int) -> int:
@@ -100,8 +94,8 @@ def _in_processes(out: Path, pictures: Sequence[Picture], size: int, workers: in
         yield _write_pictures(out, share, size)
 
 
-def _write_text(path: Path, lines: Iterable[str]) -> None:
-    with atomic_write(path) as temporary:
+def _write_text(path: Path, lines: Iterable[str], *, new: bool = False) -> None:
+    with atomic_write(path, new=new) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
@@ -110,24 +104,22 @@ def _claim(out: Path, info: dict[str, object]) -> None:
     path = out / "info.json"
     try:
         present = out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir())
-        if not present:
-            for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-                (out / folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecsegError(f"{out}: cannot be used as a folder ({error.strerror or error})") from error
-    if present:
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-            different = [key for key, value in info.items() if theirs.get(key) != value]
-        except (OSError, ValueError, AttributeError):
-            raise RecsegError(f"{out}: not empty, and not a set of pictograms; name an empty folder") from None
-        if different:
-            found = ", ".join(f"{key} {theirs.get(key)} instead of {info[key]}" for key in different)
-            raise RecsegError(f"{out}: holds other pictograms ({found}); name an empty folder")
-        return
-    # The bits of a drawing are those of one version of the drawing library.
-    drawn_with = {"pillow": PIL_VERSION, "libjpeg_turbo": features.version("libjpeg_turbo")}
-    _write_text(path, [json.dumps(info | {"drawn_with": drawn_with}, indent=2)])
+    if not present:
+        # The bits of a drawing are those of one version of the drawing library.
+        drawn_with = {"pillow": PIL_VERSION, "libjpeg_turbo": features.version("libjpeg_turbo")}
+        with suppress(FileExistsError):  # another process was faster: no harm, if it draws the same
+            _write_text(path, [json.dumps(info | {"drawn_with": drawn_with}, indent=2)], new=True)
+            return
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        different = [key for key, value in info.items() if theirs.get(key) != value]
+    except (OSError, ValueError, AttributeError):
+        raise RecsegError(f"{out}: not empty, and not a set of pictograms; name an empty folder") from None
+    if different:
+        found = ", ".join(f"{key} {theirs.get(key)} instead of {info[key]}" for key in different)
+        raise RecsegError(f"{out}: holds other pictograms ({found}); name an empty folder")
 
 
 def _write(

@@ -1,0 +1,72 @@
+"""What a run learns from, as its checkpoints keep it: a run goes on with the same data, or not at all."""
+
+import hashlib
+import unicodedata
+from typing import Any
+
+from recseg.data.folder import SegmentationFolder
+from recseg.errors import RecsegError
+
+
+def describe(training: SegmentationFolder, held_out: SegmentationFolder | None, max_steps: int) -> dict[str, Any]:
+    """The facts of the data that weights depend on.
+
+    Args:
+        training: the split that is learned from.
+        held_out: the images to validate on, which the best weights depend on; None: none.
+        max_steps: of the network, the most classes that an image has.
+    """
+    lists = {"training": training} | ({} if held_out is None else {"validation": held_out})
+    return {
+        "classes": list(training.classes),
+        "max_steps": max_steps,
+        "lists": {use: _list(dataset) for use, dataset in lists.items()},
+    }
+
+
+def _list(dataset: SegmentationFolder) -> dict[str, Any]:
+    names = "\n".join(unicodedata.normalize("NFC", name) for name in dataset.ids)  # file systems differ in accents
+    return {
+        "split": dataset.split,
+        "images": len(dataset),
+        "ids": hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest(),
+        "pack": getattr(dataset, "size", None),  # short side of packed images
+    }
+
+
+def check_same_data(before: dict[str, Any] | None, now: dict[str, Any], where: str) -> None:
+    """Compare what a run began with to what it would go on with.
+
+    Args:
+        before: what `describe` said when the checkpoint was written; None: the checkpoint is from before it was asked.
+        now: what it says today.
+        where: the data, for the complaint.
+
+    Raises:
+        RecsegError: names what differs.
+    """
+    if before is None or before == now:
+        return
+    end = "expected the data that this run began with (with others, begin a new run)"
+    names, others = before["classes"], now["classes"]
+    if len(names) != len(others):
+        raise RecsegError(f"{where}: has {len(others)} classes, and had {len(names)} when this run began; {end}")
+    for label, (name, other) in enumerate(zip(names, others, strict=True)):
+        if name != other:
+            raise RecsegError(f"{where}: class {label} is {other!r}, and was {name!r} when this run began; {end}")
+    for use in ("training", "validation"):
+        old, new = before["lists"].get(use), now["lists"].get(use)
+        if old == new:
+            continue
+        if old is None or new is None:
+            raise RecsegError(
+                f"{where}: {'no ' if new is None else 'a '}list for {use}, unlike when this run began; {end}"
+            )
+        split = f"{where}: its {use} list {new['split']!r}"
+        if old["images"] != new["images"]:
+            raise RecsegError(f"{split} has {new['images']} ids, and had {old['images']} when this run began; {end}")
+        if old["ids"] != new["ids"]:
+            raise RecsegError(f"{split} has other ids, or another order, than when this run began; {end}")
+        raise RecsegError(f"{split} is not of the split or the pack size that this run began with; {end}")
+    most, limit = now["max_steps"], before["max_steps"]
+    raise RecsegError(f"{where}: images have up to {most} classes, and had {limit} when this run began; {end}")
