@@ -298,3 +298,11 @@ def test_a_benchmark_keeps_its_reference(tmp_path: Path, refuses: Refuses) -> No
     same = tmp_path / "x" / ".." / "network.tflite"
     (tmp_path / "x").mkdir()
     refuses(["benchmark", "--reference", tmp_path / "network.tflite", "--json", same], "network.tflite", "read from")
+
+
+def test_a_comparison_keeps_the_weights_that_it_reads(tmp_path: Path, refuses: Refuses) -> None:
+    weights = tmp_path / "a.safetensors"
+    weights.write_bytes(b"of a run")
+    words = ["compare", "--group", "one", weights, "--data", "pictograms", "--json"]
+    refuses([*words, weights], "a.safetensors", "read from")
+    refuses([*words, "-"], "--json -", "two files")

@@ -3,12 +3,12 @@
 import argparse
 import sys
 from functools import partial
-from pathlib import Path
 
-from recseg.cli.arguments import positive, side
-from recseg.cli.command import DATA_HELP, WEIGHTS_HELP, Commands, add_device, command
+from recseg.cli.arguments import positive, side, text_file
+from recseg.cli.command import DATA_HELP, WEIGHTS_HELP, Commands, add_device, command, files_of
 from recseg.cli.evaluate import load_network
-from recseg.files import check_writable
+from recseg.errors import RecsegError
+from recseg.files import STDOUT, check_writable
 
 
 def add(commands: Commands) -> None:
@@ -30,7 +30,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--image-size", type=side, metavar="PIXELS", help="short side (default: each network's own)")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of each list")
     parser.add_argument("--per-class", action="store_true", help="also print the IoU of each class")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result, and beside it the counts")
+    parser.add_argument("--json", type=text_file, metavar="FILE", help="write the result, and beside it the counts")
     add_device(parser)
 
 
@@ -42,7 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
     from recseg.evaluation.results import write_result
 
     if arguments.json is not None:
-        check_writable(arguments.json)
+        if arguments.json == STDOUT:
+            raise RecsegError("--json -: writes two files, expected the name of the first")
+        runs = [file for _, *runs in arguments.group for run in runs for file in files_of(run)]
+        check_writable(arguments.json, counts_file(arguments.json), reads=runs)
     counts = count_named(
         arguments.group, arguments.data, arguments.split, arguments.choose_split,
         partial(load_network, device=arguments.device), image_size=arguments.image_size, limit=arguments.limit,
