@@ -95,7 +95,7 @@ ANSWERS = {
         lambda prediction: [
             float((step.mask & (prediction.labels != step.class_id)).mean()) for step in prediction.steps
         ],
-        "share of the picture",
+        "share of the image",
     ),
     "ch11.ex2": Answers(code.flip, lambda labels: code.flip(labels, highest=20), "off by one"),
     "ch11.ex3": Answers(code.by_name, code.pooled, "pooled"),

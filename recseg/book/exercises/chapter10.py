@@ -39,7 +39,7 @@ def _left(image: Tensor) -> Labels:
     return labels
 
 
-def _pictures() -> Iterator[Case]:
+def _images() -> Iterator[Case]:
     draw = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, 6, 8), generator=draw, dtype=torch.uint8)
     yield Case("a network that treats left and right alike", (_bright, image))
@@ -49,7 +49,7 @@ def _pictures() -> Iterator[Case]:
 DOUBT = Function(
     "(network, image) → share of pixels",
     _doubt,
-    _pictures,
+    _images,
     [
         (
             lambda network, image: float((network(image.flip(2)) != network(image)).mean()),
@@ -88,12 +88,12 @@ def _mirrors() -> Iterator[Case]:
 
     yield Case("the same classes in the same order", (masks(8, 12), masks(8, 12)))
     yield Case("the same classes in another order", (masks(8, 12), masks(12, 8)))
-    yield Case("a class that only one picture has", (masks(8, 15), masks(15)))
+    yield Case("a class that only one image has", (masks(8, 15), masks(15)))
     yield Case("no class in common", (masks(8), masks(12)))
 
 
 AVERAGE = Function(
-    "(masks, masks of the mirrored picture) → {label: mean mask}",
+    "(masks, masks of the mirrored image) → {label: mean mask}",
     _both,
     _mirrors,
     [
@@ -208,7 +208,7 @@ LOST = Function(
             lambda prediction: [
                 float(((prediction.labels != step.class_id) & step.mask).mean()) for step in prediction.steps
             ],
-            "that is a share of the picture; divide by the pixels of the mask",
+            "that is a share of the image; divide by the pixels of the mask",
         ),
         (
             lambda prediction: [

@@ -72,7 +72,7 @@ def _answers() -> Iterator[Case]:
     yield Case("a class too many", ([[2, 3, 7, 15, 20], [12]], [four, pair]))
     yield Case("a class that is named twice", ([[15, 15], [8]], [void, pair]))
     yield Case("classes in another order", ([[20, 15, 7], [12, 8], []], [four, pair, void]))
-    yield Case("a picture without classes", ([[8], [12]], [black, pair]))
+    yield Case("an image without classes", ([[8], [12]], [black, pair]))
 
 
 NAMED = Function(

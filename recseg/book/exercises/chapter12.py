@@ -116,7 +116,7 @@ def _judge_check(answer: Any) -> None:
             continue
         except Exception as error:
             raise Off(f"on {name} it stops with {what_happened(error, answer)}; expected an AssertionError") from error
-        raise Off(f"it says nothing of {name}; both a perfect and a black answer have to have the score that you know")
+        raise Off(f"it says nothing of {name}; a perfect and an all-background answer must get the score that you know")
 
 
 def _only_perfect(rule: Rule, truths: Maps) -> None:

@@ -12,7 +12,7 @@ from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Mis
 from recseg.classes import VOID
 
 LVIS, VOC = 1203, 20  # classes
-LARGE, USUAL, STORED = 512, 256, 128  # sides of pictures
+LARGE, USUAL, STORED = 512, 256, 128  # sides of images
 
 
 def _dense(classes: int, side: int, *, background: int = 1) -> int:
@@ -123,20 +123,20 @@ def _gates(
 ) -> list[float]:
     """Shares of the plain program's multiplications: hoisted; hoisted and stopped. All in units of 36 h g."""
     plain = hoisted = stopped = 0
-    for n, pictures in counts.items():
+    for n, images in counts.items():
         steps = min(n + stop, T) if most else n + stop
-        plain += pictures * T * (x + h)
-        hoisted += pictures * (x + (T - first) * h)
-        stopped += pictures * (x + (steps - first) * h)
+        plain += images * T * (x + h)
+        hoisted += images * (x + (T - first) * h)
+        stopped += images * (x + (steps - first) * h)
     return [hoisted / plain, stopped / plain]
 
 
 def _mixes() -> Iterator[Case]:
-    yield Case("pictures of one to three classes", ({1: 60, 2: 30, 3: 10}, 104, 64, 5))
-    yield Case("pictures that are all full", ({5: 3}, 40, 16, 5))
+    yield Case("images of one to three classes", ({1: 60, 2: 30, 3: 10}, 104, 64, 5))
+    yield Case("images that are all full", ({5: 3}, 40, 16, 5))
     yield Case("streets of eleven classes", ({8: 37, 9: 81, 10: 155, 11: 118}, 104, 64, 11))
-    yield Case("pictures with more classes than steps", ({1: 2, 9: 2}, 24, 8, 5))
-    yield Case("pictures without classes", ({0: 4, 1: 4}, 24, 8, 3))
+    yield Case("images with more classes than steps", ({1: 2, 9: 2}, 24, 8, 5))
+    yield Case("images without classes", ({0: 4, 1: 4}, 24, 8, 3))
 
 
 GATES = Function(
@@ -161,13 +161,13 @@ GATES = Function(
         (lambda *given: [1 - share for share in _gates(*given)], "that is what is saved; give what is left"),
         (
             lambda counts, x, h, T: _gates(dict.fromkeys(counts, 1), x, h, T),  # noqa: N803
-            "each number of classes counts once; count its pictures",
+            "each number of classes counts once; count its images",
         ),
     ],
 )
 
 
-SMALL = 0.05  # share of a picture
+SMALL = 0.05  # share of an image
 
 
 def _ious(
