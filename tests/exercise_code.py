@@ -117,6 +117,12 @@ def unpack(masks: Tensor, sample: Tensor, step: Tensor, batch: int, steps: int, 
     return torch.stack([torch.stack(row) for row in out])
 
 
+def assign(cost: Tensor, least: bool = True) -> Tensor:
+    from scipy.optimize import linear_sum_assignment
+
+    return torch.from_numpy(linear_sum_assignment(cost.numpy(), maximize=not least)[1])
+
+
 def dice_gradient(p: Tensor, y: Tensor, smooth: float = 1.0) -> Tensor:
     p = p.clone().requires_grad_()
     loss = 1 - (2 * (p * y).sum() + smooth) / (p.sum() + y.sum() + smooth)
@@ -164,6 +170,23 @@ def average(values: list[float], decay: float, warm: bool = True) -> float:
     for k in range(1, len(values)):
         mean += (1 - (min(decay, k / (9 + k)) if warm else decay)) * (values[k] - mean)
     return mean
+
+
+def fit(
+    network: Any, optimiser: Any, batches: Any, loss: Any, score: Any, every: int, copied: bool = True
+) -> tuple[list[list[float]], dict[str, Tensor]]:
+    scores, best = [], dict[str, Tensor]()
+    for count, batch in enumerate(batches):
+        network.zero_grad()
+        loss(network, batch).backward()
+        optimiser.step()
+        if (count + 1) % every == 0:
+            network.eval()
+            scores.append([count + 1, score(network)])
+            network.train()
+            if scores[-1][1] == max(value for _, value in scores):
+                best = {name: value.clone() if copied else value for name, value in network.state_dict().items()}
+    return scores, best
 
 
 def iou(answers: list[Tensor], truths: list[Tensor]) -> float:

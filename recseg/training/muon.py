@@ -1,4 +1,4 @@
-"""Muon: an optimiser for the weight matrices inside a network, several times as fast as AdamW from scratch.
+"""Muon: an optimiser for the weight matrices inside a network.
 
 Chapter 7 of the book explains this file. Sources: Jordan et al., "Muon: an optimizer for hidden layers in neural
 networks", 2024; the scale of a step follows Liu et al., "Muon is scalable for LLM training", 2025.

@@ -28,13 +28,9 @@ SUMS = Number(
 
 def _totals(cost: Tensor) -> tuple[float, float]:
     """Total cost of the greedy choice, and of the matching."""
-    free, greedy = list(range(len(cost))), 0.0
-    for row in cost.tolist():
-        target = min(free, key=lambda column: row[column])
-        free.remove(target)
-        greedy += row[target]
-    matched = match(cost[None], torch.tensor([len(cost)]))[0]  # (T,)
-    return greedy, float(cost[torch.arange(len(cost)), matched].double().sum())
+    step = torch.arange(len(cost))
+    greedy, matched = cost[step, _greedy(cost)], cost[step, _assign(cost)]
+    return float(greedy.double().sum()), float(matched.double().sum())
 
 
 def _judge_trap(answer: Any) -> None:
@@ -53,6 +49,39 @@ def _judge_trap(answer: Any) -> None:
             f"no trap: choosing greedily costs {greedy:g}, as matching does; the first step has to take a target that "
             "the second one needs much more"
         )
+
+
+def _assign(cost: Tensor) -> Tensor:
+    return match(cost[None], torch.tensor([len(cost)]))[0]
+
+
+def _greedy(cost: Tensor) -> Tensor:
+    free, chosen = list(range(len(cost))), list[int]()
+    for row in cost.tolist():
+        chosen.append(min(free, key=lambda column: row[column]))
+        free.remove(chosen[-1])
+    return torch.tensor(chosen)
+
+
+def _matrices() -> Iterator[Case]:
+    draw = torch.Generator().manual_seed(0)
+    yield Case("a matrix of one step", (torch.tensor([[0.5]]),))
+    yield Case("a matrix where the cheapest target of step 1 is needed by step 2", (torch.tensor([[1.0, 2], [1, 9]]),))
+    for n in (3, 3, 4, 5):
+        yield Case(f"a matrix of {n} steps", (torch.randn(n, n, generator=draw),))
+
+
+ASSIGN = Function(
+    "cost (n, n) → target of each step (n,)",
+    _assign,
+    _matrices,
+    [
+        (lambda cost: cost.argmin(dim=1), "two steps may have the same target: look for a permutation"),
+        (_greedy, "that is the greedy choice, whose total is not always the least"),
+        (lambda cost: _assign(-cost), "that is the largest total; the least is asked for"),
+        (lambda cost: _assign(cost.T), "the other way round: row t of the matrix is step t, and you give its target"),
+    ],
+)
 
 
 def _gradient(p: Tensor, y: Tensor) -> Tensor:
@@ -140,7 +169,7 @@ STOP = Function(
     [
         (
             lambda n, t: ((_index(n, t) == n[:, None] - 1).float(), (_index(n, t) <= n[:, None]).float()),
-            "off by one: the last class still says go; stop is said by the step after it",
+            "off by one: at the last class the target is still 0; it is 1 at the step after it",
         ),
         (
             lambda n, t: (stop_target(n, t)[0], torch.ones(len(n), t)),
@@ -148,7 +177,7 @@ STOP = Function(
         ),
         (
             lambda n, t: (stop_target(n, t)[0], (_index(n, t) < n[:, None]).float()),
-            "the step that has to say stop needs a weight, too, or nobody learns to stop",
+            "the step after the last class needs a weight, too, or no stop is learned",
         ),
         (
             lambda n, t: (1 - stop_target(n, t)[0], stop_target(n, t)[1]),
@@ -163,7 +192,7 @@ STOP = Function(
 
 
 def _rims(tolerance: int = 0) -> dict[str, str]:
-    """Which class's rim against background has the colour of which other class."""
+    """Which class's edge against background has the colour of which other class."""
     colours = palette(len(VOC_CLASSES)).astype(int)
     found = {}
     for label in range(1, len(colours)):
@@ -177,9 +206,9 @@ def _rims(tolerance: int = 0) -> dict[str, str]:
 def _judge_rims(answer: Any) -> None:
     truth = _rims()
     if not isinstance(answer, dict):
-        raise Off(f"expected a dictionary from a class to what its rim looks like, not {short(answer)}")
+        raise Off(f"expected a dictionary from a class to what its edge looks like, not {short(answer)}")
     if answer == {third: label for label, third in truth.items()}:
-        raise Off("the other way round: the key is the class that is there, the value the one that its rim looks like")
+        raise Off("the other way round: the key is the class that is there, the value the one that its edge looks like")
     if "background" in answer or "background" in answer.values():
         raise Off("every pair has background in it: name the class beside it, and the third one")
     extra, missing = sorted(answer.keys() - truth.keys()), sorted(truth.keys() - answer.keys())
@@ -187,7 +216,7 @@ def _judge_rims(answer: Any) -> None:
         near = " (take exact colours only, not the nearest ones)" if answer.items() >= truth.items() else ""
         raise Off(f"half {extra[0]}, half background is no third class's colour{near}")
     if missing:
-        raise Off(f"{missing[0]} is missing: its rim has the colour of another class")
+        raise Off(f"{missing[0]} is missing: its edge has the colour of another class")
     off = difference(answer, truth)
     if off:
         raise Off(off)
@@ -215,8 +244,9 @@ EXERCISES: dict[int, Exercise] = {
             ([[1.0, float("nan")], [0.0, 1.0]], "finite"),
         ],
     ),
-    3: DICE,
-    4: LOSES,
-    5: STOP,
-    6: Custom(_judge_rims, _wrong_rims),
+    3: ASSIGN,
+    4: DICE,
+    5: LOSES,
+    6: STOP,
+    7: Custom(_judge_rims, _wrong_rims),
 }

@@ -1,10 +1,13 @@
 """Exercises of chapter 7: what surrounds an update."""
 
+import copy
+import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor, nn
 
 from recseg.book.exercises.exercise import Case, Exercise, Function, Number
 from recseg.resources import resource
@@ -20,10 +23,10 @@ SEEN = Number(
     "the number of times",
     lambda: _updates() * 16 / 8000,
     lambda: [
-        (_updates() / 8000, "an update sees a batch, not one picture"),
-        (_updates() * 16, "that is the number of crops; they are of 8,000 pictures"),
-        (8000 / (_updates() * 16), "upside down: crops divided by pictures"),
-        (8000 / 16, "that is the number of updates in which each picture is seen once"),
+        (_updates() / 8000, "an update sees a batch, not one image"),
+        (_updates() * 16, "that is the number of crops; they are of 8,000 images"),
+        (8000 / (_updates() * 16), "upside down: crops divided by images"),
+        (8000 / 16, "that is the number of updates in which each image is seen once"),
     ],
 )
 
@@ -124,4 +127,76 @@ AVERAGE = Function(
     ],
 )
 
-EXERCISES: dict[int, Exercise] = {1: SEEN, 2: COSINE, 3: AVERAGE}
+Batch = tuple[Tensor, Tensor]
+Fitted = tuple[list[tuple[int, float]], dict[str, Tensor]]
+
+
+def _fit(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batches: Sequence[Batch],
+    loss: Callable[[nn.Module, Batch], Tensor],
+    score: Callable[[nn.Module], float],
+    every: int,
+    *,
+    zero: bool = True,
+    evaluate: bool = True,
+    back: bool = True,
+    keep: Callable[[dict[str, Tensor]], dict[str, Tensor]] = copy.deepcopy,
+    sign: int = 1,
+) -> Fitted:
+    """The loop, with room for mistakes."""
+    scores: list[tuple[int, float]] = []
+    highest, kept = -math.inf, network.state_dict()
+    for count, batch in enumerate(batches, 1):
+        if back:
+            network.train()
+        if zero:
+            optimiser.zero_grad()
+        loss(network, batch).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if count % every:
+            continue
+        if evaluate:
+            network.eval()
+        with torch.no_grad():
+            scores.append((count, float(score(network))))
+        if sign * scores[-1][1] > highest:
+            highest, kept = sign * scores[-1][1], keep(network.state_dict())
+    return scores, kept
+
+
+def _trainings() -> Iterator[Case]:
+    """Noise to learn from, so that the scores go up and down; a batch norm, so that modes count."""
+    draw = torch.Generator().manual_seed(0)
+    held_out = torch.randn(16, 3, generator=draw), torch.randn(16, 1, generator=draw)
+
+    def loss(network: nn.Module, batch: Batch) -> Tensor:
+        return nn.functional.mse_loss(network(batch[0]), batch[1])
+
+    for every, count in ((1, 8), (3, 12)):
+        network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        batches = [(torch.randn(6, 3, generator=draw), torch.randn(6, 1, generator=draw)) for _ in range(count)]
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.3)
+        score = functools.partial(_minus, loss, held_out)
+        yield Case(f"{count} batches, every = {every}", (network, optimiser, batches, loss, score, every))
+
+
+def _minus(loss: Callable[[nn.Module, Batch], Tensor], batch: Batch, network: nn.Module) -> float:
+    return -loss(network, batch).item()
+
+
+FIT = Function(
+    "(network, optimiser, batches, loss, score, every) → (scores, best state dict)",
+    _fit,
+    _trainings,
+    [
+        (functools.partial(_fit, zero=False), "gradients add up: they have to be set to zero before each `backward()`"),
+        (functools.partial(_fit, evaluate=False), "the score is that of a network in training mode: call `eval()`"),
+        (functools.partial(_fit, back=False), "after a validation the network stays in `eval()` mode: call `train()`"),
+        (functools.partial(_fit, keep=lambda state: state), "the best weights go on changing: keep a copy of them"),
+        (functools.partial(_fit, sign=-1), "those are the weights with the lowest score"),
+    ],
+)
+
+EXERCISES: dict[int, Exercise] = {1: SEEN, 2: COSINE, 3: AVERAGE, 4: FIT}
