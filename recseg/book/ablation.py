@@ -10,6 +10,7 @@ are learned on top. That is what the second part of a long training looks like, 
 
 import argparse
 import json
+import shlex
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -197,6 +198,8 @@ def main() -> None:
             print(f"{name}, seed {seed}: mIoU {found['miou']:.1%}, count {found['count_accuracy']:.1%}", flush=True)
             rows = {row: summary(runs) for row, runs in table.items()}
             command = f"python -m recseg.book.ablation --steps {arguments.steps} --seeds {arguments.seeds}"
+            if len(arguments.only) < len(ROWS):
+                command += " --only " + " ".join(map(shlex.quote, arguments.only))
             scored = f"{arguments.limit or IMAGES} pictograms of seed {SEED}"
             write_result(arguments.json, {"rows": rows}, command=command, steps=arguments.steps, start=arguments.start,
                          scored_on=scored)  # fmt: skip
