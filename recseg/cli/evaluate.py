@@ -80,6 +80,9 @@ def score_table(scores: dict[str, Any], title: str) -> str:
         f"{title}, {scores['images']} images",
         f"VOC    mIoU {percent(scores['miou'])} %   pixel accuracy {percent(scores['pixel_accuracy'])} %",
     ]
+    if "miou_with_absent" in scores:
+        absent = "mIoU over these classes and those that only the network names"
+        lines.append(f"       {absent} {percent(scores['miou_with_absent'])} %")
     classes = [f"{name:<16}{percent(value)}" for name, value in scores["iou_per_class"].items()]
     rows = -(-len(classes) // 3)
     lines += ["       " + "    ".join(classes[row::rows]) for row in range(rows)]

@@ -1,9 +1,9 @@
 """One reader for VOC, for the embedded pictograms and for anybody's own folder: all have VOC's layout.
 
 JPEGImages/ID.jpg                    the images (jpg, jpeg or png)
-SegmentationClass/ID.png             their masks: the value of a pixel is its class id, 255 is unlabelled
+SegmentationClass/ID.png             their masks: the value of a pixel tells its class, 255 is unlabelled
 ImageSets/Segmentation/SPLIT.txt     one ID a line for each split
-classes.txt                          one class name a line, background first (absent: VOC's 21)
+classes.txt                          what the values mean: `recseg.data.description` (absent: VOC's 21 classes)
 """
 
 import unicodedata
@@ -19,6 +19,8 @@ from torchvision import tv_tensors
 from tqdm import tqdm
 
 from recseg import classes as voc
+from recseg.classes import Legend
+from recseg.data.description import read_table, undescribed
 from recseg.data.images import read_image, read_labels
 from recseg.errors import RecsegError
 
@@ -62,7 +64,7 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         self.root = find_root(root)
         self.split = split
         self.transform = transform
-        self.classes = _checked_classes(classes, "classes") if classes is not None else _read_classes(self.root)
+        self.legend = _read_legend(self.root) if classes is None else Legend.plain(_checked_classes(classes, "classes"))
         self.ids = read_split(self.root, split)
         images = _files_by_id(self.root / "JPEGImages", IMAGE_SUFFIXES)
         masks = _files_by_id(self.root / "SegmentationClass", (".png",))
@@ -70,14 +72,19 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         self.mask_paths = [_only(masks, name, self.root / "SegmentationClass", "png") for name in self.ids]
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels, background first; `NO_BACKGROUND` is its name where there is none."""
+        return self.legend.names
+
+    @property
     def num_classes(self) -> int:
-        """Number of classes, background included."""
+        """Number of labels, that of the background included."""
         return len(self.classes)
 
     @property
     def palette(self) -> NDArray[np.uint8]:
-        """Colour of each class, `(num_classes, 3)` RGB."""
-        return voc.palette(self.num_classes)
+        """Colour of each label, `(num_classes, 3)` RGB."""
+        return self.legend.palette[: self.num_classes]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -103,7 +110,7 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """The label map `(H, W)` alone, without decoding the image."""
-        return read_labels(self.mask_paths[index], self.num_classes)
+        return read_labels(self.mask_paths[index], self.legend)
 
     @cached_property
     def max_classes_per_image(self) -> int:
@@ -163,9 +170,14 @@ def read_split(root: Path, split: str) -> list[str]:
     return ids
 
 
-def _read_classes(root: Path) -> tuple[str, ...]:
+def _read_legend(root: Path) -> Legend:
     path = root / "classes.txt"
-    return _checked_classes(_lines(path), str(path)) if path.exists() else voc.VOC_CLASSES
+    if not path.exists():
+        return undescribed(root)
+    rows = _lines(path)
+    legend = read_table(path, rows)
+    names = _checked_classes(legend.names if legend else rows, str(path))
+    return legend or Legend.plain(names)
 
 
 def _checked_classes(names: Sequence[str], origin: str) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from recseg.classes import VOID
+from recseg.classes import VOID, Legend
+from recseg.data.description import FILE
 from recseg.data.folder import Sample, SegmentationFolder
 from recseg.data.images import ORIENTATION, QUARTER_TURNS, resized_shape
 from recseg.data.transforms import nearest, resize_short_side
@@ -51,7 +52,11 @@ class PackedFolder(SegmentationFolder):
     ) -> None:
         self.root, self.transform = Path(path), transform
         self.header = read_header(self.root)
-        self.split, self.classes = str(self.header["split"]), tuple(self.header["classes"])
+        self.split = str(self.header["split"])
+        try:
+            self.legend = Legend.from_dict(self.header["classes"], self.header.get("legend"))
+        except RecsegError as error:
+            raise RecsegError(f"{path}: {error}") from error
         if split not in (None, self.split):
             raise RecsegError(f"{path}: holds the split {self.split!r}, not {split!r}")
         self.ids = list(self.header["ids"])
@@ -98,7 +103,7 @@ def open_pack(
     root = Path(packed.header["source"])
     if not root.is_dir():  # made elsewhere, or its source is gone: the pack stands for itself
         return packed
-    source = SegmentationFolder(root, packed.split, classes=packed.classes)
+    source = SegmentationFolder(root, packed.split, classes=None if (root / FILE).exists() else packed.classes)
     if fingerprint(source) == packed.header["fingerprint"]:
         return packed
     write_pack(source, packed.root, packed.size)
@@ -124,7 +129,7 @@ def write_pack(source: SegmentationFolder, path: Path | str, size: int, *, progr
         raise RecsegError(f"{path}: needs {need / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB left")
     about = {
         "size": size, "split": source.split, "classes": source.classes, "ids": source.ids, "shapes": shapes,
-        "source": str(source.root.resolve()), "fingerprint": fingerprint(source),
+        "source": str(source.root.resolve()), "fingerprint": fingerprint(source), "legend": source.legend.to_dict(),
     }  # fmt: skip
     digest = hashlib.sha256()
     with atomic_write(path) as temporary, open(temporary, "wb") as stream:
@@ -209,8 +214,10 @@ def pack_bytes(shapes: list[tuple[int, int]]) -> int:
 
 
 def fingerprint(source: SegmentationFolder) -> str:
-    """SHA-256 over names, sizes and times of change of all files of a split, and the names of its classes."""
+    """SHA-256 over names, sizes and times of change of all files of a split, and what its values mean."""
     facts: list[Any] = [source.classes]
+    if (legend := source.legend.to_dict()) is not None:
+        facts.append([legend, source.legend.void])
     for name, image, mask in zip(source.ids, source.image_paths, source.mask_paths, strict=True):
         facts.append([name, *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (image, mask))])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

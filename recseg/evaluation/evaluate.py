@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
 
-from recseg.classes import BACKGROUND, VOID
+from recseg.classes import BACKGROUND, NO_BACKGROUND, VOID, has_background
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
 from recseg.data.readers import leave_signals_to_parent
@@ -87,7 +87,8 @@ def evaluate(
         `slot_iou_per_class`, `slot_classes_without_hits`, `best_slot_accuracy` and `best_slot_iou` (class and value);
         `label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`;
         `stop_calibration_error`, `stop_calibration`, `class_calibration_error`, `class_calibration`; `images`,
-        `seconds`; with "skip", `skipped` (id → why).
+        `seconds`; with "skip", `skipped` (id → why); `miou_with_absent`, where the network names a class that the ground
+        truth lacks (`VOCMetric`).
 
     Raises:
         RecsegError: an empty data set, an image that cannot be read, or classes that are not those of the model.
@@ -96,6 +97,7 @@ def evaluate(
     if limit is not None and limit < 1:
         raise RecsegError(f"limit {limit}: expected at least one image")
     names = dataset.classes
+    background = has_background(names)
     voc, slot = VOCMetric(len(names)), SlotMetric(len(names))
     label_set = SetMetric()
     stop, named = CalibrationMetric("stop", "ended"), CalibrationMetric("class", "present")
@@ -112,7 +114,7 @@ def evaluate(
         loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
         for images, labels in _batches(_good(loader, bar, skipped if on_bad_image == "skip" else None), batch_size):
             output = model(images.to(target).float() / 255)  # (B, 3, h, w) floats in [0, 1]
-            for answer, truth in zip(_answers(output, labels.shape[-2:]), labels, strict=True):
+            for answer, truth in zip(_answers(output, labels.shape[-2:], background), labels, strict=True):
                 present = sorted(set(torch.unique(truth).tolist()) - {BACKGROUND, VOID})
                 voc.update(answer.labels, truth.to(target))
                 slot.update(answer.classes, answer.masks, _to_slot_size(truth))
@@ -217,16 +219,16 @@ def _stack(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.stack([image for image, _ in samples]), torch.stack([labels for _, labels in samples])
 
 
-def _answers(output: RecurrentOutput | Tensor, size: torch.Size) -> Iterator[Answer]:
+def _answers(output: RecurrentOutput | Tensor, size: torch.Size, background: bool) -> Iterator[Answer]:
     """Answer for each image of a batch; its label map at `size`, (H, W) of the labels."""
     if isinstance(output, RecurrentOutput):
-        yield from _from_sequence(output, (size[0], size[1]))
+        yield from _from_sequence(output, (size[0], size[1]), background)
     else:
-        yield from _from_pixels(output, (size[0], size[1]))
+        yield from _from_pixels(output, (size[0], size[1]), background)
 
 
-def _from_sequence(output: RecurrentOutput, size: tuple[int, int]) -> Iterator[Answer]:
-    labels = fuse(output, size)  # (B, H, W)
+def _from_sequence(output: RecurrentOutput, size: tuple[int, int], background: bool) -> Iterator[Answer]:
+    labels = fuse(output, size, background=background)  # (B, H, W)
     best = output.classes.float().softmax(dim=1).max(dim=1)  # (P,)
     steps, probabilities = (best.indices + 1).tolist(), best.values.tolist()  # column k is class k + 1
     stops = output.stop.float().sigmoid().tolist()  # B × T
@@ -239,8 +241,9 @@ def _from_sequence(output: RecurrentOutput, size: tuple[int, int]) -> Iterator[A
         yield Answer(labels[image], steps[pairs], masks.cpu(), stops[image][: count + 1], probabilities[pairs])
 
 
-def _from_pixels(logits: Tensor, size: tuple[int, int]) -> Iterator[Answer]:
-    labels, small = _argmax(logits, size), _argmax(logits, (SLOT_SIZE, SLOT_SIZE)).cpu()
+def _from_pixels(logits: Tensor, size: tuple[int, int], background: bool) -> Iterator[Answer]:
+    labels, small = (_argmax(logits, to, 0 if background else 1) for to in (size, (SLOT_SIZE, SLOT_SIZE)))
+    small = small.cpu()
     for image in range(len(logits)):
         area = torch.bincount(labels[image].flatten(), minlength=logits.shape[1])
         classes = [k for k in range(1, logits.shape[1]) if area[k] >= SMALLEST_AREA * labels[image].numel()]
@@ -248,11 +251,11 @@ def _from_pixels(logits: Tensor, size: tuple[int, int]) -> Iterator[Answer]:
         yield Answer(labels[image], classes, masks, [], [])
 
 
-def _argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, h, w) and take the largest: (B, H, W). One class at a time: C full-size planes may not fit."""
-    best = _resize(logits[:, 0], size)  # (B, H, W)
-    labels = torch.zeros_like(best, dtype=torch.int64)
-    for label in range(1, logits.shape[1]):
+def _argmax(logits: Tensor, size: tuple[int, int], first: int) -> Tensor:
+    """Resize (B, C, h, w) and take the largest from label `first` on: (B, H, W). One class at a time saves memory."""
+    best = _resize(logits[:, first], size)  # (B, H, W)
+    labels = torch.full_like(best, first, dtype=torch.int64)
+    for label in range(first + 1, logits.shape[1]):
         plane = _resize(logits[:, label], size)
         labels[plane > best] = label
         best = torch.maximum(best, plane)
@@ -274,7 +277,8 @@ def _to_slot_size(labels: Tensor) -> Tensor:
 
 def _by_name(result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Lists by class id → dictionaries by class name, and the best class of each slot figure."""
-    result["iou_per_class"] = dict(zip(names, result["iou_per_class"], strict=True))
+    ious = dict(zip(names, result["iou_per_class"], strict=True))
+    result["iou_per_class"] = {name: iou for name, iou in ious.items() if name != NO_BACKGROUND}
     result["slot_classes_without_hits"] = [names[k] for k in result["slot_classes_without_hits"]]
     for key in ("slot_accuracy", "slot_iou"):
         values = dict(zip(names[1:], result[f"{key}_per_class"], strict=True))

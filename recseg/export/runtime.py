@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from recseg.classes import VOID
+from recseg.classes import VOID, Legend, has_background
 from recseg.data.images import MEAN_COLOUR, resized_shape
 from recseg.errors import RecsegError
 from recseg.inference.prediction import Picture, Prediction, as_image
 from recseg.inference.steps import Floats, from_pixels, from_steps
 
 PARTS = ("encode", "step")
+NEVER = -30.0  # logit of a stop that is not to be, as in `recseg.models.recurrent_unet`
 LARGEST = 8192  # pixels that a forged file may make of an image's short side
 
 
@@ -51,6 +52,7 @@ class OnnxModel:
         kind: "recurrent" or "dense".
         classes: names of the labels, background first.
         image_size: short side that images are resized to.
+        legend: what stands for each label in the data that the network learned from.
         stride: pixels to a cell of the coarsest map; sides are padded to multiples of it.
 
     Raises:
@@ -83,6 +85,7 @@ class OnnxModel:
             self.kind, self.classes = str(about["kind"]), tuple(about["classes"])
             self.image_size, self.max_steps = int(about["image_size"]), int(about["max_steps"])
             self.stride = int(about["stride"])
+            self.legend = Legend.from_dict(self.classes, about.get("legend"))
         except (KeyError, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise RecsegError(f"{self.path}: not written by recseg export") from error
         if not (
@@ -148,7 +151,8 @@ class OnnxModel:
             h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
             if scores.shape != named.shape or mask.shape != uncovered.shape:
                 raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
-            stops.append(float(stop[0]))
+            # Without a background there is some class in every image.
+            stops.append(float(stop[0]) if masks or has_background(self.classes) else NEVER)
             if stops[-1] > 0:
                 break
             masks.append(mask[0])
@@ -165,8 +169,8 @@ class OnnxModel:
         picture = as_image(image)
         pixels, size = self.pixels(picture), (picture.height, picture.width)
         if self.kind == "dense":
-            return from_pixels(self.pixel_logits(pixels)[0], size, self.classes)
-        return from_steps(*self.sequence(pixels), size, self.classes)
+            return from_pixels(self.pixel_logits(pixels)[0], size, self.legend)
+        return from_steps(*self.sequence(pixels), size, self.legend)
 
 
 def pad(pixels: Floats, stride: int) -> Floats:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from recseg.classes import Legend
 from recseg.data.transforms import resize_short_side
 from recseg.inference.mode import inference_mode
 from recseg.inference.prediction import Picture as Picture
@@ -38,7 +39,7 @@ def predict(image: Picture, model: SegmentationModel, *, device: torch.device | 
     size = (picture.height, picture.width)
     with inference_mode(model):
         output = model(prepare(picture, model).unsqueeze(0))  # (1, 3, h, w)
-        return to_prediction(output, size, model.classes)
+        return to_prediction(output, size, model.legend)
 
 
 def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:
@@ -55,17 +56,17 @@ def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:
 
 
 def to_prediction(
-    output: RecurrentOutput | Tensor, size: tuple[int, int], names: tuple[str, ...], threshold: float = 0.5
+    output: RecurrentOutput | Tensor, size: tuple[int, int], legend: Legend, threshold: float = 0.5
 ) -> Prediction:
     """The prediction for one image from what any network gave for a batch of it alone.
 
     Args:
         output: of a recurrent network, or logits (1, num_classes, h, w) of a dense one.
         size: (H, W) of the image.
-        names: of the labels, background first.
+        legend: of the labels.
         threshold: probability from which on a pixel belongs to a step's mask.
     """
     if isinstance(output, RecurrentOutput):
         masks, classes, stop = (part.float().cpu().numpy() for part in output.split()[0])
-        return from_steps(masks, classes, stop.tolist(), size, names, threshold=threshold)
-    return from_pixels(output[0].float().cpu().numpy(), size, names)
+        return from_steps(masks, classes, stop.tolist(), size, legend, threshold=threshold)
+    return from_pixels(output[0].float().cpu().numpy(), size, legend)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recseg.classes import SMALLEST_AREA, palette
+from recseg.classes import SMALLEST_AREA, Legend, has_background
 from recseg.inference.prediction import Prediction, Step
 
 Floats = NDArray[np.float32]
@@ -20,7 +20,7 @@ def from_steps(
     classes: Floats,
     stops: Sequence[float],
     size: tuple[int, int],
-    names: Sequence[str],
+    legend: Legend,
     *,
     threshold: float = 0.5,
 ) -> Prediction:
@@ -31,11 +31,12 @@ def from_steps(
         classes: (N, C) class logits; column k is label k + 1.
         stops: logits of the decisions that were taken: N + 1, or N where the last step was the last possible one.
         size: (H, W) of the image.
-        names: of the labels, background first.
+        legend: of the labels.
         threshold: probability from which on a pixel belongs to a step's mask.
     """
     bound = np.log(threshold) - np.log1p(-threshold)  # as a logit
-    best, labels = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    least = 0 if has_background(legend.names) else -np.inf  # which a class has to exceed
+    best, labels = np.full(size, least, np.float32), np.zeros(size, np.uint8)
     steps, survival = [], 0.0  # logarithm of the probability that the sequence gets this far
     for mask, scores, stop in zip(masks, classes, stops, strict=False):
         survival -= float(np.logaddexp(0, stop))
@@ -46,23 +47,24 @@ def from_steps(
         best = np.maximum(best, log_odds)
         inside = logits > bound
         probability = float(1 / np.exp(scores - scores.max()).sum())
-        steps.append(Step(label, _name(names, label), probability, sigmoid(stop), inside, float(inside.mean())))
+        steps.append(Step(label, _name(legend, label), probability, sigmoid(stop), inside, float(inside.mean())))
     end = sigmoid(stops[len(steps)]) if len(stops) > len(steps) else None
-    return Prediction(steps, labels, palette(), end)
+    return Prediction(steps, labels, legend.palette, end, legend.value_of_label)
 
 
-def from_pixels(logits: Floats, size: tuple[int, int], names: Sequence[str]) -> Prediction:
+def from_pixels(logits: Floats, size: tuple[int, int], legend: Legend) -> Prediction:
     """The prediction of a dense network: a step for each class that covers 0.4 % of the image, largest first.
 
     Args:
         logits: (num_classes, h, w).
         size: (H, W) of the image.
-        names: of the labels, background first.
+        legend: of the labels.
     """
     best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
     total = best.copy()
-    for label, plane in enumerate(logits):  # one class at a time: all of them at a camera's size may not fit
-        plane = resize(plane, size)
+    first = 0 if has_background(legend.names) else 1
+    for label in range(first, len(logits)):  # one class at a time: all of them at a camera's size may not fit
+        plane = resize(logits[label], size)
         labels[plane > best] = label
         best, total = np.maximum(best, plane), np.logaddexp(total, plane)
     confidence = np.exp(best - total)  # softmax of the winner
@@ -71,13 +73,13 @@ def from_pixels(logits: Floats, size: tuple[int, int], names: Sequence[str]) -> 
         mask = labels == label
         area = float(mask.mean())
         if area >= SMALLEST_AREA:
-            steps.append(Step(label, _name(names, label), float(confidence[mask].mean()), None, mask, area))
+            steps.append(Step(label, _name(legend, label), float(confidence[mask].mean()), None, mask, area))
     steps.sort(key=lambda step: -step.area)
-    return Prediction(steps, labels, palette())
+    return Prediction(steps, labels, legend.palette, None, legend.value_of_label)
 
 
-def _name(names: Sequence[str], label: int) -> str:
-    return names[label] if label < len(names) else f"class {label}"
+def _name(legend: Legend, label: int) -> str:
+    return legend.names[label] if label < len(legend.names) else f"class {label}"
 
 
 def resize(plane: Floats, size: tuple[int, int]) -> Floats:

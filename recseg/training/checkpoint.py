@@ -103,5 +103,7 @@ def save_average(
     about = {name: value for name, value in asdict(config).items() if value is not None}
     if config.encoder_weights is not None:  # its name is a fact, its place is nobody's business
         about["encoder_weights"] = Path(config.encoder_weights).name
+    if (legend := dataset.legend.to_dict()) is not None:
+        about["legend"] = legend
     about |= {"split": dataset.split, "threads": torch.get_num_threads()} | more
     save_weights(path, average, classes=dataset.classes, image_size=config.image_size, metadata=about)

@@ -151,6 +151,7 @@ class Trainer:
         self.config = config = replace(config, network=network_for(config, dataset), val_split=split)
         self.validation = Validation(config, held_out)
         self.model = (build or build_model)(config)
+        self.model.classes = dataset.classes
         check_batch(config, self.model)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             synchronise_norms(self.model)

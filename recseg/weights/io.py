@@ -144,7 +144,8 @@ def _build(file: TensorFile) -> SegmentationModel:
     classes = _json(path, text, "classes", list)
     image_size = _json(path, text, "image_size", int)
     metadata = _json(path, text, "metadata", dict)
-    if not classes or not all(isinstance(name, str) and name and name.isprintable() for name in classes):
+    named = all(isinstance(name, str) and name.isprintable() for name in classes)
+    if not classes or not named or not all(classes[1:]):  # the first is "" where there is no background
         raise RecsegError(f"{path}: its classes are not a list of names")
     if isinstance(image_size, bool) or not 1 <= image_size <= 8192:
         raise RecsegError(f"{path}: image size {image_size} is not within 1 … 8192 pixels")
@@ -162,6 +163,10 @@ def _build(file: TensorFile) -> SegmentationModel:
         raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
     model.load_state_dict({name: file.read(name) for name in file.shapes})
     model.classes, model.image_size, model.metadata = tuple(classes), image_size, metadata
+    try:
+        _ = model.legend
+    except RecsegError as error:
+        raise RecsegError(f"{path}: {error}") from error
     return model
 
 
