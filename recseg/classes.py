@@ -113,7 +113,7 @@ class Legend:
     def palette(self) -> NDArray[np.uint8]:
         """Colour of each label, void's last: `(256, 3)` RGB."""
         colours = palette()
-        colours[: len(self.colours)] = self.colours
+        colours[: len(self.colours)] = np.reshape(self.colours, (-1, 3))
         colours[VOID] = self.void_colour
         return colours
 
@@ -133,9 +133,9 @@ class Legend:
         return self.values != tuple(range(len(self.names))) or not set(self.void) <= {VOID}
 
     @cached_property
-    def value_of_label(self) -> NDArray[np.uint8]:
-        """The way back, to write label maps as the data set has them: `(len(names),)`."""
-        return np.array([value or 0 for value in self.values], np.uint8)
+    def value_of_label(self) -> NDArray[np.uint8] | None:
+        """The way back, to write label maps as the data set has them: `(len(names),)`; None where nothing moves."""
+        return np.array([value or 0 for value in self.values], np.uint8) if self.moved else None
 
 
 def default_colours(size: int) -> tuple[Colour, ...]:

@@ -1,4 +1,4 @@
-"""`recseg data`: draw, fetch or pack a data set."""
+"""`recseg data`: check, draw, fetch or pack a data set."""
 
 import argparse
 import shlex
@@ -13,7 +13,7 @@ from recseg.files import check_folder, check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg data`."""
-    parser = command(commands, "data", "make or fetch a data set", "recseg data voc --root ~/data/voc")
+    parser = command(commands, "data", "check, make or fetch a data set", "recseg data check my_pictures")
     kinds = parser.add_subparsers(title="data sets", metavar="SET", required=True)
     one = command(
         kinds,
@@ -44,6 +44,15 @@ def add(commands: Commands) -> None:
     three.add_argument("--split", help="split to pack (default train; voc: train_aug where it is there)")
     three.add_argument("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
     three.add_argument("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
+    four = command(
+        kinds,
+        "check",
+        "say what a folder holds, and what in it may be misunderstood",
+        "recseg data check my_pictures --sheet sheet.png",
+        check,
+    )
+    four.add_argument("folder", metavar="DIR", help="in VOC's layout")
+    four.add_argument("--sheet", type=Path, metavar="FILE", help="draw images, their masks and the classes as a PNG")
 
 
 def pictograms(arguments: argparse.Namespace) -> None:
@@ -90,3 +99,47 @@ def pack(arguments: argparse.Namespace) -> None:
     print(f"{out}: {len(source)} images of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
     write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
     print(f"train on it with: recseg train --data {shlex.quote(str(out))} --out runs/mine")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """`recseg data check`."""
+    from recseg.data.check import between, faults, hints, summary
+    from recseg.data.folder import SegmentationFolder, find_root, splits
+
+    if arguments.sheet is not None:
+        check_writable(arguments.sheet)
+    root = find_root(Path(arguments.folder).expanduser())
+    found = [SegmentationFolder(root, split) for split in splits(root)]
+    # The lists that a training takes by itself; a folder without them is shown whole.
+    chosen = [dataset for dataset in found if dataset.split in ("train", "val")] or found
+    wrong = list[str]()
+    for dataset in chosen:
+        survey = dataset.survey(skip=True)
+        print("\n".join(summary(dataset, survey)))
+        for label, name in enumerate(dataset.classes):
+            if dataset.legend.values[label] is not None:
+                numbers = f"{survey.images[label]:7} images {survey.shares[label]:7.2%}"
+                print(f"  {dataset.legend.values[label]:3} {name:<24}{numbers}")
+        wrong += faults(dataset, survey)
+        if survey.unreadable:
+            wrong.append(f"{len(survey.unreadable)} masks cannot be read: {next(iter(survey.unreadable.values()))}")
+        for hint in hints(dataset, survey):
+            print(f"check: {hint}")
+    faulty, doubtful = between(root, chosen)
+    wrong += faulty
+    for hint in doubtful:
+        print(f"check: {hint}")
+    if arguments.sheet is not None:
+        from recseg.files import atomic_write
+        from recseg.viz.sheet import contact_sheet
+
+        with atomic_write(arguments.sheet) as temporary:
+            contact_sheet(chosen[0]).save(temporary, format="PNG")
+        print(f"written: {arguments.sheet}")
+    for fault in wrong:
+        print(f"fault: {fault}")
+    if wrong:
+        raise RecsegError(
+            f"{root}: {len(wrong)} fault{'s' * (len(wrong) != 1)} that a training would refuse, see above"
+        )
+    print("nothing that a training would refuse")

@@ -3,13 +3,19 @@
 import argparse
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recseg.cli.arguments import positive
 from recseg.cli.command import DATA_HELP, WEIGHTS_HELP, Commands, add_device, command, skipped_line
+from recseg.errors import RecsegError
 from recseg.files import check_writable
 from recseg.training.config import ON_BAD_IMAGE
+
+if TYPE_CHECKING:
+    from recseg.data.folder import SegmentationFolder
 
 
 def add(commands: Commands) -> None:
@@ -47,6 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
     if not main:
         return
     print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"))
+    for note in _notes(dataset, scores, model.metadata):
+        print(f"note: {note}")
     if scores.get("skipped"):
         print(skipped_line(scores["skipped"]))
     if arguments.json is not None:
@@ -56,6 +64,20 @@ def run(arguments: argparse.Namespace) -> None:
         seed = model.metadata.get("seed")
         write_result(arguments.json, scores, command=["recseg", *arguments.argv], seed=seed, **origin)
         print(f"written: {arguments.json}")
+
+
+def _notes(dataset: "SegmentationFolder", scores: dict[str, Any], trained: dict[str, Any]) -> Iterator[str]:
+    """What makes scores look better than the network is."""
+    from recseg.data.folder import read_split
+
+    if not any(any(row) for row in scores["confusion"][1:]):
+        yield "the ground truth holds no class, only background"
+    split = trained.get("split")
+    if isinstance(split, str) and split != dataset.split:
+        with suppress(RecsegError):  # no such list here: it learned from other data
+            shared = len(set(dataset.ids) & set(read_split(dataset.root, split)))
+            if shared:
+                yield f"{shared} of these {len(dataset)} images are in the list that it was trained on ({split})"
 
 
 def _network(weights: str, device: str | None) -> Any:

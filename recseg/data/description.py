@@ -30,9 +30,10 @@ from recseg.errors import RecsegError
 FILE = "classes.txt"
 COLUMNS = ("value", "name", "colour")
 HOW = f"{FILE}: one name a line, background first, or a table with the columns {','.join(COLUMNS)}"
-# What annotation tools write their classes to: labelmap.txt (CVAT), class_names.txt (labelme), data.yaml (Roboflow) …
+# Where others write classes: labelmap.txt (CVAT), class_names.txt (labelme), _classes.csv (Roboflow), notes.json …
 _OTHERS = re.compile(
-    r"_?(class|label|categor|data|obj|notes)[a-z]*([._ -]?(name|map|dict|list|color|colour)s?)?\.(txt|csv|json|names|ya?ml)"
+    r"_?(class|label|categor|obj|notes)[a-z]*([._ -]?(name|map|dict|list|colou?r)s?)?\.(txt|csv|json|names|ya?ml)"
+    r"|data(set)?\.ya?ml"
 )
 
 

@@ -8,7 +8,6 @@ classes.txt                          what the values mean: `recseg.data.descript
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchvision import tv_tensors
-from tqdm import tqdm
 
-from recseg import classes as voc
-from recseg.classes import Legend
+from recseg.classes import VOID, Legend
+from recseg.data.check import Survey, survey
 from recseg.data.description import read_table, undescribed
 from recseg.data.images import read_image, read_labels
 from recseg.errors import RecsegError
@@ -112,27 +110,21 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         """The label map `(H, W)` alone, without decoding the image."""
         return read_labels(self.mask_paths[index], self.legend)
 
-    @cached_property
+    _survey: Survey | None = None
+
+    @property
     def max_classes_per_image(self) -> int:
         """The most classes (background not counted) in one mask of the split: the steps a recurrent model needs.
 
         Reads every mask once, then remembers.
         """
-        return self.most_classes()
+        return self.survey().most_classes
 
-    def most_classes(self, *, skip: bool = False) -> int:
-        """`max_classes_per_image`, counted anew; with `skip`, over those masks that can be read."""
-        most = 0
-        for index in tqdm(range(len(self)), desc="classes an image", disable=None if len(self) > 500 else True):
-            try:
-                labels = self.labels(index)  # (H, W)
-            except RecsegError:
-                if not skip:
-                    raise
-                continue
-            present = np.bincount(labels.ravel(), minlength=256) > 0
-            most = max(most, int(present[voc.BACKGROUND + 1 : voc.VOID].sum()))
-        return most
+    def survey(self, *, skip: bool = False) -> Survey:
+        """What the masks hold, read once; with `skip`, those that can be read."""
+        if self._survey is None:
+            self._survey = survey(self, skip=skip)
+        return self._survey
 
 
 def find_root(root: Path | str) -> Path:
@@ -146,17 +138,26 @@ def find_root(root: Path | str) -> Path:
     raise RecsegError(f"{root}: holds no JPEGImages folder, nor VOCdevkit/VOC2012/JPEGImages")
 
 
-def read_split(root: Path, split: str) -> list[str]:
-    """The ids a list names, in its order: at least one, each once, none with a path in it."""
+def splits(root: Path) -> dict[str, Path]:
+    """The lists of a folder, by name."""
+    return {file.stem: file for file in sorted(_lists(root).glob("*.txt"))}
+
+
+def _lists(root: Path) -> Path:
     folder = root / "ImageSets" / "Segmentation"
     if not folder.is_dir():
         folder = root / "ImageSets"
     if not folder.is_dir():
         raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
-    splits = {file.stem: file for file in sorted(folder.glob("*.txt"))}
-    if split not in splits:
-        raise RecsegError(f"{folder}: has no split {split!r}; there is {', '.join(splits) or 'none at all'}")
-    path = splits[split]
+    return folder
+
+
+def read_split(root: Path, split: str) -> list[str]:
+    """The ids a list names, in its order: at least one, each once, none with a path in it."""
+    lists = splits(root)
+    if split not in lists:
+        raise RecsegError(f"{_lists(root)}: has no split {split!r}; there is {', '.join(lists) or 'none at all'}")
+    path = lists[split]
     ids = _lines(path)
     if not ids:
         raise RecsegError(f"{path}: is an empty split, expected one image id a line")
@@ -181,10 +182,8 @@ def _read_legend(root: Path) -> Legend:
 
 
 def _checked_classes(names: Sequence[str], origin: str) -> tuple[str, ...]:
-    if not 2 <= len(names) <= voc.VOID:  # ids 0 to 254: 255 is taken
-        raise RecsegError(
-            f"{origin}: names {len(names)} classes, expected 2 to {voc.VOID} with background as the first"
-        )
+    if not 2 <= len(names) <= VOID:  # ids 0 to 254: 255 is taken
+        raise RecsegError(f"{origin}: names {len(names)} classes, expected 2 to {VOID} with background as the first")
     for index, name in enumerate(names):
         if name in names[:index]:
             raise RecsegError(f"{origin}: names the class {name!r} twice")

@@ -155,7 +155,7 @@ def _labels_of_values(values: NDArray[Any], legend: Legend, path: Path) -> NDArr
     """Labels `(H, W)` of the values of a mask, which may be of any whole or boolean type."""
     table = legend.label_of_value
     if values.dtype in (np.uint8, np.bool_):
-        small = values.astype(np.uint8, copy=False)
+        small = values.astype(np.uint8)  # a copy, which may be written to
         wrong = (np.bincount(small.ravel(), minlength=256) > 0) & (table < 0)  # (256,)
     else:
         deep = values == VOID_16BIT
@@ -183,7 +183,7 @@ def _known(legend: Legend) -> str:
 
 def _colours(legend: Legend) -> dict[Colour, int]:
     """Value of each colour that masks may be stored in."""
-    colours = {legend.void_colour: value for value in legend.void[:1]}
+    colours = dict(zip([legend.void_colour], legend.void, strict=False))
     if legend.coloured:
         pairs = zip(legend.colours, legend.values, strict=True)
         colours |= {colour: value for colour, value in pairs if value is not None}

@@ -87,8 +87,8 @@ def evaluate(
         `slot_iou_per_class`, `slot_classes_without_hits`, `best_slot_accuracy` and `best_slot_iou` (class and value);
         `label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`;
         `stop_calibration_error`, `stop_calibration`, `class_calibration_error`, `class_calibration`; `images`,
-        `seconds`; with "skip", `skipped` (id → why); `miou_with_absent`, where the network names a class that the ground
-        truth lacks (`VOCMetric`).
+        `seconds`; with "skip", `skipped` (id → why); where the network names a class that the ground truth lacks,
+        `miou_with_absent` (see `VOCMetric`).
 
     Raises:
         RecsegError: an empty data set, an image that cannot be read, or classes that are not those of the model.
@@ -132,6 +132,8 @@ def evaluate(
         skipped |= others
     if not label_set.images:
         raise RecsegError(f"none of {len(skipped)} images can be read; the first: {next(iter(skipped.values()))}")
+    if not voc.confusion.any():
+        raise RecsegError(f"{dataset.root}: the masks of {dataset.split} hold nothing but void: nothing to score")
     result = {**voc.compute(), **slot.compute(), **label_set.compute(), **stop.compute(), **named.compute()}
     result["seconds"] = round(time.perf_counter() - start, 3)
     if on_bad_image == "skip":

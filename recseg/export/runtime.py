@@ -144,7 +144,9 @@ class OnnxModel:
         h = c = np.zeros((1, gates.shape[1] // 4, *gates.shape[-2:]), np.float32)
         uncovered = np.ones((1, *embedding.shape[-2:]), np.float32)
         named = np.zeros((1, len(self.classes) - 1), np.float32)
-        masks, classes, stops = [], [], []
+        masks: list[Floats] = []
+        classes: list[Floats] = []
+        stops: list[float] = []
         for _ in range(self.max_steps):
             given = {"embedding": embedding, "x": x, "gates": gates, "h": h, "c": c}
             given |= {"uncovered": uncovered, "named": named}

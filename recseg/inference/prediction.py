@@ -62,7 +62,7 @@ class Prediction:
         labels: (H, W) uint8 at the image's size, the steps fused into one label map.
         palette: (256, 3) uint8, the colour of each label.
         stop_probability: of the stop that ended the sequence; None if all steps ran or the network learns no stop.
-        values: (number of labels,) uint8, the value of each label in the data's masks; None: the label itself, as in VOC.
+        values: (number of labels,) uint8, the value of each label in the data's masks; None: the label, as in VOC.
     """
 
     steps: list[Step]

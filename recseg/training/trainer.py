@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from recseg.data import open_train
+from recseg.data.check import examine
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import Batch
 from recseg.data.transforms import train_transform
@@ -68,7 +69,7 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Pat
     Args:
         config: what to train; open choices are filled in and stored.
         out: folder of the run; new or empty.
-        progress: show a bar.
+        progress: print what the data hold, and show a bar.
 
     Returns:
         The weights to predict with, `out/weights.safetensors`.
@@ -81,7 +82,7 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Pat
         if rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to go on")
         config = resolve(replace(config, device=device))
-        trainer = _open(config, out)  # before the folder is made: bad data leaves no trace
+        trainer = _open(config, out, progress)  # before the folder is made: bad data leaves no trace
         if rank() == 0:
             save_config(out / "config.json", trainer.config)
         return trainer.run(progress)
@@ -103,16 +104,20 @@ def resume(run: Path | str, *, progress: bool = True, on_bad_image: str | None =
             if rank() == 0:
                 save_config(run / "config.json", config)
         config = replace(config, device=device, val_split=config.val_split or NONE)
-        trainer = _open(config, run)
+        trainer = _open(config, run, progress)
         if (run / CHECKPOINT).exists():
             trainer.restore()
         return trainer.run(progress)
 
 
-def _open(config: TrainConfig, out: Path) -> "Trainer":
+def _open(config: TrainConfig, out: Path, progress: bool) -> "Trainer":
     with main_first():
         dataset = training_data(config)
         held_out = validation_data(config, dataset)
+    if config.data not in ("pictograms", "voc"):  # what these hold is known
+        lines = examine(dataset, held_out, skip=config.on_bad_image == "skip")
+        if progress and rank() == 0:
+            print("\n".join(lines), flush=True)
     return Trainer(config, dataset, out, held_out)
 
 

@@ -40,7 +40,8 @@ def validation_data(config: TrainConfig, training: SegmentationFolder) -> Segmen
         training: what it learns from. The images that a pack was made of lie beside those to validate on.
 
     Raises:
-        RecsegError: a list that was asked for is not there, or shares an image with the training list.
+        RecsegError: a list that was asked for is not there, or shares an image with the training list; but `trainval`
+            may hold `val`, if none was asked for.
     """
     if config.val_split == NONE:
         return None
@@ -48,9 +49,17 @@ def validation_data(config: TrainConfig, training: SegmentationFolder) -> Segmen
     root = Path(training.header["source"]) if isinstance(training, PackedFolder) else training.root
     if config.val_split is None and config.data != "pictograms":
         try:
-            check_no_leak(training, read_split(find_root(root), split))
+            held_out = read_split(find_root(root), split)
         except RecsegError:  # nobody asked for a validation
             return None
+        if training.split == "trainval":  # which holds val by its meaning
+            return None
+        try:
+            check_no_leak(training, held_out)
+        except RecsegError as error:
+            raise RecsegError(
+                f"{root}: {error}; take it out of one of them, or train without a validation: --val-split none"
+            ) from error
     if isinstance(training, PackedFolder):
         dataset = SegmentationFolder(root, split, classes=None if (root / FILE).exists() else training.classes)
     else:
