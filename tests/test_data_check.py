@@ -236,13 +236,15 @@ def test_check_finds_copies_strays_and_bad_masks(tmp_path: Path, capsys: pytest.
     smooth = Image.radial_gradient("L").resize((32, 24)).convert("RGB")
     for name in ("m0", "m4"):
         smooth.save(root / "JPEGImages" / f"{name}.jpg")
+    smooth.resize((24, 24)).save(root / "JPEGImages" / "m2.jpg")
     save_indexed(halves(7), root / "SegmentationClass" / "m1.png")
     assert main(["data", "check", str(root)]) == 2
     streams = capsys.readouterr()
     assert "1 images of train look like one of val: 'm0' like 'm4'" in streams.out
     assert "in none of these lists, 1 images: m3" in streams.out
     assert "fault: 1 masks cannot be read" in streams.out and "class index 7" in streams.out
-    assert streams.err.count("\n") == 1 and "1 fault that a training would refuse" in streams.err
+    assert streams.err.count("\n") == 1 and "2 faults that a training would refuse" in streams.err
+    assert "m2.jpg: is 24×24 pixels, its mask 32×24" in streams.out
 
 
 def test_check_takes_whatever_lists_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,7 @@ def voc(arguments: argparse.Namespace) -> None:
 def pack(arguments: argparse.Namespace) -> None:
     """`recseg data pack`."""
     from recseg.data import open_train
+    from recseg.data.check import examine
     from recseg.data.pack import SUFFIX, PackedFolder, fingerprint, pack_bytes, packed_shapes, write_pack
 
     out: Path = arguments.out
@@ -95,6 +96,8 @@ def pack(arguments: argparse.Namespace) -> None:
         if old.size == arguments.size and old.header["fingerprint"] == fingerprint(source):
             print(f"{out}: is up to date")
             return
+    if arguments.data not in ("pictograms", "voc"):  # a pack keeps labels alone: what is amiss shows now or never
+        print("\n".join(examine(source, None)), flush=True)
     shapes = packed_shapes(source, arguments.size)
     print(f"{out}: {len(source)} images of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
     write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
@@ -103,31 +106,30 @@ def pack(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """`recseg data check`."""
-    from recseg.data.check import between, faults, hints, summary
+    from recseg.data.check import between, faults, hints, image_faults, named, summary
     from recseg.data.folder import SegmentationFolder, find_root, splits
 
     if arguments.sheet is not None:
         check_writable(arguments.sheet)
     root = find_root(Path(arguments.folder).expanduser())
-    found = [SegmentationFolder(root, split) for split in splits(root)]
-    # The lists that a training takes by itself; a folder without them is shown whole.
-    chosen = [dataset for dataset in found if dataset.split in ("train", "val")] or found
+    lists = list(splits(root)) or ["train"]
+    # Those that a training takes by itself; of a folder without them, all.
+    names = [name for name in ("train", "val") if name in lists] or lists
+    chosen = [SegmentationFolder(root, name) for name in names]
     wrong = list[str]()
     for dataset in chosen:
         survey = dataset.survey(skip=True)
-        print("\n".join(summary(dataset, survey)))
-        for label, name in enumerate(dataset.classes):
+        print(summary(dataset, survey)[0])
+        for label in range(dataset.num_classes):
             if dataset.legend.values[label] is not None:
-                numbers = f"{survey.images[label]:7} images {survey.shares[label]:7.2%}"
-                print(f"  {dataset.legend.values[label]:3} {name:<24}{numbers}")
-        wrong += faults(dataset, survey)
+                count = f"{survey.images[label]:7} images {survey.shares[label]:7.2%}"
+                print(f"  {named(dataset.legend, label):<32}{count}")
+        wrong += [*faults(dataset, survey), *image_faults(dataset, survey)]
         if survey.unreadable:
             wrong.append(f"{len(survey.unreadable)} masks cannot be read: {next(iter(survey.unreadable.values()))}")
-        for hint in hints(dataset, survey):
-            print(f"check: {hint}")
     faulty, doubtful = between(root, chosen)
     wrong += faulty
-    for hint in doubtful:
+    for hint in [*hints(chosen[0], chosen[0].survey(skip=True)), *doubtful]:
         print(f"check: {hint}")
     if arguments.sheet is not None:
         from recseg.files import atomic_write
@@ -139,7 +141,6 @@ def check(arguments: argparse.Namespace) -> None:
     for fault in wrong:
         print(f"fault: {fault}")
     if wrong:
-        raise RecsegError(
-            f"{root}: {len(wrong)} fault{'s' * (len(wrong) != 1)} that a training would refuse, see above"
-        )
+        number = f"{len(wrong)} fault{'s' * (len(wrong) != 1)}"
+        raise RecsegError(f"{root}: {number} that a training would refuse, see above")
     print("nothing that a training would refuse")

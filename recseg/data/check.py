@@ -7,17 +7,14 @@ import itertools
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from tqdm import tqdm
 
 from recseg.classes import BACKGROUND, VOC_CLASSES, VOID, Legend, has_background
 from recseg.data.description import FILE
+from recseg.data.survey import Survey
 from recseg.errors import RecsegError
 
 if TYPE_CHECKING:
@@ -32,96 +29,6 @@ _VOID_NAMES = re.compile(
 _BACKGROUND_NAMES = re.compile(r"_*(back[ _-]?ground|bg|other|others|none|nothing|rest|clutter)_*")
 
 
-@dataclass
-class Survey:
-    """What all masks of a split hold.
-
-    Attributes:
-        areas: (N, 256) pixels of each label in each mask that could be read.
-        ids: of these masks.
-        sizes: (N, 2) their height and width.
-        solid: (256,) squares of 2×2 pixels of one label, over all masks.
-        unreadable: why other masks could not be read, by id.
-        colours: of each value of indexed masks, where it is first met: value, colour, whether the palette holds nothing
-            but the colours of its file, and id.
-    """
-
-    areas: NDArray[np.int32]
-    ids: list[str]
-    sizes: NDArray[np.int32]
-    solid: NDArray[np.int64]
-    unreadable: dict[str, RecsegError]
-    colours: list[tuple[int, tuple[int, ...], bool, str]] = field(default_factory=list)
-
-    @property
-    def pixels(self) -> NDArray[np.int64]:
-        """(256,) pixels of each label."""
-        return np.asarray(self.areas.sum(axis=0, dtype=np.int64))
-
-    @property
-    def images(self) -> NDArray[np.int64]:
-        """(256,) images that hold each label."""
-        return np.asarray((self.areas > 0).sum(axis=0))
-
-    @property
-    def shares(self) -> NDArray[np.float64]:
-        """(255,) share of each label in all pixels that are not void."""
-        labelled = self.pixels[:VOID]
-        return labelled / max(1, int(labelled.sum()))
-
-    @property
-    def most_classes(self) -> int:
-        """The most classes, background not counted, of one image."""
-        return int((self.areas[:, BACKGROUND + 1 : VOID] > 0).sum(axis=1).max(initial=0))
-
-
-def survey(dataset: "SegmentationFolder", *, skip: bool = False) -> Survey:
-    """Read all masks of a split once.
-
-    Raises:
-        RecsegError: a mask that cannot be read; with `skip`, it is listed instead.
-    """
-    areas, ids, sizes, solid = [], [], [], np.zeros(256, np.int64)
-    unreadable: dict[str, RecsegError] = {}
-    colours: dict[tuple[int, tuple[int, ...], bool], str] = {}
-    for index in tqdm(range(len(dataset)), desc="read masks", disable=None if len(dataset) > 500 else True):
-        try:
-            labels = dataset.labels(index)  # (H, W)
-        except RecsegError as error:
-            if not skip:
-                raise
-            unreadable[dataset.ids[index]] = error
-            continue
-        areas.append(np.bincount(labels.ravel(), minlength=256).astype(np.int32))
-        ids.append(dataset.ids[index])
-        sizes.append(labels.shape)
-        corner = labels[:-1, :-1]
-        same = (corner == labels[1:, :-1]) & (corner == labels[:-1, 1:]) & (corner == labels[1:, 1:])
-        solid += np.bincount(corner[same], minlength=256)
-        for key in _colours(dataset, index, np.flatnonzero(areas[-1]).tolist()):
-            colours.setdefault(key, dataset.ids[index])
-    return Survey(
-        np.array(areas, np.int32).reshape(-1, 256), ids, np.array(sizes, np.int32).reshape(-1, 2), solid, unreadable,
-        [(*key, name) for key, name in colours.items()],
-    )  # fmt: skip
-
-
-def _colours(
-    dataset: "SegmentationFolder", index: int, present: list[int]
-) -> Iterator[tuple[int, tuple[int, ...], bool]]:
-    """Values of an indexed mask, their colours there, and whether its palette holds no others."""
-    if not hasattr(dataset, "mask_paths"):  # a pack has labels alone
-        return
-    with suppress(OSError), Image.open(dataset.mask_paths[index]) as mask:  # its palette, no pixels
-        if mask.mode != "P":
-            return
-        palette = mask.getpalette() or []
-        for label in present:
-            value = dataset.legend.values[label] if label != VOID else None
-            if value is not None and 3 * value < len(palette):
-                yield value, tuple(palette[3 * value : 3 * value + 3]), len(palette) <= 3 * len(present)
-
-
 def summary(dataset: "SegmentationFolder", found: Survey) -> list[str]:
     """Two lines: how many images of which size; which value is which class, and how much there is of each."""
     count, void = len(found.ids), int(found.pixels[VOID]) / max(1, int(found.pixels.sum()))
@@ -130,13 +37,14 @@ def summary(dataset: "SegmentationFolder", found: Survey) -> list[str]:
     head = f"{dataset.split}: {count} images, {size}; void {void:.1%} of all pixels"
     labels = [label for label in range(dataset.num_classes) if found.pixels[label]]
     kept = sorted(sorted(labels, key=lambda label: -found.shares[label])[:SHOWN])
-    words = ", ".join(f"{_named(dataset.legend, label)} {found.shares[label]:.1%}" for label in kept)
+    words = ", ".join(f"{named(dataset.legend, label)} {found.shares[label]:.1%}" for label in kept)
     rest = f", and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
     kind = "" if has_background(dataset.classes) else ", and no background"
     return [head, f"classes{kind}: {words}{rest}"]
 
 
-def _named(legend: Legend, label: int) -> str:
+def named(legend: Legend, label: int) -> str:
+    """A label's value and name, and whether it is taken for the background though its name does not say so."""
     name = legend.names[label]
     taken = " = background" if label == BACKGROUND and not _BACKGROUND_NAMES.fullmatch(name.lower()) else ""
     return f"{legend.values[label]} {name}{taken}"
@@ -189,7 +97,7 @@ def hints(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
     void_names = [label for label, name in enumerate(legend.names) if _VOID_NAMES.fullmatch(name.lower())]
     for label in void_names:
         yield (
-            f"{_named(legend, label)!r} is scored like any class; if it says that nothing is labelled, "
+            f"{named(legend, label)!r} is scored like any class; if it says that nothing is labelled, "
             f"call it void in {TABLE}"
         )
     if plain and BACKGROUND not in void_names and not _BACKGROUND_NAMES.fullmatch(first.lower()):
@@ -238,9 +146,25 @@ def compared(train: "SegmentationFolder", first: Survey, val: "SegmentationFolde
             yield f"in masks of {one.split} and none of {other.split}: {_some(only)}"
 
 
+def image_faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
+    """Images that cannot be opened, or are not of the size of their masks; their pixels are not decoded."""
+    from recseg.data.pack import header_size
+
+    sizes = dict(zip(found.ids, found.sizes.tolist(), strict=True))
+    for name, path in zip(dataset.ids, dataset.image_paths, strict=True):
+        try:
+            height, width = header_size(path)
+        except RecsegError as error:
+            yield str(error)
+            continue
+        if name in sizes and [height, width] != sizes[name]:
+            yield f"{path}: is {width}×{height} pixels, its mask {sizes[name][1]}×{sizes[name][0]}"
+
+
 def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str], list[str]]:
     """Faults and hints about several splits of a folder: what they share, and files that are in none of them."""
     from recseg.data.duplicates import near_duplicates
+    from recseg.data.folder import IMAGE_SUFFIXES
 
     wrong, doubtful = list[str](), list[str]()
     for one, other in itertools.combinations(datasets, 2):
@@ -255,7 +179,8 @@ def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str]
                 words = f"{len(pairs)} images of {one.split} look like one of {other.split}: {first!r} like {second!r}"
                 doubtful.append(f"{words}; keep what was taken together in one list")
     images = {path for dataset in datasets for path in dataset.image_paths}
-    others = [path.stem for path in (root / "JPEGImages").iterdir() if path.is_file() and path not in images]
+    there = [path for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    others = [path.stem for path in there if path not in images]
     if others:
         doubtful.append(f"in none of these lists, {len(others)} images: {_some(sorted(others))}")
     return wrong, doubtful

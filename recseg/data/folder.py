@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torchvision import tv_tensors
 
 from recseg.classes import VOID, Legend
-from recseg.data.check import Survey, survey
 from recseg.data.description import read_table, undescribed
 from recseg.data.images import read_image, read_labels
+from recseg.data.survey import Survey, survey
 from recseg.errors import RecsegError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -124,6 +124,8 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         """What the masks hold, read once; with `skip`, those that can be read."""
         if self._survey is None:
             self._survey = survey(self, skip=skip)
+        if self._survey.unreadable and not skip:
+            raise next(iter(self._survey.unreadable.values()))
         return self._survey
 
 

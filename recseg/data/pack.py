@@ -203,7 +203,7 @@ def packed_shapes(source: SegmentationFolder, size: int) -> list[tuple[int, int]
     """(h, w) of each sample of a split in a pack: short sides of at most `size`; no image is decoded for it."""
     shapes = []
     for mask in source.mask_paths:
-        height, width = _header_size(mask)
+        height, width = header_size(mask)
         shapes.append((height, width) if min(height, width) <= size else resized_shape(height, width, size))
     return shapes
 
@@ -223,14 +223,14 @@ def fingerprint(source: SegmentationFolder) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _header_size(mask: Path) -> tuple[int, int]:
-    """(H, W) of a mask, upright, without decoding it; its image has the same, or packing will say so."""
+def header_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image or a mask, upright, without decoding it; of the two it is the same, or packing will say so."""
     try:
-        with Image.open(mask) as image:
+        with Image.open(path) as image:
             turned = image.getexif().get(ORIENTATION) in QUARTER_TURNS
             return (image.width, image.height) if turned else (image.height, image.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RecsegError(f"{mask}: cannot be read as an image") from error
+        raise RecsegError(f"{path}: cannot be read as an image") from error
 
 
 def _free(path: Path) -> int:

@@ -35,9 +35,10 @@ def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 18
     draw = ImageDraw.Draw(sheet)
     for number, place in enumerate(chosen):
         left, top = number % COLUMNS * (width + GAP), number // COLUMNS * height
-        for column, image in enumerate(_pair(dataset, dataset.ids.index(found.ids[place]), side)):
-            sheet.paste(image, (left + column * side, top))
-        text(draw, (left + 4, top + side + LINE / 2), found.ids[place], size=12)
+        image, masked = _pair(dataset, dataset.ids.index(found.ids[place]), side)
+        sheet.paste(image, (left, top))
+        sheet.paste(masked, (left + image.width, top))
+        text(draw, (left + 4, top + image.height + LINE / 2), found.ids[place], size=12)
     for number, label in enumerate(labels):
         x, y = number % NAMES * sheet.width // NAMES + GAP, rows * height + number // NAMES * LINE + LINE
         draw.rounded_rectangle((x, y - 7, x + 14, y + 7), radius=3, fill=_colour(dataset, label), outline=INK)
