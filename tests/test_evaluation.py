@@ -202,6 +202,7 @@ def test_logits_are_stretched_before_the_largest_is_taken() -> None:
     logits = torch.randn(2, 5, 7, 9)
     stretched = nn.functional.interpolate(logits, (31, 20), mode="bilinear", align_corners=False)
     assert torch.equal(_argmax(logits, (31, 20)), stretched.argmax(dim=1))
+    assert torch.equal(_argmax(logits, (31, 20), first=1), stretched[:, 1:].argmax(dim=1) + 1)  # without a background
     pair = 20.0 * nn.functional.one_hot(torch.tensor([[[1, 3]]]), 4).permute(0, 3, 1, 2)
     assert set(_argmax(pair, (8, 16)).unique().tolist()) == {1, 3}
 

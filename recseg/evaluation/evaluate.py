@@ -253,7 +253,7 @@ def _from_pixels(logits: Tensor, size: tuple[int, int], background: bool) -> Ite
         yield Answer(labels[image], classes, masks, [], [])
 
 
-def _argmax(logits: Tensor, size: tuple[int, int], first: int) -> Tensor:
+def _argmax(logits: Tensor, size: tuple[int, int], first: int = 0) -> Tensor:
     """Resize (B, C, h, w) and take the largest from label `first` on: (B, H, W). One class at a time saves memory."""
     best = _resize(logits[:, first], size)  # (B, H, W)
     labels = torch.full_like(best, first, dtype=torch.int64)
