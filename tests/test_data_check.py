@@ -236,7 +236,7 @@ def test_check_finds_copies_strays_and_bad_masks(tmp_path: Path, capsys: pytest.
     smooth = Image.radial_gradient("L").resize((32, 24)).convert("RGB")
     for name in ("m0", "m4"):
         smooth.save(root / "JPEGImages" / f"{name}.jpg")
-    smooth.resize((24, 24)).save(root / "JPEGImages" / "m2.jpg")
+    Image.new("RGB", (24, 24)).save(root / "JPEGImages" / "m2.jpg")
     save_indexed(halves(7), root / "SegmentationClass" / "m1.png")
     assert main(["data", "check", str(root)]) == 2
     streams = capsys.readouterr()
