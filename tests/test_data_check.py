@@ -230,6 +230,14 @@ def test_check_tells_of_all_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {tuple(colour) for colour in dataset.palette.tolist()} <= colours  # in the legend
 
 
+def test_a_sheet_is_not_drawn_over_an_image(tmp_path: Path, refuses: Refuses) -> None:
+    root = folder(tmp_path / "set", halves_of_one, ("background", "cat"))
+    mask = root / "SegmentationClass/m0.png"
+    before = mask.read_bytes()
+    refuses(["data", "check", root, "--sheet", mask], str(mask))
+    assert mask.read_bytes() == before
+
+
 def test_check_finds_copies_strays_and_bad_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lists = {"train": range(3), "val": range(4, 6)}
     root = folder(tmp_path / "set", halves_of_one, ("background", "cat"), lists)

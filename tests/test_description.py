@@ -9,10 +9,13 @@ import torch
 from conftest import TINY, recurrent_model, refusal, save_indexed
 from PIL import Image
 
-from recseg.classes import NO_BACKGROUND, VOC_CLASSES, VOID, Legend
+from recseg.classes import NO_BACKGROUND, VOC_CLASSES, VOID, Legend, check_names
 from recseg.data import open_dataset
+from recseg.data.folder import SegmentationFolder
 from recseg.data.images import read_labels
-from recseg.data.pack import PackedFolder, write_pack
+from recseg.data.pack import PackedFolder, fingerprint, write_pack
+from recseg.evaluation.compare import summarise
+from recseg.evaluation.counts import count
 from recseg.evaluation.evaluate import evaluate
 from recseg.export.onnx import export
 from recseg.export.runtime import OnnxModel
@@ -162,6 +165,33 @@ def test_every_pixel_gets_a_class(scenes: Path, tmp_path: Path, number: int) -> 
     assert {step["class_id"] for step in found.to_dict()["steps"]} <= {0, 38, 75}
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_every_pixel_of_a_large_image_gets_a_class(scenes: Path, tmp_path: Path, number: int) -> None:
+    torch.manual_seed(0)
+    model, legend = networks()[number], open_dataset(str(scenes), "val").legend
+    model.classes, model.image_size, model.metadata = NAMES, 32, {"legend": legend.to_dict()}
+    found = predict(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8), model, tile=32)
+    assert found.labels.min() > 0 and {step.name for step in found.steps} <= set(NAMES[1:])
+    found.save_labels(tmp_path / "labels.png")
+    assert (read_labels(tmp_path / "labels.png", legend) == found.labels).all()
+    assert (found.palette == legend.palette).all()
+
+
+def test_an_absent_background_is_in_no_comparison(scenes: Path) -> None:
+    dataset = open_dataset(str(scenes), "val")
+    model = networks()[0]
+    model.classes, model.image_size = NAMES, 32
+    result = summarise(count({"one": {"run": model}}, dataset), number=10)
+    assert {*result["classes"], *result["classes_not_in_ground_truth"]} == set(NAMES[1:])
+    assert all(NO_BACKGROUND not in row["iou_per_class"] for row in result["rows"].values())
+
+
+def test_only_the_first_name_may_be_empty() -> None:
+    assert check_names(NAMES, "here") == NAMES
+    for names in (("sky", ""), ("", ""), (" ", "sky"), (None, "sky")):
+        refusal(lambda names=names: check_names(names, "here"), "here")  # type: ignore[misc]
+
+
 def test_an_export_answers_alike(scenes: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     model, dataset = networks()[0], open_dataset(str(scenes), "val")
@@ -195,8 +225,24 @@ def test_a_pack_keeps_the_legend(scenes: Path, tmp_path: Path) -> None:
     assert again.classes == ("background", "house", "car") and np.unique(again.labels(0)).tolist() == [0, 1, VOID]
 
 
+def test_another_void_makes_a_pack_anew(tiny_voc: Path) -> None:
+    table = "value,name\n" + "".join(f"{value},{name}\n" for value, name in enumerate(VOC_CLASSES))
+    found = set()
+    for void in ("", "254,void\n", "254,void\n255,void\n"):
+        (tiny_voc / "classes.txt").write_text(table + void)
+        found.add(fingerprint(SegmentationFolder(tiny_voc, "train")))
+    assert len(found) == 3
+
+
 @pytest.mark.parametrize(
-    "facts", [{}, {"values": [None, 0]}, {"values": [None, 0, 1, 300], "colours": [[0, 0, 0]] * 4}, 7]
+    "facts",
+    [
+        {},
+        {"values": [None, 0]},
+        {"values": ["x", 0, 1, 2], "colours": [[0, 0, 0]] * 4},
+        {"values": [None, 0, 1, 300], "colours": [[0, 0, 0]] * 4},
+        7,
+    ],
 )
 def test_a_forged_legend_is_refused(tmp_path: Path, facts: Any) -> None:
     file = tmp_path / "model.safetensors"
