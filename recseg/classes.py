@@ -1,18 +1,24 @@
-"""The one label space: PASCAL VOC's 21 labels, their colours, and the value of unlabelled pixels.
+"""The label space: PASCAL VOC's 21 labels, their colours, the value of unlabelled pixels; and anybody's own.
 
 Source: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015.
 """
 
 import unicodedata
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recseg.errors import RecsegError
 
+Colour: TypeAlias = tuple[int, int, int]  # red, green, blue
+Value = TypeVar("Value")
+
 BACKGROUND = 0
+NO_BACKGROUND = ""  # name of label 0 where every pixel belongs to some class: then no pixel has label 0
 VOID = 255  # outlines and doubtful pixels: neither trained on nor scored
 
 VOC_CLASSES: tuple[str, ...] = (
@@ -28,12 +34,12 @@ LONGEST_NAME = 200  # characters
 
 
 def check_names(names: Sequence[object], origin: str) -> tuple[str, ...]:
-    """The names of the classes of data, weights, a pack or an exported network, background first.
+    """The names of the labels of data, weights, a pack or an exported network, background first.
 
     Whatever stores names asks here before it writes them, and whatever reads them asks here, too.
 
     Args:
-        names: of label 0, 1, 2 …
+        names: of label 0, 1, 2 …; only that of label 0 may be empty: `NO_BACKGROUND`.
         origin: file or value that they come from, for the complaint.
 
     Raises:
@@ -42,8 +48,9 @@ def check_names(names: Sequence[object], origin: str) -> tuple[str, ...]:
     if not 2 <= len(names) <= VOID:  # labels 0 to 254: 255 is taken
         raise RecsegError(f"{origin}: names {len(names)} classes, expected 2 to {VOID} with background as the first")
     checked: dict[str, None] = {}
-    for name in names:
-        if not isinstance(name, str) or not name.strip():
+    for label, name in enumerate(names):
+        absent = label == BACKGROUND and name == NO_BACKGROUND
+        if not isinstance(name, str) or not (name.strip() or absent):
             raise RecsegError(f"{origin}: has {name!r} among its classes, expected a name")
         odd = next((sign for sign in name if not sign.isprintable()), None)
         if odd is not None:
@@ -77,3 +84,108 @@ def _colours(size: int) -> NDArray[np.uint8]:
         for channel in range(3):
             colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     return colours
+
+
+def has_background(names: Sequence[str]) -> bool:
+    """Whether a pixel may belong to none of the classes with these names, label 0 first."""
+    return not names or names[BACKGROUND] != NO_BACKGROUND
+
+
+def by_name(names: Sequence[str], values: Iterable[Value]) -> dict[str, Value]:
+    """A value for each label, by its name; without that of a background that there is not."""
+    return {name: value for name, value in zip(names, values, strict=True) if name != NO_BACKGROUND}
+
+
+@dataclass(frozen=True)
+class Legend:
+    """What stands for each label in the files of a data set: a name, a pixel's value in the masks, a colour.
+
+    Inside `recseg` label 0 always is the background. Where a set has none, label 0 has neither name nor value, no pixel
+    has it, and its first class is label 1 whatever its value.
+
+    Attributes:
+        names: of the labels, background first, or `NO_BACKGROUND`.
+        values: of the pixels of each label in a mask, 0 … 255; None for a background that there is not.
+        colours: of each label, for drawings and for masks that are stored as colours.
+        void: values of the pixels that are neither trained on nor scored.
+        void_colour: their colour.
+        coloured: whether the colours are those of the masks, or only those of drawings.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[int | None, ...]
+    colours: tuple[Colour, ...]
+    void: tuple[int, ...] = (VOID,)
+    void_colour: Colour = (224, 224, 192)
+    coloured: bool = True
+
+    @classmethod
+    def plain(cls, names: Sequence[str]) -> "Legend":
+        """VOC's convention: a pixel's value is its label, a label's colour that of VOC's palette."""
+        return cls(tuple(names), tuple(range(len(names))), default_colours(len(names)))
+
+    @classmethod
+    def from_dict(cls, names: Sequence[str], facts: Any, origin: str = "weights") -> "Legend":
+        """The legend that `to_dict` told of; None is the plain one.
+
+        Args:
+            names: of the labels.
+            facts: what `to_dict` gave.
+            origin: file that they come from, for the complaint.
+
+        Raises:
+            RecsegError: not what `to_dict` gives for these names.
+        """
+        if facts is None:
+            return cls.plain(names)
+        try:
+            values, colours = tuple(facts["values"]), tuple(tuple(colour) for colour in facts["colours"])
+            given = values if has_background(names) else values[1:]
+            numbers = [*given, *(part for colour in colours for part in colour)]
+            fits = len(values) == len(colours) == len(names) and all(len(colour) == 3 for colour in colours)
+            fits = fits and (given is values or values[BACKGROUND] is None)
+            if not fits or not all(type(number) is int and 0 <= number <= 255 for number in numbers):
+                raise ValueError
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecsegError(f"{origin}: its legend does not give each class a value and a colour") from error
+        return cls(tuple(names), values, colours)
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """Values and colours, ready for JSON: what drawing and writing label maps needs. None for the plain legend."""
+        plain = Legend.plain(self.names)
+        if (self.values, self.colours) == (plain.values, plain.colours):
+            return None
+        return {"values": list(self.values), "colours": [list(colour) for colour in self.colours]}
+
+    @cached_property
+    def palette(self) -> NDArray[np.uint8]:
+        """Colour of each label, void's last: `(256, 3)` RGB."""
+        colours = palette()
+        colours[: len(self.colours)] = np.reshape(self.colours, (-1, 3))
+        colours[VOID] = self.void_colour
+        return colours
+
+    @cached_property
+    def label_of_value(self) -> NDArray[np.int16]:
+        """Label of each value that a pixel of a mask may have, −1 where it has none: `(256,)`."""
+        labels = np.full(256, -1, np.int16)
+        labels[list(self.void)] = VOID
+        for label, value in enumerate(self.values):
+            if value is not None:
+                labels[value] = label
+        return labels
+
+    @cached_property
+    def moved(self) -> bool:
+        """Whether a value and its label are ever two numbers."""
+        return self.values != tuple(range(len(self.names))) or not set(self.void) <= {VOID}
+
+    @cached_property
+    def value_of_label(self) -> NDArray[np.uint8] | None:
+        """The way back, to write label maps as the data set has them: `(len(names),)`; None where nothing moves."""
+        return np.array([value or 0 for value in self.values], np.uint8) if self.moved else None
+
+
+def default_colours(size: int) -> tuple[Colour, ...]:
+    """VOC's colours of the first labels."""
+    return tuple((red, green, blue) for red, green, blue in palette(size).tolist())

@@ -23,9 +23,9 @@ NAMES = ["plain", "with space", "два", "图像", "e\u0301te\u0301", "a..b", "
 
 
 def label_map(rng: np.random.Generator, height: int, width: int) -> Labels:
-    """One or two classes and void."""
+    """Void and one or two classes, which come last: a map of nothing but void is no ground truth."""
     labels = np.zeros((height, width), np.uint8)
-    for label in (*rng.integers(1, 21, 2), VOID):
+    for label in (VOID, *rng.integers(1, 21, 2)):
         top, left = rng.integers(0, height), rng.integers(0, width)
         labels[top : top + 1 + height // 2, left : left + 1 + width // 2] = label
     return labels

@@ -12,7 +12,7 @@ from conftest import Refuses, recurrent_model, refusal
 from torch import Tensor
 
 import recseg
-from recseg.classes import VOC_CLASSES
+from recseg.classes import NO_BACKGROUND, VOC_CLASSES
 from recseg.cli.main import main
 from recseg.data.folder import SegmentationFolder
 from recseg.evaluation.answers import NAMED, OWN, PIXELS, TRUE, answers_by_rule
@@ -100,6 +100,19 @@ def test_a_dense_network_has_no_steps_and_some_networks_no_pixels() -> None:
     for model, rules in ((Dense(), {OWN, TRUE}), (Steps(), {OWN})):
         (found,) = answers_by_rule(model, torch.zeros(1, 3, 4, 8), (4, 8), [[]], thresholds={})
         assert found.keys() == rules
+
+
+@pytest.mark.parametrize("kind", [StepsAndPixels, Dense])
+def test_without_a_background_every_rule_gives_each_pixel_a_class(kind: type[SegmentationModel]) -> None:
+    model = kind()
+    model.classes = (NO_BACKGROUND, "cat", "dog", "owl")
+    for present in ([DOG, OWL], []):
+        (found,) = answers_by_rule(
+            model, torch.zeros(1, 3, 4, 8), (4, 8), [present], thresholds={"large": 0.2, "none": 0.95}
+        )
+        assert all(answer.labels.min() > 0 for answer in found.values())
+        assert found["none"].classes == [] and found[TRUE].classes == present
+    assert row_of(model, TRUE) == [DOG] * 4 + [DOG, DOG, DOG, OWL]
 
 
 def test_the_curve_of_naming_by_hand() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from recseg.classes import VOID, palette
 from recseg.cli.main import main
+from recseg.data.check import examine
 from recseg.data.folder import SegmentationFolder
 from recseg.data.images import ORIENTATION
 from recseg.data.pack import PackedFolder, write_pack
@@ -20,7 +21,10 @@ from recseg.models.unet import UNet
 from recseg.training.config import TrainConfig
 from recseg.weights.io import load, save_weights
 
-QUICK = ["--steps", "1", "--size", "16", "--batch-size", "2", "--workers", "0", "--device", "cpu"]
+QUICK = [
+    *("--val-split", "none", "--steps", "1", "--size", "16"),
+    *("--batch-size", "2", "--workers", "0", "--device", "cpu"),
+]
 
 
 @pytest.fixture
@@ -167,20 +171,19 @@ def test_a_training_list_without_a_label_is_refused(
         (two / "classes.txt").unlink()
     refuses(["train", "--data", two, "--out", tmp_path / "run", *QUICK], str(two), "'train'", "no mask", "background")
     (two / "SegmentationClass" / "0.png").write_bytes(b"no mask")
-    SegmentationFolder(two, "train").check_labelled()  # that file is named where it is read
+    refusal(lambda: examine(SegmentationFolder(two, "train"), None), "0.png", "not an image")
 
 
 def test_one_labelled_mask_is_enough(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         Image.new("L", (40, 24), VOID).save(two / f"SegmentationClass/{number}.png")
     data = SegmentationFolder(two, "train")
-    data.check_labelled()
     read: list[int] = []
     labels = data.labels
     monkeypatch.setattr(data, "labels", lambda index: read.append(index) or labels(index))
-    data.ids, data.image_paths, data.mask_paths = (each[::-1] for each in (data.ids, data.image_paths, data.mask_paths))
-    data.check_labelled()
-    assert read == [0]  # no more than it must
+    assert any("1 thing" in line for line in examine(data, None))
+    assert data.max_classes_per_image == 1
+    assert read == [0, 1, 2, 3]  # each once
 
 
 # The command line

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
-from recseg.evaluation.answers import OWN, argmax
+from recseg.evaluation.answers import OWN, argmax, from_pixels
 from recseg.evaluation.evaluate import Ready, batches_of_one_shape, evaluate, score
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
@@ -231,6 +231,8 @@ def test_logits_are_stretched_before_the_largest_is_taken() -> None:
     logits = torch.randn(2, 5, 7, 9)
     stretched = nn.functional.interpolate(logits, (31, 20), mode="bilinear", align_corners=False)
     assert torch.equal(argmax(logits, (31, 20)), stretched.argmax(dim=1))
+    classes = from_pixels(logits[0], (31, 20), background=False).labels
+    assert torch.equal(classes, stretched[0, 1:].argmax(dim=0) + 1)
     pair = 20.0 * nn.functional.one_hot(torch.tensor([[[1, 3]]]), 4).permute(0, 3, 1, 2)
     assert set(argmax(pair, (8, 16)).unique().tolist()) == {1, 3}
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 from torchvision import tv_tensors
 
 from recseg.classes import VOC_CLASSES, VOID, palette
-from recseg.data import SegmentationFolder, check_no_leak, images, open_dataset
+from recseg.data import SegmentationFolder, check_no_leak, open_dataset
 from recseg.data.images import read_image, read_labels
 
 needs_voc = pytest.mark.skipif("RECSEG_VOC_ROOT" not in os.environ, reason="RECSEG_VOC_ROOT is not set")
@@ -186,7 +186,7 @@ def test_transparency_is_laid_over_white(tmp_path):
     assert np.asarray(read_image(tmp_path / "a.png")).tolist() == [[[255] * 3, [10, 20, 30]]]
 
 
-def test_pictures_refused(tmp_path, monkeypatch):
+def test_pictures_refused(tmp_path):
     path = tmp_path / "a.jpg"
     refusal(lambda: read_image(path), path, "no such file")
     refusal(lambda: read_image(tmp_path), tmp_path, "folder")
@@ -197,8 +197,7 @@ def test_pictures_refused(tmp_path, monkeypatch):
     Image.new("F", (2, 2)).save(tmp_path / "a.tiff")
     refusal(lambda: read_image(tmp_path / "a.tiff"), "a.tiff", "floating-point")
     Image.new("RGB", (40, 40)).save(tmp_path / "big.png")
-    monkeypatch.setattr(images, "MOST_PIXELS", 1599)
-    refusal(lambda: read_image(tmp_path / "big.png"), "big.png", "too many pixels")
+    refusal(lambda: read_image(tmp_path / "big.png", most_pixels=1599), "big.png", "too many pixels")
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])

@@ -98,12 +98,24 @@ def more_in_an_image(data: Path) -> None:
     save_indexed(labels, data / "SegmentationClass/tiny_0.png")
 
 
+def other_values(data: Path) -> None:
+    rows = [(0, "background"), (2, "aeroplane"), (1, "bicycle"), (3, "bird"), (4, "boat")]
+    (data / "classes.txt").write_text("value,name\n" + "".join(f"{value},{name}\n" for value, name in rows))
+
+
+def another_void(data: Path) -> None:
+    rows = "".join(f"{value},{name}\n" for value, name in enumerate(CLASSES))
+    (data / "classes.txt").write_text(f"value,name\n{rows}254,void\n255,void\n")
+
+
 CHANGES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "two classes swapped": (swapped, ["class 3", "'boat'", "'bird'"]),
     "a class more": (one_more_class, ["6 classes", "5"]),
     "a shorter list": (shortened, ["'train'", "2 ids", "3"]),
     "another order": (reordered, ["'train'", "order"]),
     "another validation": (other_validation, ["validation", "'val'", "2 ids", "1"]),
+    "other values": (other_values, ["values of its masks"]),
+    "another void": (another_void, ["values of its masks"]),
     "more classes in an image": (more_in_an_image, ["up to 2", "1"]),
 }
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import recseg
-from recseg.classes import VOC_CLASSES
+from recseg.classes import VOC_CLASSES, Legend
 from recseg.cli.main import main
 from recseg.inference.steps import Floats, Sequence, probabilities, to_prediction
 from recseg.inference.tiling import predict_tiles, window_starts
@@ -107,7 +107,7 @@ def steps_of(*named: tuple[int, float], side: int = 8) -> Sequence:
 def test_a_class_that_the_neighbour_does_not_name_fades_out() -> None:
     """Two windows share four columns. The left one says 90 % red everywhere, the right one names nothing."""
     answers = iter([steps_of((1, float(np.log(9)))), steps_of()])
-    found = predict_tiles(Image.new("RGB", (12, 8)), 8, lambda window: next(answers), NAMES)
+    found = predict_tiles(Image.new("RGB", (12, 8)), 8, lambda window: next(answers), Legend.plain(NAMES))
     # Column 4 + k of the image: weights 3.5 − k and 0.5 + k, red where 0.9 of the first is more than half of both.
     red = [True] * 4 + [0.9 * (3.5 - k) > 0.5 * 4 for k in range(4)] + [False] * 4
     assert np.array_equal(found.labels, np.tile(np.array(red, np.uint8), (8, 1)))
@@ -127,7 +127,7 @@ def test_probabilities_are_a_softmax_whose_winner_is_the_label() -> None:
         assert len(found) <= most
         np.testing.assert_allclose(sum(found.values()), 1, rtol=1e-5)
         labels = np.array(list(found))[np.argmax(list(found.values()), axis=0)]
-        assert np.array_equal(labels, to_prediction(output, (10, 14), NAMES).labels)
+        assert np.array_equal(labels, to_prediction(output, (10, 14), Legend.plain(NAMES)).labels)
 
 
 def test_memory_does_not_grow_with_the_image() -> None:
@@ -137,7 +137,7 @@ def test_memory_does_not_grow_with_the_image() -> None:
     for rows in (64, 4096):
         image = Image.new("RGB", (48, rows))
         tracemalloc.start()
-        predict_tiles(image, 32, lambda window: logits, NAMES)
+        predict_tiles(image, 32, lambda window: logits, Legend.plain(NAMES))
         taken[rows] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     growth = (taken[4096] - taken[64]) / (48 * (4096 - 64))

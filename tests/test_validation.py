@@ -215,8 +215,10 @@ def test_the_default_is_val_where_there_is_one_of_its_own(tiny_voc: Path) -> Non
     lists.joinpath("test.txt").write_text("tiny_3\n")
     assert split_of(quick(tiny_voc, val_split="test")) == ["tiny_3"]
     lists.joinpath("val.txt").write_text("tiny_1\ntiny_2\n")  # trained on as well
-    assert split_of(quick(tiny_voc)) is None
+    refusal(lambda: split_of(quick(tiny_voc)), tiny_voc, "tiny_1", "--val-split none")
     refusal(lambda: split_of(quick(tiny_voc, val_split="val")), "tiny_1", "both in the training and in the validation")
+    lists.joinpath("trainval.txt").write_text("tiny_0\ntiny_1\ntiny_2\n")  # which holds val by its meaning
+    assert split_of(quick(tiny_voc, split="trainval")) is None
     lists.joinpath("val.txt").unlink()
     assert split_of(quick(tiny_voc)) is None
     refusal(lambda: split_of(quick(tiny_voc, val_split="val")), "no split 'val'")

@@ -49,7 +49,7 @@ class Answer:
         if getattr(model, "kind", None) != "recurrent":
             raise RecsegError("expected a recurrent network: only such a one has steps to play with")
         self.image = as_image(image)
-        self.names = model.classes
+        self.legend = model.legend
         everything = torch.tensor([model.max_steps], device=next(model.parameters()).device)
         with inference_mode(model):
             self.output: RecurrentOutput = model(prepare(self.image, model).unsqueeze(0), everything)
@@ -71,7 +71,7 @@ class Answer:
             masks=out.masks[:live], classes=out.classes[:live], sample=out.sample[:live], step=out.step[:live],
             lengths=torch.full_like(out.lengths, live),
         )  # fmt: skip
-        found = to_prediction(to_arrays(kept), (self.image.height, self.image.width), self.names, threshold)
+        found = to_prediction(to_arrays(kept), (self.image.height, self.image.width), self.legend, threshold)
         return replace(found, steps=sorted(found.steps, key=ORDERS[order]))
 
 

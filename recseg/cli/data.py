@@ -1,4 +1,4 @@
-"""`recseg data`: draw, fetch or pack a data set."""
+"""`recseg data`: check, draw, fetch or pack a data set."""
 
 import argparse
 import shlex
@@ -13,7 +13,7 @@ from recseg.files import check_folder, check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg data`."""
-    parser = command(commands, "data", "make or fetch a data set", "recseg data voc --root ~/data/voc")
+    parser = command(commands, "data", "check, make or fetch a data set", "recseg data check my_pictures")
     kinds = parser.add_subparsers(title="data sets", metavar="SET", required=True)
     one = command(
         kinds,
@@ -44,6 +44,15 @@ def add(commands: Commands) -> None:
     three.add_argument("--split", help="split to pack (default train; voc: train_aug where it is there)")
     three.add_argument("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
     three.add_argument("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
+    four = command(
+        kinds,
+        "check",
+        "say what a folder holds, and what in it may be misunderstood",
+        "recseg data check my_pictures --sheet sheet.png",
+        check,
+    )
+    four.add_argument("folder", metavar="DIR", help="in VOC's layout")
+    four.add_argument("--sheet", type=Path, metavar="FILE", help="draw images, their masks and the classes as a PNG")
 
 
 def pictograms(arguments: argparse.Namespace) -> None:
@@ -72,6 +81,7 @@ def voc(arguments: argparse.Namespace) -> None:
 def pack(arguments: argparse.Namespace) -> None:
     """`recseg data pack`."""
     from recseg.data import open_train
+    from recseg.data.check import examine
     from recseg.data.pack import SUFFIX, PackedFolder, fingerprint, pack_bytes, packed_shapes, write_pack
 
     out: Path = arguments.out
@@ -86,7 +96,51 @@ def pack(arguments: argparse.Namespace) -> None:
         if old.size == arguments.size and old.header["fingerprint"] == fingerprint(source):
             print(f"{out}: is up to date")
             return
+    if arguments.data not in ("pictograms", "voc"):  # a pack keeps labels alone: what is amiss shows now or never
+        print("\n".join(examine(source, None)), flush=True)
     shapes = packed_shapes(source, arguments.size)
     print(f"{out}: {counted(len(source), 'image')} of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
     write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
     print(f"train on it with: recseg train --data {shlex.quote(str(out))} --out runs/mine")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """`recseg data check`."""
+    from recseg.data.check import between, faults, hints, image_faults, named, summary
+    from recseg.data.folder import SegmentationFolder, find_root, splits
+
+    root = find_root(Path(arguments.folder).expanduser())
+    lists = list(splits(root)) or ["train"]
+    # Those that a training takes by itself; of a folder without them, all.
+    names = [name for name in ("train", "val") if name in lists] or lists
+    chosen = [SegmentationFolder(root, name) for name in names]
+    if arguments.sheet is not None:
+        check_writable(arguments.sheet, reads=[file for dataset in chosen for file in dataset.files])
+    wrong = list[str]()
+    for dataset in chosen:
+        survey = dataset.survey(skip=True)
+        print(summary(dataset, survey)[0])
+        for label in range(dataset.num_classes):
+            if dataset.legend.values[label] is not None:
+                count = f"{survey.images[label]:7} images {survey.shares[label]:7.2%}"
+                print(f"  {named(dataset.legend, label):<32}{count}")
+        wrong += [*faults(dataset, survey), *image_faults(dataset, survey)]
+        if survey.unreadable:
+            count = counted(len(survey.unreadable), "mask")
+            wrong.append(f"{count} cannot be read: {next(iter(survey.unreadable.values()))}")
+    faulty, doubtful = between(root, chosen)
+    wrong += faulty
+    for hint in [*hints(chosen[0], chosen[0].survey(skip=True)), *doubtful]:
+        print(f"check: {hint}")
+    if arguments.sheet is not None:
+        from recseg.files import atomic_write
+        from recseg.viz.sheet import contact_sheet
+
+        with atomic_write(arguments.sheet) as temporary:
+            contact_sheet(chosen[0]).save(temporary, format="PNG")
+        print(f"written: {arguments.sheet}")
+    for fault in wrong:
+        print(f"fault: {fault}")
+    if wrong:
+        raise RecsegError(f"{root}: {counted(len(wrong), 'fault')} that a training would refuse, see above")
+    print("nothing that a training would refuse")

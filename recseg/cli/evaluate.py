@@ -3,7 +3,9 @@
 import argparse
 import math
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from recseg.cli.arguments import positive, text_file
 from recseg.cli.command import (
@@ -16,9 +18,12 @@ from recseg.cli.command import (
     skipped_line,
     words_beside,
 )
-from recseg.errors import counted
+from recseg.errors import RecsegError, counted
 from recseg.files import check_writable
 from recseg.training.config import ON_BAD_IMAGE
+
+if TYPE_CHECKING:
+    from recseg.data.folder import SegmentationFolder
 
 
 def add(commands: Commands) -> None:
@@ -61,6 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     words = words_beside(arguments.json)
     print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"), file=words)
+    for note in _notes(dataset, scores, model.metadata):
+        print(f"note: {note}", file=words)
     if scores.get("skipped"):
         print(skipped_line(scores["skipped"]), file=words)
     if arguments.json is not None:
@@ -70,6 +77,20 @@ def run(arguments: argparse.Namespace) -> None:
         seed = model.metadata.get("seed")
         write_result(arguments.json, scores, command=["recseg", *arguments.argv], seed=seed, **origin)
         print(f"written: {arguments.json}", file=words)
+
+
+def _notes(dataset: "SegmentationFolder", scores: dict[str, Any], trained: dict[str, Any]) -> Iterator[str]:
+    """What makes scores look better than the network is."""
+    from recseg.data.folder import read_split
+
+    if not any(any(row) for row in scores["confusion"][1:]):
+        yield "the ground truth holds no class, only background"
+    split = trained.get("split")
+    if isinstance(split, str) and split != dataset.split:
+        with suppress(RecsegError):  # no such list here: it learned from other data
+            shared = len(set(dataset.ids) & set(read_split(dataset.root, split)))
+            if shared:
+                yield f"{shared} of these {len(dataset)} images are in the list that it was trained on ({split})"
 
 
 def load_network(weights: str, device: str | None) -> Any:
@@ -94,6 +115,9 @@ def score_table(scores: dict[str, Any], title: str) -> str:
         f"{title}, {counted(scores['images'], 'image')}",
         f"VOC    mIoU {percent(scores['miou'])} %   pixel accuracy {percent(scores['pixel_accuracy'])} %",
     ]
+    if "miou_with_absent" in scores:
+        absent = "mIoU over these classes and those that only the network names"
+        lines.append(f"       {absent} {percent(scores['miou_with_absent'])} %")
     classes = [f"{name:<16}{percent(value)}" for name, value in scores["iou_per_class"].items()]
     rows = -(-len(classes) // 3)
     lines += ["       " + "    ".join(classes[row::rows]) for row in range(rows)]

@@ -1,15 +1,13 @@
 """One reader for VOC, for the embedded pictograms and for anybody's own folder: all have VOC's layout.
 
 JPEGImages/ID.jpg                    the images (jpg, png, tif, webp … as `read_image` takes them)
-SegmentationClass/ID.png             their masks: the value of a pixel is its class id, 255 is unlabelled
+SegmentationClass/ID.png             their masks: the value of a pixel tells its class, 255 is unlabelled
 ImageSets/Segmentation/SPLIT.txt     one ID a line for each split
-classes.txt                          one class name a line, background first (absent: VOC's 21)
+classes.txt                          what the values mean: `recseg.data.description` (absent: VOC's 21 classes)
 """
 
 import unicodedata
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision import tv_tensors
-from tqdm import tqdm
 
-from recseg import classes as voc
+from recseg.classes import Legend, check_names
+from recseg.data.description import FILE, read_table, undescribed
 from recseg.data.images import SUFFIXES, is_turned, read_image, read_labels
+from recseg.data.survey import Survey, survey
 from recseg.errors import RecsegError
 
 MASK_SUFFIXES = (".png",)
@@ -64,26 +63,31 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         self.root = find_root(root)
         self.split = split
         self.transform = transform
-        self.classes = voc.check_names(classes, "classes") if classes is not None else _read_classes(self.root)
+        self.legend = _read_legend(self.root) if classes is None else Legend.plain(check_names(classes, "classes"))
         self.ids = read_split(self.root, split)
         images, masks = (_files_by_id(self.root / name) for name in ("JPEGImages", "SegmentationClass"))
         self.image_paths = [_only(images, name, self.root / "JPEGImages", SUFFIXES) for name in self.ids]
         self.mask_paths = [_only(masks, name, self.root / "SegmentationClass", MASK_SUFFIXES) for name in self.ids]
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels, background first; `NO_BACKGROUND` is its name where there is none."""
+        return self.legend.names
+
+    @property
     def num_classes(self) -> int:
-        """Number of classes, background included."""
+        """Number of labels, that of the background included."""
         return len(self.classes)
 
     @property
     def palette(self) -> NDArray[np.uint8]:
-        """Colour of each class, `(num_classes, 3)` RGB."""
-        return voc.palette(self.num_classes)
+        """Colour of each label, `(num_classes, 3)` RGB."""
+        return self.legend.palette[: self.num_classes]
 
     @property
     def files(self) -> list[Path]:
         """All files that are read of this split."""
-        lists = [_list_file(self.root, self.split), self.root / "classes.txt"]
+        lists = [_list_file(self.root, self.split), self.root / FILE]
         return [*lists, *self.image_paths, *self.mask_paths]
 
     def __len__(self) -> int:
@@ -121,49 +125,25 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """The label map `(H, W)` alone, without decoding the image."""
-        return read_labels(self.mask_paths[index], self.num_classes)
+        return read_labels(self.mask_paths[index], self.legend)
 
-    @cached_property
+    _survey: Survey | None = None
+
+    @property
     def max_classes_per_image(self) -> int:
         """The most classes (background not counted) in one mask of the split: the steps a recurrent model needs.
 
         Reads every mask once, then remembers.
         """
-        return self.most_classes()
+        return self.survey().most_classes
 
-    def most_classes(self, *, skip: bool = False) -> int:
-        """`max_classes_per_image`, counted anew; with `skip`, over those masks that can be read."""
-        most = 0
-        for index in tqdm(range(len(self)), desc="classes an image", disable=None if len(self) > 500 else True):
-            try:
-                labels = self.labels(index)  # (H, W)
-            except RecsegError:
-                if not skip:
-                    raise
-                continue
-            present = np.bincount(labels.ravel(), minlength=256) > 0
-            most = max(most, int(present[voc.BACKGROUND + 1 : voc.VOID].sum()))
-        return most
-
-    def check_labelled(self) -> None:
-        """Refuse a split to train on whose masks hold nothing but background and void; reads as far as it must.
-
-        Raises:
-            RecsegError: all masks can be read, and not one holds a class.
-        """
-        read, void = 0, False
-        for index in range(len(self)):
-            with suppress(RecsegError):  # such a file is a fault of its own, named where it is read for training
-                present = np.bincount(self.labels(index).ravel(), minlength=256) > 0
-                if present[voc.BACKGROUND + 1 : voc.VOID].any():
-                    return
-                read, void = read + 1, void or bool(present[voc.VOID])
-        if read == len(self):
-            held = f"only background and void ({voc.VOID}, unlabelled)" if void else "only background"
-            raise RecsegError(
-                f"{self.root}: no mask of the split {self.split!r} holds a class, {held}; "
-                "expected the class's number at its pixels: 1 for the first after the background"
-            )
+    def survey(self, *, skip: bool = False) -> Survey:
+        """What the masks hold, read once; with `skip`, those that can be read."""
+        if self._survey is None:
+            self._survey = survey(self, skip=skip)
+        if self._survey.unreadable and not skip:
+            raise next(iter(self._survey.unreadable.values()))
+        return self._survey
 
 
 def find_root(root: Path | str) -> Path:
@@ -175,6 +155,27 @@ def find_root(root: Path | str) -> Path:
         if (folder / "JPEGImages").is_dir():
             return folder
     raise RecsegError(f"{root}: holds no JPEGImages folder, nor VOCdevkit/VOC2012/JPEGImages")
+
+
+def splits(root: Path) -> dict[str, Path]:
+    """The lists of a folder, by name."""
+    return {file.stem: file for file in sorted(_lists(root).glob("*.txt"))}
+
+
+def _lists(root: Path) -> Path:
+    folder = root / "ImageSets" / "Segmentation"
+    if not folder.is_dir():
+        folder = root / "ImageSets"
+    if not folder.is_dir():
+        raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
+    return folder
+
+
+def _list_file(root: Path, split: str) -> Path:
+    lists = splits(root)
+    if split not in lists:
+        raise RecsegError(f"{_lists(root)}: has no split {split!r}; there is {', '.join(lists) or 'none at all'}")
+    return lists[split]
 
 
 def read_split(root: Path, split: str) -> list[str]:
@@ -193,21 +194,14 @@ def read_split(root: Path, split: str) -> list[str]:
     return ids
 
 
-def _list_file(root: Path, split: str) -> Path:
-    folder = root / "ImageSets" / "Segmentation"
-    if not folder.is_dir():
-        folder = root / "ImageSets"
-    if not folder.is_dir():
-        raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
-    splits = {file.stem: file for file in sorted(folder.glob("*.txt"))}
-    if split not in splits:
-        raise RecsegError(f"{folder}: has no split {split!r}; there is {', '.join(splits) or 'none at all'}")
-    return splits[split]
-
-
-def _read_classes(root: Path) -> tuple[str, ...]:
-    path = root / "classes.txt"
-    return voc.check_names(_lines(path), str(path)) if path.exists() else voc.VOC_CLASSES
+def _read_legend(root: Path) -> Legend:
+    path = root / FILE
+    if not path.exists():
+        return undescribed(root)
+    rows = _lines(path)
+    legend = read_table(path, rows)
+    names = check_names(legend.names if legend else rows, str(path))
+    return legend or Legend.plain(names)
 
 
 def _lines(path: Path) -> list[str]:

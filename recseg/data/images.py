@@ -3,13 +3,15 @@
 import os
 import warnings
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from recseg.classes import VOID, palette
+from recseg.classes import VOID, Colour, Legend, palette
 from recseg.errors import RecsegError
 
 MEAN_COLOUR = (124, 116, 104)  # of ImageNet: padding that no filter takes for an edge of an object's colour
@@ -120,12 +122,16 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
         raise RecsegError(f"{name}: has colours of mode {image.mode}; save it as RGB") from error
 
 
-def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
-    """Read a mask as a label map `(H, W)`: class ids below `num_classes`, and 255 (`VOID`) where nothing is labelled.
+def read_labels(path: Path | str, legend: Legend | int) -> NDArray[np.uint8]:
+    """Read a mask as a label map `(H, W)`: labels of the legend, and 255 (`VOID`) where nothing is labelled.
 
-    The value of a pixel is its class id: the index in a palette PNG, the grey value in an 8- or 16-bit one (there 65535
-    is void as well). A mask stored as RGB colours is converted where every colour is one of VOC's palette. Like a
+    The value of a pixel tells its label: the index in a palette PNG, the grey value in an 8- or 16-bit one (there 65535
+    is void as well). A mask stored as RGB colours is converted where every colour is one of the legend's. Like an
     image, it is turned as its EXIF orientation says.
+
+    Args:
+        path: the mask.
+        legend: what its values mean; a number stands for VOC's way with so many classes, in which they are the labels.
 
     Raises:
         RecsegError: unreadable; no PNG; a value out of range (names it and the range); a colour of no class (names it);
@@ -133,6 +139,8 @@ def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
             indices, several frames.
     """
     path = Path(path)
+    if isinstance(legend, int):
+        legend = _plain(legend)
     image, how = _decoded(path)
     if image.format != "PNG":
         harm = ", which changes labels" if image.format in {"JPEG", "MPO", "WEBP"} else ""
@@ -149,50 +157,83 @@ def read_labels(path: Path | str, num_classes: int) -> NDArray[np.uint8]:
             raise RecsegError(f"{path}: is transparent in parts, which is no label; save it without transparency")
         image = image.convert("RGB") if image.mode == "RGBA" else image.getchannel("L")
     if image.mode == "RGB":
-        return _labels_of_colours(np.asarray(image), num_classes, path)
+        return _labels_of_colours(np.asarray(image), legend, path)
     if image.mode not in {"P", "L", "1"} and not image.mode.startswith("I"):
         raise RecsegError(f"{path}: is a mask of mode {image.mode}; expected a palette, grey or RGB PNG")
     values = np.asarray(image)  # (H, W)
-    if values.dtype not in (np.uint8, np.bool_):
-        values = np.where(values == VOID_16BIT, VOID, values)
-    if values.dtype != np.uint8 or num_classes < VOID:
-        wrong = (values >= num_classes) & (values != VOID)
-        if values.dtype.kind == "i":  # only signed kinds can be below zero
-            wrong |= values < 0
-        if wrong.any():
-            raise RecsegError(
-                f"{path}: has class index {int(values[wrong][0])}, "
-                f"expected 0 to {num_classes - 1}, or {VOID} for unlabelled pixels"
-            )
-    labels = values.astype(np.uint8)
     if image.mode == "P":
-        _check_palette(image, labels, num_classes, path)
-    return labels
+        _check_palette(image, values, legend, path)
+    return _labels_of_values(values, legend, path)
 
 
-def _check_palette(image: Image.Image, labels: NDArray[np.uint8], num_classes: int, path: Path) -> None:
-    """Refuse a mask whose colours all are VOC's, but under other indices: which of the two is meant, nobody can say."""
-    known = [*range(num_classes), VOID]
-    given = np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)  # (N, 3)
-    expected = palette()
-    if np.array_equal(given[:num_classes], expected[:num_classes]):  # nearly always
-        return
-    used = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-    named = {tuple(expected[label].tolist()): label for label in known}
-    meant = [named.get(tuple(given[index].tolist())) if index < len(given) else None for index in used.tolist()]
-    if None not in meant and meant != used.tolist():
-        index, label = next((i, m) for i, m in zip(used.tolist(), meant, strict=True) if i != m)
+@cache
+def _plain(num_classes: int) -> Legend:
+    return Legend.plain([f"class {label}" for label in range(num_classes)])
+
+
+def _labels_of_values(values: NDArray[Any], legend: Legend, path: Path) -> NDArray[np.uint8]:
+    """Labels `(H, W)` of the values of a mask, which may be of any whole or boolean type."""
+    table = legend.label_of_value
+    if values.dtype in (np.uint8, np.bool_):
+        small = values.astype(np.uint8)  # a copy, which may be written to
+        wrong = (np.bincount(small.ravel(), minlength=256) > 0) & (table < 0)  # (256,)
+    else:
+        deep = values == VOID_16BIT
+        outside = (values < 0) | (values > VOID)
+        small = np.where(outside, 0, values).astype(np.uint8)
+        wrong = np.where(outside, ~deep, table[small] < 0)  # (H, W)
+    if wrong.any():
+        found = np.unique(values)
+        first = next(value for value in found.tolist() if not (0 <= value <= VOID and table[value] >= 0))
+        smooth = f"; its {len(found)} values look like those of a smoothed mask or a JPEG" if len(found) > 64 else ""
         raise RecsegError(
-            f"{path}: has class index {index} in VOC's colour of class {label}; "
+            f"{path}: has class index {first}, expected {_known(legend)}{smooth}; classes.txt says what values mean"
+        )
+    labels = table.astype(np.uint8)[small] if legend.moved else small
+    return labels if values.dtype in (np.uint8, np.bool_) else np.where(deep, np.uint8(VOID), labels)
+
+
+def _known(legend: Legend) -> str:
+    """The values that a mask may have, in words."""
+    values = sorted(value for value in legend.values if value is not None)
+    gaps = values != list(range(values[0], values[-1] + 1))
+    known = ", ".join(map(str, values)) if gaps else f"{values[0]} to {values[-1]}"
+    return known + (f", or {', '.join(map(str, legend.void))} for unlabelled pixels" if legend.void else "")
+
+
+def _colours(legend: Legend) -> dict[Colour, int]:
+    """Value of each colour that masks may be stored in."""
+    colours = dict(zip([legend.void_colour], legend.void, strict=False))
+    if legend.coloured:
+        pairs = zip(legend.colours, legend.values, strict=True)
+        colours |= {colour: value for colour, value in pairs if value is not None}
+    return colours
+
+
+def _check_palette(image: Image.Image, values: NDArray[np.uint8], legend: Legend, path: Path) -> None:
+    """Refuse a mask whose colours all are the classes', but under other indices: which is meant, nobody can say."""
+    if not legend.coloured:
+        return
+    given = np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)  # (N, 3)
+    if not legend.moved and np.array_equal(given[: len(legend.names)], legend.palette[: len(legend.names)]):  # mostly
+        return
+    used = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
+    named = _colours(legend)
+    meant = [named.get(tuple(given[index].tolist())) if index < len(given) else None for index in used]
+    if None not in meant and meant != used:
+        index, value = next((i, m) for i, m in zip(used, meant, strict=True) if i != m)
+        raise RecsegError(
+            f"{path}: has class index {index} in the colour of class {value}; "
             "save it with class ids as indices, or as RGB"
         )
 
 
-def _labels_of_colours(pixels: NDArray[np.uint8], num_classes: int, path: Path) -> NDArray[np.uint8]:
-    """Labels `(H, W)` of palette colours `(H, W, 3)`, exact matches only: the nearest colour may be another class."""
+def _labels_of_colours(pixels: NDArray[np.uint8], legend: Legend, path: Path) -> NDArray[np.uint8]:
+    """Labels `(H, W)` of colours `(H, W, 3)`, exact matches only: the nearest colour may be another class."""
     weights = np.array([65536, 256, 1])  # one number for each colour
-    labels = np.array([*range(num_classes), VOID], dtype=np.uint8)
-    colours = palette()[labels] @ weights
+    named = _colours(legend)
+    colours = np.array(list(named)) @ weights
+    labels = legend.label_of_value[list(named.values())].astype(np.uint8)
     order = np.argsort(colours)
     codes = pixels @ weights  # (H, W)
     nearest = order[np.searchsorted(colours, codes, sorter=order).clip(max=len(order) - 1)]
@@ -200,12 +241,15 @@ def _labels_of_colours(pixels: NDArray[np.uint8], num_classes: int, path: Path) 
     if unknown.any():
         red, green, blue = (int(value) for value in pixels[unknown][0])
         known = np.flatnonzero((palette() == (red, green, blue)).all(axis=1))
-        if known.size:
-            of = f"VOC's colour of class {known[0]}, expected those of 0 to {num_classes - 1} and of {VOID}"
+        if legend != Legend.plain(legend.names):
+            of = "which is no class's"
+        elif known.size:
+            of = f"VOC's colour of class {known[0]}, expected those of 0 to {len(legend.names) - 1} and of {VOID}"
         else:
             of = "which is no class of VOC's palette"
         raise RecsegError(
-            f"{path}: has the colour ({red}, {green}, {blue}), {of}; save masks as palette or grey PNG with class ids"
+            f"{path}: has the colour ({red}, {green}, {blue}), {of}; give the classes their colours in classes.txt "
+            "(columns value,name,colour), or save masks as palette or grey PNG with class ids"
         )
     found: NDArray[np.uint8] = labels[nearest]
     return found

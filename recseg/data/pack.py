@@ -14,6 +14,7 @@ import json
 import mmap
 import shutil
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from recseg.classes import VOID, check_names
+from recseg.classes import VOID, Legend, check_names
+from recseg.data.description import FILE
 from recseg.data.folder import Sample, SegmentationFolder
 from recseg.data.images import is_turned, resized_shape
 from recseg.data.transforms import nearest, resize_short_side
@@ -51,7 +53,9 @@ class PackedFolder(SegmentationFolder):
     ) -> None:
         self.root, self.transform = Path(path), transform
         self.header = read_header(self.root)
-        self.split, self.classes = str(self.header["split"]), check_names(self.header["classes"], str(path))
+        self.split = str(self.header["split"])
+        names = check_names(self.header["classes"], str(path))
+        self.legend = Legend.from_dict(names, self.header.get("legend"), str(path))
         if split not in (None, self.split):
             raise RecsegError(f"{path}: holds the split {self.split!r}, not {split!r}")
         self.ids = list(self.header["ids"])
@@ -103,7 +107,7 @@ def open_pack(
     root = Path(packed.header["source"])
     if not root.is_dir():  # made elsewhere, or its source is gone: the pack stands for itself
         return packed
-    source = SegmentationFolder(root, packed.split, classes=packed.classes)
+    source = SegmentationFolder(root, packed.split, classes=None if (root / FILE).exists() else packed.classes)
     if fingerprint(source) == packed.header["fingerprint"]:
         return packed
     write_pack(source, packed.root, packed.size)
@@ -129,7 +133,7 @@ def write_pack(source: SegmentationFolder, path: Path | str, size: int, *, progr
         raise RecsegError(f"{path}: needs {need / 1e6:,.0f} MB, and the disk has {free / 1e6:,.0f} MB left")
     about = {
         "size": size, "split": source.split, "classes": source.classes, "ids": source.ids, "shapes": shapes,
-        "source": str(source.root.resolve()), "fingerprint": fingerprint(source),
+        "source": str(source.root.resolve()), "fingerprint": fingerprint(source), "legend": source.legend.to_dict(),
     }  # fmt: skip
     digest = hashlib.sha256()
     with atomic_write(path) as temporary, open(temporary, "wb") as stream:
@@ -202,7 +206,7 @@ def packed_shapes(source: SegmentationFolder, size: int) -> list[tuple[int, int]
     """(h, w) of each sample of a split in a pack: short sides of at most `size`; no image is decoded for it."""
     shapes = []
     for mask in source.mask_paths:
-        height, width = _header_size(mask)
+        height, width = header_size(mask)
         shapes.append((height, width) if min(height, width) <= size else resized_shape(height, width, size))
     return shapes
 
@@ -213,20 +217,22 @@ def pack_bytes(shapes: list[tuple[int, int]]) -> int:
 
 
 def fingerprint(source: SegmentationFolder) -> str:
-    """SHA-256 over names, sizes and times of change of all files of a split, and the names of its classes."""
+    """SHA-256 over names, sizes and times of change of all files of a split, and what its values mean."""
     facts: list[Any] = [source.classes]
+    if source.legend != Legend.plain(source.classes):
+        facts.append(astuple(source.legend))
     for name, image, mask in zip(source.ids, source.image_paths, source.mask_paths, strict=True):
         facts.append([name, *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in (image, mask))])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _header_size(mask: Path) -> tuple[int, int]:
-    """(H, W) of a mask, upright, without decoding it; its image has the same, or packing will say so."""
+def header_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image or a mask, upright, without decoding it; of the two it is the same, or packing will say so."""
     try:
-        with Image.open(mask) as image:
+        with Image.open(path) as image:
             return (image.width, image.height) if is_turned(image) else (image.height, image.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RecsegError(f"{mask}: cannot be read as an image") from error
+        raise RecsegError(f"{path}: cannot be read as an image") from error
 
 
 def _free(path: Path) -> int:

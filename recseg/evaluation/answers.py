@@ -6,6 +6,7 @@ pixels under other names say what the naming is worth, and what a perfect one wo
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -46,23 +47,25 @@ class Answer(NamedTuple):
     areas: list[float]
 
 
-def answers(output: RecurrentOutput | Tensor, size: tuple[int, int]) -> Iterator[Answer]:
+def answers(output: RecurrentOutput | Tensor, size: tuple[int, int], *, background: bool = True) -> Iterator[Answer]:
     """The answer for each image of a batch, its label map at `size`, (H, W) of the labels.
 
-    Dense logits name the classes that cover at least 0.4 % of their label map, in ascending id.
+    Dense logits name the classes that cover at least 0.4 % of their label map, in ascending id. With `background` False
+    every pixel has some class.
     """
     if isinstance(output, RecurrentOutput):
-        yield from _from_sequence(output, size)
+        yield from _from_sequence(output, size, background)
     else:
         for logits in output:
-            yield from_pixels(logits, size)
+            yield from_pixels(logits, size, background=background)
 
 
 def own_answers(
     model: SegmentationModel, images: Tensor, size: tuple[int, int], present: Sequence[Collection[int]]
 ) -> Iterator[dict[str, Answer]]:
     """For each image what the network says of itself. Arguments as for `answers_by_rule`."""
-    return ({OWN: answer} for answer in answers(model(images), size))
+    found = answers(model(images), size, background=model.has_background)
+    return ({OWN: answer} for answer in found)
 
 
 def pixel_answers(
@@ -70,7 +73,9 @@ def pixel_answers(
 ) -> Iterator[dict[str, Answer]]:
     """For each image what its pixels say, free to take any class: what thresholds are chosen by."""
     pixels = _pixels(model, images, model(images))
-    return ({} if pixels is None else {PIXELS: from_pixels(pixels[image], size)} for image in range(len(images)))
+    if pixels is None:
+        return ({} for _ in images)
+    return ({PIXELS: from_pixels(logits, size, background=model.has_background)} for logits in pixels)
 
 
 def answers_by_rule(
@@ -84,7 +89,8 @@ def answers_by_rule(
     """For each image the network's own answer, and those of its pixels under other rules of naming.
 
     Pixels are the logits of a dense network, or of a recurrent one's per-pixel classifier. A rule names some classes;
-    each pixel then takes the best of these and the background.
+    each pixel then takes the best of these and the background, where
+    there is one.
 
     Args:
         model: in inference mode.
@@ -99,16 +105,18 @@ def answers_by_rule(
     """
     output = model(images)
     pixels = _pixels(model, images, output)
-    for image, answer in enumerate(answers(output, size)):
+    background = model.has_background
+    for image, answer in enumerate(answers(output, size, background=background)):
         found = {OWN: answer}
         if pixels is not None:
+            under = partial(from_pixels, pixels[image], size, background=background)
             free = answer
             if isinstance(output, RecurrentOutput):
-                found[PIXELS] = free = from_pixels(pixels[image], size)
-                found[NAMED] = from_pixels(pixels[image], size, answer.classes)
+                found[PIXELS] = free = under()
+                found[NAMED] = under(answer.classes)
             for rule, least in thresholds.items():
-                found[rule] = from_pixels(pixels[image], size, large(free.areas, least))
-            found[TRUE] = from_pixels(pixels[image], size, present[image])
+                found[rule] = under(large(free.areas, least))
+            found[TRUE] = under(present[image])
         yield found
 
 
@@ -121,19 +129,22 @@ def large(areas: Sequence[float], least: float) -> list[int]:
     return [label for label, area in enumerate(areas) if label != BACKGROUND and area >= least]
 
 
-def from_pixels(logits: Tensor, size: tuple[int, int], named: Collection[int] | None = None) -> Answer:
+def from_pixels(
+    logits: Tensor, size: tuple[int, int], named: Collection[int] | None = None, *, background: bool = True
+) -> Answer:
     """The answer of a dense map: (K, h, w) logits.
 
     Args:
         named: foreground classes that pixels may take beside the background. None: all of them, and those that cover
             0.4 % of the image are named.
+        background: whether a pixel may belong to no class. Otherwise pixels may take all classes where none is named.
     """
-    rivals = list(range(len(logits))) if named is None else [BACKGROUND, *sorted(set(named))]
+    classes = list(range(1, len(logits))) if named is None else sorted(set(named))
+    rivals = [BACKGROUND, *classes] if background else classes or list(range(1, len(logits)))
     chosen = torch.tensor(rivals, device=logits.device)  # (N,)
     few = logits[chosen][None]  # (1, N, h, w)
     labels, small = (chosen[argmax(few, side)[0]] for side in (size, (SLOT_SIZE, SLOT_SIZE)))  # (H, W), (256, 256)
     areas: list[float] = []
-    classes = rivals[1:]
     if named is None:
         areas = (torch.bincount(labels.flatten(), minlength=len(logits)).double() / labels.numel()).tolist()
         classes = large(areas, SMALLEST_AREA)
@@ -141,8 +152,8 @@ def from_pixels(logits: Tensor, size: tuple[int, int], named: Collection[int] | 
     return Answer(labels, classes, masks, [], [], areas)
 
 
-def _from_sequence(output: RecurrentOutput, size: tuple[int, int]) -> Iterator[Answer]:
-    labels = fuse(output, size)  # (B, H, W)
+def _from_sequence(output: RecurrentOutput, size: tuple[int, int], background: bool) -> Iterator[Answer]:
+    labels = fuse(output, size, background=background)  # (B, H, W)
     best = output.classes.float().softmax(dim=1).max(dim=1)  # (P,)
     steps, probabilities = (best.indices + 1).tolist(), best.values.tolist()  # column k is class k + 1
     stops = output.stop.float().sigmoid().tolist()  # B × T

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recseg.classes import by_name
 from recseg.errors import RecsegError
 from recseg.evaluation.answers import OWN, PIXELS, TRUE
 from recseg.evaluation.bootstrap import MEASURES, RESAMPLES, Array, interval, measure, resamples
@@ -43,13 +44,13 @@ def summarise(counts: dict[str, Any], number: int = RESAMPLES) -> dict[str, Any]
             rows[row_name(group, rule)] = {
                 "mean": {key: _number(mean[key][0]) for key in MEASURES},
                 "runs": [{key: _number(each[key][0]) for key in MEASURES} for each in seeds],
-                "iou_per_class": dict(zip(names, map(_number, mean["iou_per_class"][0]), strict=True)),
+                "iou_per_class": by_name(names, map(_number, mean["iou_per_class"][0])),
             }
-    present = [rows[next(iter(rows))]["iou_per_class"][name] is not None for name in names]
+    present = {name: iou is not None for name, iou in rows[next(iter(rows))]["iou_per_class"].items()}
     return {
         "images": len(counts["ids"]),
-        "classes": [name for name, there in zip(names, present, strict=True) if there],
-        "classes_not_in_ground_truth": [name for name, there in zip(names, present, strict=True) if not there],
+        "classes": [name for name, there in present.items() if there],
+        "classes_not_in_ground_truth": [name for name, there in present.items() if not there],
         "resamples": number,
         "thresholds_chosen_on": counts["thresholds_chosen_on"],
         "runs": {group: [run["about"] for run in runs] for group, runs in groups.items()},
@@ -97,7 +98,7 @@ def _difference(of: Mapping[str, Array], minus: Mapping[str, Array], names: Sequ
     gaps = {key: of[key] - minus[key] for key in of}
     classes = gaps.pop("iou_per_class").T  # (K, R)
     found: dict[str, Any] = {key: _interval(gap) for key, gap in gaps.items()}
-    return found | {"iou_per_class": {name: _interval(gap) for name, gap in zip(names, classes, strict=True)}}
+    return found | {"iou_per_class": by_name(names, map(_interval, classes))}
 
 
 def _interval(values: Array) -> dict[str, float | None]:

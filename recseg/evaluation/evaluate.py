@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
 
-from recseg.classes import BACKGROUND, VOID
+from recseg.classes import BACKGROUND, VOID, by_name
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
 from recseg.data.readers import leave_signals_to_parent
@@ -68,10 +68,12 @@ def evaluate(
         `slot_iou_per_class`, `slot_classes_without_hits`, `best_slot_accuracy` and `best_slot_iou` (class and value);
         `label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`;
         `stop_calibration_error`, `stop_calibration`, `class_calibration_error`, `class_calibration`; `images`,
-        `seconds`; with "skip", `skipped` (id → why); with `per_image` that, the fields of `ImageCounts` by image id.
+        `seconds`; with "skip", `skipped` (id → why); with `per_image` that, the fields of `ImageCounts` by image id;
+        where the network names a class that the ground truth lacks, `miou_with_absent` (see `VOCMetric`).
 
     Raises:
-        RecsegError: an empty data set, an image that cannot be read, or classes that are not those of the model.
+        RecsegError: an empty data set, one of nothing but void, an image that cannot be read, or classes that are not
+            those of the model.
     """
     start = time.perf_counter()
     scores, skipped = score(
@@ -81,6 +83,11 @@ def evaluate(
     if not scores:
         raise RecsegError(
             f"none of {counted(len(skipped), 'image')} can be read; the first: {next(iter(skipped.values()))}"
+        )
+    if not scores[OWN].voc.confusion.any():
+        raise RecsegError(
+            f"{dataset.root}: no mask of the split {dataset.split!r} holds a class or background, only void: nothing "
+            "to score"
         )
     result = {**scores[OWN].compute(), "seconds": round(time.perf_counter() - start, 3)}
     if on_bad_image == "skip":
@@ -235,7 +242,7 @@ def _stack(samples: list[Ready]) -> tuple[Tensor, Tensor, list[int]]:
 
 def _by_name(result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Lists by class id → dictionaries by class name, and the best class of each slot figure."""
-    result["iou_per_class"] = dict(zip(names, result["iou_per_class"], strict=True))
+    result["iou_per_class"] = by_name(names, result["iou_per_class"])
     result["slot_classes_without_hits"] = [names[k] for k in result["slot_classes_without_hits"]]
     for key in ("slot_accuracy", "slot_iou"):
         values = dict(zip(names[1:], result[f"{key}_per_class"], strict=True))

@@ -64,15 +64,20 @@ class VOCMetric:
         return self
 
     def compute(self) -> dict[str, Any]:
-        """`miou`, `iou_per_class` (None where a class is neither true nor predicted anywhere), `pixel_accuracy`.
+        """`miou`, `iou_per_class`, `pixel_accuracy`, `confusion` (a list of rows, one a true class).
 
-        Classes that occur nowhere are no part of the mean. `confusion` is a list of rows, one a true class.
+        `miou` is the mean over the classes that occur in the ground truth: the same ones for every network. A class
+        that occurs in predictions alone has IoU 0; where there is one, `miou_with_absent` is the mean that counts it
+        too. A class that occurs in neither has IoU None, and is no part of a mean.
         """
         hits = self.confusion.diagonal()
         union = self.confusion.sum(0) + self.confusion.sum(1) - hits
         ious = [int(hit) / int(all_) if all_ else None for hit, all_ in zip(hits, union, strict=True)]
+        true = [iou for iou, pixels in zip(ious, self.confusion.sum(1), strict=True) if pixels]
+        absent = {} if len(true) == sum(iou is not None for iou in ious) else {"miou_with_absent": _mean(ious)}
         return {
-            "miou": _mean(ious),
+            "miou": _mean(true),
+            **absent,
             "iou_per_class": ious,
             "pixel_accuracy": _ratio(int(hits.sum()), int(self.confusion.sum())),
             "confusion": self.confusion.tolist(),

@@ -23,7 +23,7 @@ class OnnxNetwork(SegmentationModel):
         self.kind = self.onnx.kind  # type: ignore[misc]  # of the network that was exported
         self.classes, self.image_size = self.onnx.classes, self.onnx.image_size
         self.num_classes = len(self.classes)
-        self.metadata = {"onnx": Path(path).name}
+        self.metadata = {"onnx": Path(path).name, "legend": self.onnx.legend.to_dict()}
         self.register_parameter("place", nn.Parameter(torch.zeros(()), requires_grad=False))  # says: on the CPU
 
     def forward(self, images: Tensor) -> RecurrentOutput | Tensor:

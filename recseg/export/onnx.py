@@ -117,6 +117,7 @@ def export(model: SegmentationModel, path: Path | str) -> list[Path]:
     about = {
         "kind": model.kind, "classes": list(model.classes), "image_size": model.image_size,
         "max_steps": getattr(model, "max_steps", 0), "stride": model.encoder.strides[-1],
+        "legend": model.legend.to_dict(),
     }  # fmt: skip
     files = []
     for part, graph, inputs, outputs, shapes in _graphs(folded(model)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recseg.classes import VOID, check_names
+from recseg.classes import VOID, Legend, check_names, has_background
 from recseg.data.images import MEAN_COLOUR, MOST_PIXELS, MOST_PIXELS_TILED, resized_shape
 from recseg.errors import RecsegError
 from recseg.inference.prediction import Picture, Prediction, as_image
@@ -19,6 +19,7 @@ from recseg.inference.steps import Floats, Output, Sequence, to_prediction
 from recseg.inference.tiling import predict_tiles, tile_side
 
 PARTS = ("encode", "step")
+NEVER = -30.0  # logit of a stop that is not to be, as in `recseg.models.recurrent_unet`
 LARGEST = 8192  # pixels that a forged file may make of an image's short side
 
 
@@ -38,6 +39,7 @@ class OnnxModel:
         kind: "recurrent" or "dense".
         classes: names of the labels, background first.
         image_size: short side that images are resized to.
+        legend: what stands for each label in the data that the network learned from.
         stride: pixels to a cell of the coarsest map; sides are padded to multiples of it.
 
     Raises:
@@ -88,6 +90,7 @@ class OnnxModel:
         ):
             raise RecsegError(f"{self.path}: says of itself what no network is; not written by recseg export")
         check_names(self.classes, str(self.path))
+        self.legend = Legend.from_dict(self.classes, about.get("legend"), str(self.path))
         if self.kind == "recurrent":
             self._step = session("step")
 
@@ -135,14 +138,17 @@ class OnnxModel:
         h = c = np.zeros((1, gates.shape[1] // 4, *gates.shape[-2:]), np.float32)
         uncovered = np.ones((1, *embedding.shape[-2:]), np.float32)
         named = np.zeros((1, len(self.classes) - 1), np.float32)
-        masks, classes, stops = [], [], []
+        masks: list[Floats] = []
+        classes: list[Floats] = []
+        stops: list[float] = []
         for _ in range(self.max_steps):
             given = {"embedding": embedding, "x": x, "gates": gates, "h": h, "c": c}
             given |= {"uncovered": uncovered, "named": named}
             h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
             if scores.shape != named.shape or mask.shape != uncovered.shape:
                 raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
-            stops.append(float(stop[0]))
+            # Without a background there is some class in every image.
+            stops.append(float(stop[0]) if masks or has_background(self.classes) else NEVER)
             if stops[-1] > 0:
                 break
             masks.append(mask[0])
@@ -158,8 +164,8 @@ class OnnxModel:
         """Segment one image, as `recseg.predict` does."""
         picture = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
         if tile:
-            return predict_tiles(picture, tile_side(tile, self.image_size), self._ask, self.classes)
-        return to_prediction(self._ask(picture), (picture.height, picture.width), self.classes)
+            return predict_tiles(picture, tile_side(tile, self.image_size), self._ask, self.legend)
+        return to_prediction(self._ask(picture), (picture.height, picture.width), self.legend)
 
     def _ask(self, picture: Image.Image) -> Output:
         pixels = self.pixels(picture)

@@ -22,7 +22,7 @@ def log_survival(stop: Tensor) -> Tensor:
     return F.logsigmoid(-stop.float()).cumsum(dim=1)
 
 
-def fuse(output: RecurrentOutput, size: tuple[int, int] | None = None) -> Tensor:
+def fuse(output: RecurrentOutput, size: tuple[int, int] | None = None, *, background: bool = True) -> Tensor:
     """The label map of each image.
 
     A mask logit m_t(x) is the log-odds of the step's class c_t against background at pixel x. A step that may not exist
@@ -37,6 +37,8 @@ def fuse(output: RecurrentOutput, size: tuple[int, int] | None = None) -> Tensor
     Args:
         output: of a recurrent model.
         size: (H, W) of the label map; the input's size by default. Logits are resized, never labels.
+        background: whether a pixel may belong to no class. Otherwise the step with the largest o_t(x) has it, and an
+            image has at least one step.
 
     Returns:
         (B, H, W) int64.
@@ -54,5 +56,6 @@ def fuse(output: RecurrentOutput, size: tuple[int, int] | None = None) -> Tensor
         # Resized an image at a time: a batch of full-size masks would be the largest tensor of the whole model.
         masks = F.interpolate(output.masks[pairs, None].float(), size=(height, width), mode="bilinear").squeeze(1)
         best, winner = (masks + discount[pairs, None, None]).max(dim=0)  # (H, W)
-        labels[image] = named[pairs][winner].where(best > 0, BACKGROUND)
+        classes = named[pairs][winner]
+        labels[image] = classes.where(best > 0, BACKGROUND) if background else classes
     return labels

@@ -51,8 +51,8 @@ def predict(
 
     with inference_mode(model):
         if tile:
-            return predict_tiles(picture, tile_side(tile, model.input_size or model.image_size), ask, model.classes)
-        return to_prediction(ask(picture), (picture.height, picture.width), model.classes)
+            return predict_tiles(picture, tile_side(tile, model.input_size or model.image_size), ask, model.legend)
+        return to_prediction(ask(picture), (picture.height, picture.width), model.legend)
 
 
 def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:

@@ -62,12 +62,14 @@ class Prediction:
         labels: (H, W) uint8 at the image's size, the steps fused into one label map.
         palette: (256, 3) uint8, the colour of each label.
         stop_probability: of the stop that ended the sequence; None if all steps ran or the network learns no stop.
+        values: (number of labels,) uint8, the value of each label in the data's masks; None: the label, as in VOC.
     """
 
     steps: list[Step]
     labels: NDArray[np.uint8]
     palette: NDArray[np.uint8]
     stop_probability: float | None = None
+    values: NDArray[np.uint8] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Steps and size, ready for JSON; the masks stay behind."""
@@ -75,14 +77,24 @@ class Prediction:
         return {
             "height": height,
             "width": width,
-            "steps": [step.to_dict() for step in self.steps],
+            "steps": [step.to_dict() | {"class_id": self._value(step.class_id)} for step in self.steps],
             "stop_probability": None if self.stop_probability is None else round(self.stop_probability, 6),
         }
 
+    def _value(self, label: int) -> int:
+        return label if self.values is None else int(self.values[label])
+
     def save_labels(self, path: Path | str) -> None:
-        """Write the label map as an indexed PNG: a pixel's value is its label, the palette only shows it."""
-        indexed = Image.fromarray(self.labels)
-        indexed.putpalette(self.palette.tobytes())
+        """Write the label map as an indexed PNG, with the values of the masks that the network learned from.
+
+        The palette only shows what they mean.
+        """
+        values, colours = self.labels, self.palette.copy()
+        if self.values is not None:
+            values = self.values[self.labels]
+            colours[self.values] = self.palette[: len(self.values)]  # of two labels with one value the later one wins
+        indexed = Image.fromarray(values)
+        indexed.putpalette(colours.tobytes())
         with atomic_write(path) as temporary:
             indexed.save(temporary, format="PNG", optimize=True)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from recseg.classes import BACKGROUND, SMALLEST_AREA, palette
+from recseg.classes import BACKGROUND, SMALLEST_AREA, Legend, has_background
 from recseg.inference.prediction import Prediction, Step
 
 Floats = NDArray[np.float32]
@@ -34,24 +34,25 @@ class Sequence(NamedTuple):
 Output: TypeAlias = "Sequence | Floats"  # of a dense network: logits (num_classes, h, w)
 
 
-def to_prediction(output: Output, size: tuple[int, int], names: tuple[str, ...], threshold: float = 0.5) -> Prediction:
+def to_prediction(output: Output, size: tuple[int, int], legend: Legend, threshold: float = 0.5) -> Prediction:
     """The prediction for one image from what a network answered.
 
     Args:
         output: steps of a recurrent network, or logits of a dense one.
         size: (H, W) of the image.
-        names: of the labels, background first.
+        legend: of the labels.
         threshold: probability from which on a pixel belongs to a step's mask.
     """
     if isinstance(output, Sequence):
-        return from_steps(output, size, names, threshold)
-    return from_pixels(output, size, names)
+        return from_steps(output, size, legend, threshold)
+    return from_pixels(output, size, legend)
 
 
-def from_steps(output: Sequence, size: tuple[int, int], names: tuple[str, ...], threshold: float = 0.5) -> Prediction:
+def from_steps(output: Sequence, size: tuple[int, int], legend: Legend, threshold: float = 0.5) -> Prediction:
     """The prediction of a recurrent network: its steps in their order, fused as `recseg.inference.fusion` does."""
     bound = np.log(threshold) - np.log1p(-threshold)  # as a logit
-    best, labels = np.zeros(size, np.float32), np.zeros(size, np.uint8)
+    least = 0 if has_background(legend.names) else -np.inf  # which a class has to exceed
+    best, labels = np.full(size, least, np.float32), np.zeros(size, np.uint8)
     steps = []
     for (label, logits, discount), scores, stop in zip(
         _resized(output, size), output.classes, output.stops, strict=False
@@ -61,9 +62,10 @@ def from_steps(output: Sequence, size: tuple[int, int], names: tuple[str, ...], 
         best = np.maximum(best, log_odds)
         inside = logits > bound
         probability = float(1 / np.exp(scores - scores.max()).sum())
-        steps.append(Step(label, class_name(names, label), probability, sigmoid(stop), inside, float(inside.mean())))
+        name = class_name(legend.names, label)
+        steps.append(Step(label, name, probability, sigmoid(stop), inside, float(inside.mean())))
     end = sigmoid(output.stops[len(steps)]) if len(output.stops) > len(steps) else None
-    return Prediction(steps, labels, palette(), end)
+    return Prediction(steps, labels, legend.palette, end, legend.value_of_label)
 
 
 def _resized(output: Sequence, size: tuple[int, int]) -> Iterator[tuple[int, Floats, np.float32]]:
@@ -74,12 +76,13 @@ def _resized(output: Sequence, size: tuple[int, int]) -> Iterator[tuple[int, Flo
         yield int(scores.argmax()) + 1, resize(mask, size), np.float32(survival)
 
 
-def from_pixels(logits: Floats, size: tuple[int, int], names: tuple[str, ...]) -> Prediction:
+def from_pixels(logits: Floats, size: tuple[int, int], legend: Legend) -> Prediction:
     """The prediction of a dense network: a step for each class that covers 0.4 % of the image, largest first."""
     best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
     total = best.copy()
-    for label, plane in enumerate(logits):  # one class at a time: all of them at a camera's size may not fit
-        plane = resize(plane, size)
+    first = BACKGROUND if has_background(legend.names) else BACKGROUND + 1
+    for label in range(first, len(logits)):  # one class at a time: all of them at a camera's size may not fit
+        plane = resize(logits[label], size)
         labels[plane > best] = label
         best, total = np.maximum(best, plane), np.logaddexp(total, plane)
     confidence = np.exp(best - total)  # softmax of the winner
@@ -88,25 +91,28 @@ def from_pixels(logits: Floats, size: tuple[int, int], names: tuple[str, ...]) -
         mask = labels == label
         area = float(mask.mean())
         if area >= SMALLEST_AREA:
-            steps.append(Step(label, class_name(names, label), float(confidence[mask].mean()), None, mask, area))
+            steps.append(Step(label, class_name(legend.names, label), float(confidence[mask].mean()), None, mask, area))
     steps.sort(key=lambda step: -step.area)
-    return Prediction(steps, labels, palette())
+    return Prediction(steps, labels, legend.palette, None, legend.value_of_label)
 
 
-def probabilities(output: Output, size: tuple[int, int]) -> dict[int, Floats]:
+def probabilities(output: Output, size: tuple[int, int], *, background: bool = True) -> dict[int, Floats]:
     """How likely each label is at each pixel: label → (H, W); at a pixel they add up to 1.
 
     A dense network's are a softmax over all labels. A recurrent one's are a softmax over background and the classes
     that it named, whose discounted mask logits are log-odds against background: their largest is what fusion takes.
+    Where a pixel cannot be background (`background` is False), neither softmax has it.
     """
     logits: dict[int, Floats] = {}
     if isinstance(output, Sequence):
-        logits[BACKGROUND] = np.zeros(size, np.float32)
+        if background:
+            logits[BACKGROUND] = np.zeros(size, np.float32)
         for label, plane, discount in _resized(output, size):
             log_odds = plane + discount
             logits[label] = np.maximum(logits[label], log_odds) if label in logits else log_odds
     else:
-        logits |= {label: resize(plane, size) for label, plane in enumerate(output)}
+        first = BACKGROUND if background else BACKGROUND + 1
+        logits |= {label: resize(output[label], size) for label in range(first, len(output))}
     highest = reduce(np.maximum, logits.values())
     shares = {label: np.exp(plane - highest) for label, plane in logits.items()}
     total = sum(shares.values())

@@ -23,22 +23,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from recseg.classes import BACKGROUND, SMALLEST_AREA, palette
+from recseg.classes import BACKGROUND, SMALLEST_AREA, Legend, has_background
 from recseg.errors import RecsegError
 from recseg.inference.prediction import Prediction, Step
 from recseg.inference.steps import Floats, Output, class_name, probabilities
 
 
-def predict_tiles(
-    image: Image.Image, side: int, ask: Callable[[Image.Image], Output], names: tuple[str, ...]
-) -> Prediction:
+def predict_tiles(image: Image.Image, side: int, ask: Callable[[Image.Image], Output], legend: Legend) -> Prediction:
     """Segment an image window by window; windows overlap by a quarter or more.
 
     Args:
         image: RGB.
         side: of the square windows, in pixels of the image; smaller where the image is.
         ask: what a network answers to a window.
-        names: of the labels, background first.
+        legend: of the labels.
 
     Returns:
         A label map at the image's size. Its steps are the classes by decreasing area, each with the mean of its blended
@@ -50,6 +48,7 @@ def predict_tiles(
     if side < 2:
         raise RecsegError(f"tile {side}: expected windows of at least 2 pixels")
     shape = (min(side, image.height), min(side, image.width))  # (h, w) of a window
+    names, background = legend.names, has_background(legend.names)
     weight = np.outer(*(_ramp(length) for length in shape)).astype(np.float32)  # (h, w)
     tops, lefts = window_starts(image.height, side), window_starts(image.width, side)
     labels = np.zeros((image.height, image.width), np.uint8)
@@ -59,7 +58,7 @@ def predict_tiles(
         for left in lefts:
             window = slice(left, left + shape[1])
             answer = ask(image.crop((left, top, window.stop, top + shape[0])))
-            for label, plane in probabilities(answer, shape).items():
+            for label, plane in probabilities(answer, shape, background=background).items():
                 sums[label][:, window] += weight * plane
         done = following - top  # rows that no later window sees
         decided = labels[top:following]
@@ -77,7 +76,7 @@ def predict_tiles(
         for label, count in sorted(enumerate(pixels.tolist()), key=lambda entry: -entry[1])
         if label != BACKGROUND and count >= SMALLEST_AREA * shape[0] * shape[1]
     ]
-    return Prediction(steps, labels, palette())
+    return Prediction(steps, labels, legend.palette, None, legend.value_of_label)
 
 
 def tile_side(tile: bool | int, own: int | None) -> int:

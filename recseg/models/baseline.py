@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from recseg.errors import RecsegError
 from recseg.models.convlstm import ConvLSTMCell
 from recseg.models.model import SegmentationModel
-from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
+from recseg.models.recurrent_unet import NEVER, RecurrentOutput, live_pairs
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,8 @@ class PublishedNetwork(SegmentationModel):
         """
         masks, labels = self.forward_all(images)
         if lengths is None:
+            if not self.has_background:  # some class there is, in every image
+                labels[:, 0, 0] = labels[:, 0].amin(dim=1) + NEVER
             lengths = (labels.argmax(dim=2) != 0).long().cumprod(dim=1).sum(dim=1)  # (B,)
         else:
             lengths = lengths.clamp(max=self.max_steps).to(masks.device)

@@ -34,6 +34,8 @@ from recseg.models.encoders import Encoder
 from recseg.models.model import SegmentationModel
 from recseg.models.unet import Decoder, crop_padding, pad_to_stride
 
+NEVER = -30.0  # logit of a stop that is not to be: as good as minus infinity, and a number that JSON has
+
 
 class Features(NamedTuple):
     """What is computed once an image.
@@ -228,6 +230,8 @@ class RecurrentUNet(SegmentationModel):
         outputs: list[StepOutput] = []
         for _ in range(steps):
             state, output = self.step(features, state)
+            if lengths is None and not outputs and not self.has_background:  # some class there is, in every image
+                output = output._replace(stop=torch.full_like(output.stop, NEVER))
             outputs.append(output)
             if ask and (torch.stack([step.stop for step in outputs]) > 0).any(dim=0).all():  # each image has stopped
                 break

@@ -115,5 +115,7 @@ def save_average(
     about["data"] = Path(config.data).name  # a name is a fact, its place is nobody's business
     if config.encoder_weights is not None:
         about["encoder_weights"] = Path(config.encoder_weights).name
+    if (legend := dataset.legend.to_dict()) is not None:
+        about["legend"] = legend
     about |= {"split": dataset.split, "threads": torch.get_num_threads()} | more
     save_weights(path, average, classes=dataset.classes, image_size=config.image_size, metadata=about)

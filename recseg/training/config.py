@@ -56,8 +56,8 @@ class TrainConfig:
         checkpoint_seconds: of training between two checkpoints.
         on_bad_image: "stop" ends the training at an image that cannot be read; "skip" takes another one in its place,
             and lists it.
-        val_split: list that the averaged network is scored on during the training; None takes "val" where there is one
-            that shares no image with the training list, "none" takes none. Nothing that is learned depends on it.
+        val_split: list that the averaged network is scored on during the training; None takes "val" where there is one,
+            unless the training list is "trainval"; "none" takes none. Nothing that is learned depends on it.
         val_every: updates between two validations; None: a tenth of the budget, and 100 updates at least.
         val_limit: the most images of a validation, spread evenly over the list; None takes 500.
         tensorboard: write the log in TensorBoard's format too, into the run's folder `tensorboard`.
@@ -170,7 +170,7 @@ def network_for(config: TrainConfig, dataset: "SegmentationFolder") -> Recurrent
     if steps is None and dataset.classes == VOC_CLASSES:
         steps = 5
     elif steps is None:
-        steps = max(1, dataset.most_classes(skip=config.on_bad_image == "skip"))
+        steps = max(1, dataset.survey(skip=config.on_bad_image == "skip").most_classes)
     return replace(config.network, num_classes=dataset.num_classes, max_steps=steps)
 
 

@@ -19,6 +19,8 @@ def describe(training: SegmentationFolder, held_out: SegmentationFolder | None, 
     lists = {"training": training} | ({} if held_out is None else {"validation": held_out})
     return {
         "classes": list(training.classes),
+        "values": list(training.legend.values),  # of each class in the masks
+        "void": list(training.legend.void),
         "max_steps": max_steps,
         "lists": {use: _list(dataset) for use, dataset in lists.items()},
     }
@@ -45,8 +47,9 @@ def check_same_data(before: dict[str, Any] | None, now: dict[str, Any], where: s
     Raises:
         RecsegError: names what differs.
     """
-    if before is None or before == now:
+    if before is None or now | before == now:  # an older checkpoint has fewer facts
         return
+    before = now | before
     end = "expected the data that this run began with (with others, begin a new run)"
     names, others = before["classes"], now["classes"]
     if len(names) != len(others):
@@ -54,6 +57,8 @@ def check_same_data(before: dict[str, Any] | None, now: dict[str, Any], where: s
     for label, (name, other) in enumerate(zip(names, others, strict=True)):
         if name != other:
             raise RecsegError(f"{where}: class {label} is {other!r}, and was {name!r} when this run began; {end}")
+    if (before["values"], before["void"]) != (now["values"], now["void"]):
+        raise RecsegError(f"{where}: values of its masks mean other classes than when this run began; {end}")
     for use in ("training", "validation"):
         old, new = before["lists"].get(use), now["lists"].get(use)
         if old == new:

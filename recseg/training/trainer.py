@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from recseg.data import open_train
+from recseg.data import NAMED, open_train
+from recseg.data.check import examine
 from recseg.data.folder import SegmentationFolder
 from recseg.data.readers import UnguardedScript, check_main_guard
 from recseg.data.stream import Batch
@@ -79,7 +80,7 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Pat
     Args:
         config: what to train; open choices are filled in and stored.
         out: folder of the run; new or empty.
-        progress: show a bar.
+        progress: print what the data hold, and show a bar.
 
     Returns:
         The weights to predict with, `out/weights.safetensors`.
@@ -93,7 +94,7 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Pat
         if rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to go on")
         config = resolve(replace(config, device=device))
-        trainer = _open(config, out)  # before the folder is made: bad data leaves no trace
+        trainer = _open(config, out, progress)  # before the folder is made: bad data leaves no trace
         if rank() == 0:
             save_config(out / "config.json", with_whole_paths(trainer.config), new=True)
         try:
@@ -111,7 +112,7 @@ def resume(
 
     Args:
         run: its folder.
-        progress: show a bar.
+        progress: print what the data hold, and show a bar.
         data: where the same data are from now on; None: where they were.
         device: where it runs from now on; None: as the run began.
         workers: processes that read images from now on; None: as the run began.
@@ -127,7 +128,7 @@ def resume(
     with process_group(config.device) as device:
         goes_on = (run / CHECKPOINT).exists()
         settings = replace(config, device=device, val_split=config.val_split or NONE)
-        trainer = _open(settings, run, partial(build_model, start=not goes_on))
+        trainer = _open(settings, run, progress, partial(build_model, start=not goes_on))
         if goes_on:
             trainer.restore()
         if config != before and rank() == 0:
@@ -136,11 +137,16 @@ def resume(
         return trainer.run(progress)
 
 
-def _open(config: TrainConfig, out: Path, build: Callable[[TrainConfig], SegmentationModel] | None = None) -> "Trainer":
+def _open(
+    config: TrainConfig, out: Path, progress: bool, build: Callable[[TrainConfig], SegmentationModel] | None = None
+) -> "Trainer":
     with main_first():
         dataset = training_data(config)
-        dataset.check_labelled()
         held_out = validation_data(config, dataset)
+    if config.data not in NAMED:  # what these hold is known
+        lines = examine(dataset, held_out, skip=config.on_bad_image == "skip")
+        if progress and rank() == 0:
+            print("\n".join(lines), flush=True)
     return Trainer(config, dataset, out, held_out, build)
 
 
@@ -180,6 +186,7 @@ class Trainer:
         self.config, self.data = config, describe(dataset, held_out, config.network.max_steps)
         self.validation = Validation(config, held_out)
         self.model = (build or build_model)(config)
+        self.model.classes = dataset.classes
         check_batch(config, self.model)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             synchronise_norms(self.model)

@@ -8,11 +8,13 @@ on whether, or how often, one looks.
 
 import copy
 import itertools
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from recseg.data import check_no_leak, open_dataset
+from recseg.data.description import FILE
 from recseg.data.folder import SegmentationFolder, find_root, read_split
 from recseg.data.pack import PackedFolder
 from recseg.data.readers import default_workers
@@ -38,19 +40,28 @@ def validation_data(config: TrainConfig, training: SegmentationFolder) -> Segmen
         training: what it learns from. The images that a pack was made of lie beside those to validate on.
 
     Raises:
-        RecsegError: a list that was asked for is not there, or shares an image with the training list.
+        RecsegError: a list that was asked for is not there, or shares an image with the training list; but `trainval`
+            may hold `val`, if none was asked for.
     """
     if config.val_split == NONE:
         return None
     split = config.val_split or "val"
-    root = training.header["source"] if isinstance(training, PackedFolder) else training.root
+    root = Path(training.header["source"]) if isinstance(training, PackedFolder) else training.root
     if config.val_split is None and config.data != "pictograms":
         try:
-            check_no_leak(training, read_split(find_root(root), split))
+            held_out = read_split(find_root(root), split)
         except RecsegError:  # nobody asked for a validation
             return None
+        if training.split == "trainval":  # which holds val by its meaning
+            return None
+        try:
+            check_no_leak(training, held_out)
+        except RecsegError as error:
+            raise RecsegError(
+                f"{root}: {error}; take it out of one of them, or train without a validation: --val-split none"
+            ) from error
     if isinstance(training, PackedFolder):
-        dataset = SegmentationFolder(root, split, classes=training.classes)
+        dataset = SegmentationFolder(root, split, classes=None if (root / FILE).exists() else training.classes)
     else:
         dataset = open_dataset(config.data, split)
     check_no_leak(training, dataset)

@@ -121,15 +121,24 @@ def learning_curves(
     return figure
 
 
-def palette_legend(names: Sequence[str] = VOC_CLASSES, *, void: bool = True, columns: int = 6) -> "Figure":
-    """Each label's colour, number and name; with the colour that unlabelled pixels wear."""
-    entries = [(label, name) for label, name in enumerate(names)] + ([(VOID, "void")] if void else [])
+def palette_legend(
+    names: Sequence[str] = VOC_CLASSES, *, void: bool = True, columns: int = 6, palette: NDArray[np.uint8] | None = None
+) -> "Figure":
+    """Each label's colour, number and name; with the colour that unlabelled pixels wear.
+
+    Args:
+        names: of the labels; one without a name, a background that there is not, is left out.
+        void: whether void is one of the entries.
+        columns: of entries.
+        palette: (256, 3) colours, such as those of a `recseg.classes.Legend`; VOC's by default.
+    """
+    entries = [(label, name) for label, name in enumerate(names) if name] + ([(VOID, "void")] if void else [])
     rows = -(-len(entries) // columns)
     figure = new_figure(1.55 * columns, 0.34 * rows)
     from matplotlib.patches import Rectangle
 
     axes = figure.subplots()
-    colours = voc_palette() / 255
+    colours = (voc_palette() if palette is None else palette) / 255
     for position, (label, name) in enumerate(entries):
         column, row = divmod(position, rows)
         patch: dict[str, Any] = {"facecolor": tuple(colours[label]), "edgecolor": FAINT, "linewidth": 0.6}

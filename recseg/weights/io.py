@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
-from recseg.classes import VOID, check_names
+from recseg.classes import VOID, Legend, check_names
 from recseg.errors import RecsegError, counted, one_line
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
@@ -144,6 +144,7 @@ def _build(file: TensorFile) -> SegmentationModel:
     metadata = _json(path, text, "metadata", dict)
     _check_extent(path, asdict(config))
     classes = check_names(classes, f"{path}: its classes")
+    Legend.from_dict(classes, metadata.get("legend"), str(path))
     if isinstance(image_size, bool) or not 1 <= image_size <= 8192:
         raise RecsegError(f"{path}: image size {image_size} is not within 1 … 8192 pixels")
     if config.num_classes != len(classes):

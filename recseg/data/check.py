@@ -1,0 +1,209 @@
+"""What a folder holds, and what in it would be misunderstood: `recseg data check`, and the start of each training.
+
+No reader can know what a mask's values mean. It can count them, and say in words what they are taken for.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recseg.classes import BACKGROUND, VOC_CLASSES, VOID, Legend, has_background
+from recseg.data.description import FILE
+from recseg.data.images import SUFFIXES
+from recseg.data.survey import Survey
+from recseg.errors import RecsegError, counted
+
+if TYPE_CHECKING:
+    from recseg.data.folder import SegmentationFolder
+
+FEW = 20  # images of a class below which hardly anything is learned about it
+SHOWN = 12  # classes that a summary of one line names
+TABLE = f"a table in {FILE} (value,name)"
+_VOID_NAMES = re.compile(
+    r"_*(void|ignored?|un-?known|undefined|(un|not?)[ _-]?(label+ed|annotated|label)|don.?t.?care)_*"
+)
+_BACKGROUND_NAMES = re.compile(r"_*(back[ _-]?ground|bg|other|others|none|nothing|rest|clutter)_*")
+
+
+def summary(dataset: "SegmentationFolder", found: Survey) -> list[str]:
+    """Two lines: how many images of which size; which value is which class, and how much there is of each."""
+    count, void = len(found.ids), int(found.pixels[VOID]) / max(1, int(found.pixels.sum()))
+    low, high = ("×".join(map(str, f(found.sizes, axis=0)[::-1])) if count else "–" for f in (np.min, np.max))
+    size = f"{low}" if low == high else f"from {low} to {high}"
+    head = f"{dataset.split}: {counted(count, 'image')}, {size}; void {void:.1%} of all pixels"
+    labels = [label for label in range(dataset.num_classes) if found.pixels[label]]
+    kept = sorted(sorted(labels, key=lambda label: -found.shares[label])[:SHOWN])
+    words = ", ".join(f"{named(dataset.legend, label)} {found.shares[label]:.1%}" for label in kept)
+    rest = f", and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    kind = "" if has_background(dataset.classes) else ", and no background"
+    return [head, f"classes{kind}: {words}{rest}"]
+
+
+def named(legend: Legend, label: int) -> str:
+    """A label's value and name, and whether it is taken for the background though its name does not say so."""
+    name = legend.names[label]
+    taken = " = background" if label == BACKGROUND and not _BACKGROUND_NAMES.fullmatch(name.lower()) else ""
+    return f"{legend.values[label]} {name}{taken}"
+
+
+def faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
+    """What makes a split worthless for training and scoring, in a line each that says what to do."""
+    if not found.ids:
+        return
+    none, void = f"{dataset.root}: no mask of the split {dataset.split!r} holds", _values(dataset.legend.void)
+    if not found.pixels[:VOID].any():
+        yield f"{none} a class or background, only void ({void}); {TABLE} says what the values mean"
+    elif not found.pixels[BACKGROUND + 1 : VOID].any():
+        held = f"only background and void ({void})" if found.pixels[VOID] else "only background"
+        yield f"{none} a class, {held}; if a value means one of yours, {TABLE} says so"
+    if words := _two_colours(found, own=True):
+        yield (
+            f"{dataset.root}: the masks of {dataset.split} have palettes of their own: {words}; save them as grey with "
+            f"class ids, or as RGB with the colours in {FILE} (value,name,colour)"
+        )
+
+
+def _two_colours(found: Survey, *, own: bool) -> str:
+    """Words for an index that stands for two colours, among the masks with palettes of their own or among all."""
+    seen: dict[int, tuple[tuple[int, ...], str]] = {}
+    for value, colour, alone, name in found.colours:
+        if alone or not own:
+            other, first = seen.setdefault(value, (colour, name))
+            if other != colour:
+                return f"index {value} is {other} in {first}.png and {colour} in {name}.png"
+    return ""
+
+
+def _values(values: tuple[int, ...]) -> str:
+    return f"value {', '.join(map(str, values))}"
+
+
+def hints(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
+    """What may not be meant, in a line each that says what to do."""
+    legend, shares, images = dataset.legend, found.shares, found.images
+    plain, own = legend.to_dict() is None and legend.void == (VOID,), legend.names != VOC_CLASSES
+    first = legend.names[BACKGROUND]
+    if (
+        not own
+        and hasattr(dataset, "mask_paths")
+        and not (dataset.root / FILE).exists()
+        and dataset.root.name != "VOC2012"
+    ):
+        yield f"no {FILE} in {dataset.root}: the names are VOC's (1 aeroplane, 2 bicycle, …); write your own there"
+    void_names = [label for label, name in enumerate(legend.names) if _VOID_NAMES.fullmatch(name.lower())]
+    for label in void_names:
+        yield (
+            f"{named(legend, label)!r} is scored like any class; if it says that nothing is labelled, "
+            f"call it void in {TABLE}"
+        )
+    if plain and BACKGROUND not in void_names and not _BACKGROUND_NAMES.fullmatch(first.lower()):
+        yield (
+            f"{first!r}, the first of {FILE}, is taken for the background, which no step names; "
+            f"put background before it, or, if there is none, use {TABLE}"
+        )
+    if has_background(legend.names) and found.ids:
+        share, value = shares[BACKGROUND], legend.values[BACKGROUND]
+        if not share:
+            yield f"no pixel is background (value {value}); without a row background, {TABLE} says that there is none"
+        elif share > 0.99:
+            yield f"{share:.1%} of the pixels are background (value {value})"
+        elif plain and not found.pixels[VOID] and share < 0.5 and (found.areas[:, :VOID] > 0).sum(axis=1).mean() >= 3:
+            yield (
+                f"every pixel is labelled, and value {value} is taken for the background, which no step names; "
+                f"if it is a class, or another value means void, say so in {TABLE}"
+            )
+    absent = [legend.names[label] for label in range(1, len(legend.names)) if not images[label]]
+    if absent and own:
+        yield f"in no mask of {dataset.split}: {_some(absent)}"
+    rare = [
+        f"{legend.names[label]} ({images[label]})" for label in range(1, len(legend.names)) if 0 < images[label] < FEW
+    ]
+    if rare:
+        yield f"in fewer than {FEW} images of {dataset.split}: {_some(rare)}"
+    rims = [
+        legend.names[label] for label in range(1, len(legend.names))
+        if found.pixels[label] >= 4 * FEW and found.solid[label] < 0.02 * found.pixels[label]
+    ]  # fmt: skip
+    if rims:
+        yield f"nowhere two pixels wide: {_some(rims)}; are the masks smoothed? resize them by the nearest pixel"
+    if words := _two_colours(found, own=False):
+        yield f"{words}; is it the same class in both?"
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
+
+
+def compared(train: "SegmentationFolder", first: Survey, val: "SegmentationFolder", second: Survey) -> Iterator[str]:
+    """What two splits do not have in common, though they should."""
+    for one, other, here, there in ((train, val, first, second), (val, train, second, first)):
+        only = [name for name, a, b in zip(one.classes, here.images, there.images, strict=False) if a and not b]
+        if only:
+            yield f"in masks of {one.split} and none of {other.split}: {_some(only)}"
+
+
+def image_faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
+    """Images that cannot be opened, or are not of the size of their masks; their pixels are not decoded."""
+    from recseg.data.pack import header_size
+
+    sizes = dict(zip(found.ids, found.sizes.tolist(), strict=True))
+    for name, path in zip(dataset.ids, dataset.image_paths, strict=True):
+        try:
+            height, width = header_size(path)
+        except RecsegError as error:
+            yield str(error)
+            continue
+        if name in sizes and [height, width] != sizes[name]:
+            yield f"{path}: is {width}×{height} pixels, its mask {sizes[name][1]}×{sizes[name][0]}"
+
+
+def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str], list[str]]:
+    """Faults and hints about several splits of a folder: what they share, and files that are in none of them."""
+    from recseg.data.duplicates import near_duplicates
+
+    wrong, doubtful = list[str](), list[str]()
+    for one, other in itertools.combinations(datasets, 2):
+        shared = set(one.ids) & set(other.ids)
+        if shared:
+            wrong.append(f"{min(shared)!r} is both in {one.split} and in {other.split} ({len(shared)} such ids)")
+            continue
+        doubtful += compared(one, one.survey(skip=True), other, other.survey(skip=True))
+        with suppress(RecsegError):  # an image that cannot be read is told of elsewhere
+            if pairs := near_duplicates(one, other):
+                first, second, _ = pairs[0]
+                words = f"{len(pairs)} images of {one.split} look like one of {other.split}: {first!r} like {second!r}"
+                doubtful.append(f"{words}; keep what was taken together in one list")
+    images = {path for dataset in datasets for path in dataset.image_paths}
+    there = [path for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES]
+    others = [path.stem for path in there if path not in images]
+    if others:
+        doubtful.append(f"in none of these lists, {len(others)} images: {_some(sorted(others))}")
+    return wrong, doubtful
+
+
+def examine(train: "SegmentationFolder", val: "SegmentationFolder | None", *, skip: bool = False) -> list[str]:
+    """The lines that a training begins with: what there is, and hints.
+
+    Args:
+        train: what it learns from.
+        val: what it is scored on meanwhile, if anything.
+        skip: whether masks that cannot be read are to be passed over.
+
+    Raises:
+        RecsegError: a fault of the data, or a mask that cannot be read.
+    """
+    first, second = train.survey(skip=skip), None if val is None else val.survey(skip=skip)
+    for fault in faults(train, first):
+        raise RecsegError(fault)
+    lines, warnings = summary(train, first), list(hints(train, first))
+    if val is not None and second is not None:
+        for fault in faults(val, second):
+            raise RecsegError(fault)
+        lines.append(summary(val, second)[0])
+        warnings += compared(train, first, val, second)
+    return [*lines, *(f"check: {warning}" for warning in warnings)]

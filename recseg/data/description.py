@@ -1,0 +1,123 @@
+"""What a folder says of its classes: `classes.txt`, in one of two forms.
+
+Names alone, one a line: the first is the background, and line k (from 0) names the value k of a pixel. 255 is void.
+
+    background
+    leaf
+    stone
+
+Or a table with a header, for everything else: values with gaps, another void, no background, colours. A row named
+`background` or `void` says what its value means. Without a row `background` every pixel belongs to some class.
+
+    value,name,colour
+    0,sky,#80b0e0
+    7,road,#604060
+    11,void,
+
+One file with two forms, since a second one could contradict it; comma-separated, since every spreadsheet and every
+script writes that, and reading it needs no further package. Colours are written as in CSS.
+"""
+
+import csv
+import re
+from pathlib import Path
+
+from PIL import ImageColor
+
+from recseg.classes import NO_BACKGROUND, VOC_CLASSES, VOID, Colour, Legend, default_colours
+from recseg.errors import RecsegError
+
+FILE = "classes.txt"
+COLUMNS = ("value", "name", "colour")
+HOW = f"{FILE}: one name a line, background first, or a table with the columns {','.join(COLUMNS)}"
+# Where others write classes: labelmap.txt (CVAT), class_names.txt (labelme), _classes.csv (Roboflow), notes.json …
+_OTHERS = re.compile(
+    r"_?(class|label|categor|obj|notes)[a-z]*([._ -]?(name|map|dict|list|colou?r)s?)?\.(txt|csv|json|names|ya?ml)"
+    r"|data(set)?\.ya?ml"
+)
+
+
+def undescribed(root: Path) -> Legend:
+    """The legend of a folder without `classes.txt`: VOC's.
+
+    Raises:
+        RecsegError: another file seems to name the classes, as those of annotation tools do.
+    """
+    others = sorted(file.name for file in root.iterdir() if _OTHERS.fullmatch(file.name.lower()))
+    if others:
+        raise RecsegError(f"{root / others[0]}: is not read; write the classes into {HOW}")
+    return Legend.plain(VOC_CLASSES)
+
+
+def read_table(path: Path, rows: list[str]) -> Legend | None:
+    """The legend of a table, given the lines of its file; None where they are names alone.
+
+    Raises:
+        RecsegError: names the row that is at fault, and what was expected.
+    """
+    columns = [re.sub("^color$", "colour", cell.strip().lower()) for cell in rows[0].split(",")] if rows else []
+    return _table(path, columns, rows[1:]) if "name" in columns and len(columns) > 1 else None
+
+
+def _table(path: Path, columns: list[str], rows: list[str]) -> Legend:
+    unknown = [column for column in columns if column not in COLUMNS or columns.count(column) > 1]
+    if unknown:
+        raise RecsegError(f"{path}: has a column {unknown[0]!r}, expected {','.join(COLUMNS)}, each once")
+    classes: list[tuple[str, int, Colour | None]] = []
+    background: tuple[str, int, Colour | None] | None = None
+    void: list[tuple[int, Colour | None]] = []
+    seen: dict[object, str] = {}
+    for number, cells in enumerate(csv.reader(rows, skipinitialspace=True)):
+        row = dict(zip(columns, map(str.strip, cells), strict=False))
+        name, value = row.get("name", ""), _value(path, row.get("value", str(number)), cells)
+        colour = _colour(path, row.get("colour", ""), cells)
+        if not name or len(cells) > len(columns):
+            raise RecsegError(f"{path}: has the row {','.join(cells)!r}, expected {','.join(columns)}")
+        special = name.lower() if name.lower() in ("background", "void") else ""
+        for what, key in (("value", value), ("colour", colour), ("name", None if special == "void" else name)):
+            if key is not None and seen.setdefault((what, key), name) is not name:
+                raise RecsegError(f"{path}: gives the {what} {key!r} twice, to {seen[what, key]!r} and to {name!r}")
+        if special == "void":
+            void.append((value, colour))
+        elif special == "background":
+            background = (name, value, colour)
+        else:
+            classes.append((name, value, colour))
+    labels: list[tuple[str, int | None, Colour | None]] = [background or (NO_BACKGROUND, None, (0, 0, 0)), *classes]
+    names = tuple(name for name, _, _ in labels)
+    if not 2 + (background is None) <= len(names) <= VOID:
+        least = "a class beside the background" if background else "two classes, or a row named background"
+        raise RecsegError(f"{path}: names {len(classes)} classes, expected {least}, and at most {VOID - 1}")
+    given = [colour for _, _, colour in labels if colour is not None]
+    coloured = len(given) == len(labels)
+    if len(given) > (background is None) and not coloured:
+        missing = next(name for name, _, colour in labels if colour is None)
+        raise RecsegError(f"{path}: gives {missing!r} no colour, expected one for each class or for none")
+    values = tuple(value for _, value, _ in labels)
+    return Legend(
+        names,
+        values,
+        tuple(given) if coloured else default_colours(len(labels)),
+        # 255 stays void unless it is something else.
+        void=tuple(value for value, _ in void) or (() if VOID in values else (VOID,)),
+        void_colour=next((colour for _, colour in void if colour), Legend.void_colour),
+        coloured=coloured,
+    )
+
+
+def _value(path: Path, text: str, cells: list[str]) -> int:
+    if not (text.isdecimal() and int(text) <= VOID):
+        raise RecsegError(f"{path}: has the value {text!r} in the row {','.join(cells)!r}, expected 0 to {VOID}")
+    return int(text)
+
+
+def _colour(path: Path, text: str, cells: list[str]) -> Colour | None:
+    if not text:
+        return None
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(text)
+    except ValueError as error:
+        raise RecsegError(
+            f"{path}: has the colour {text!r} in the row {','.join(cells)!r}, expected one such as #8040c0"
+        ) from error
+    return red, green, blue

@@ -1,0 +1,107 @@
+"""What the masks of a split hold, read once: how much of which label, of what size, in which colours."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from recseg.classes import BACKGROUND, VOID
+from recseg.errors import RecsegError
+
+if TYPE_CHECKING:
+    from recseg.data.folder import SegmentationFolder
+
+
+@dataclass
+class Survey:
+    """What all masks of a split hold.
+
+    Attributes:
+        areas: (N, 256) pixels of each label in each mask that could be read.
+        ids: of these masks.
+        sizes: (N, 2) their height and width.
+        solid: (256,) squares of 2×2 pixels of one label, over all masks.
+        unreadable: why other masks could not be read, by id.
+        colours: of each value of indexed masks, where it is first met: value, colour, whether the palette holds nothing
+            but the colours of its file, and id.
+    """
+
+    areas: NDArray[np.int32]
+    ids: list[str]
+    sizes: NDArray[np.int32]
+    solid: NDArray[np.int64]
+    unreadable: dict[str, RecsegError]
+    colours: list[tuple[int, tuple[int, ...], bool, str]] = field(default_factory=list)
+
+    @property
+    def pixels(self) -> NDArray[np.int64]:
+        """(256,) pixels of each label."""
+        return np.asarray(self.areas.sum(axis=0, dtype=np.int64))
+
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """(256,) images that hold each label."""
+        return np.asarray((self.areas > 0).sum(axis=0))
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(255,) share of each label in all pixels that are not void."""
+        labelled = self.pixels[:VOID]
+        return labelled / max(1, int(labelled.sum()))
+
+    @property
+    def most_classes(self) -> int:
+        """The most classes, background not counted, of one image."""
+        return int((self.areas[:, BACKGROUND + 1 : VOID] > 0).sum(axis=1).max(initial=0))
+
+
+def survey(dataset: "SegmentationFolder", *, skip: bool = False) -> Survey:
+    """Read all masks of a split once.
+
+    Raises:
+        RecsegError: a mask that cannot be read; with `skip`, it is listed instead.
+    """
+    areas, ids, sizes, solid = [], [], [], np.zeros(256, np.int64)
+    unreadable: dict[str, RecsegError] = {}
+    colours: dict[tuple[int, tuple[int, ...], bool], str] = {}
+    for index in tqdm(range(len(dataset)), desc="read masks", disable=None if len(dataset) > 500 else True):
+        try:
+            labels = dataset.labels(index)  # (H, W)
+        except RecsegError as error:
+            if not skip:
+                raise
+            unreadable[dataset.ids[index]] = error
+            continue
+        areas.append(np.bincount(labels.ravel(), minlength=256).astype(np.int32))
+        ids.append(dataset.ids[index])
+        sizes.append(labels.shape)
+        corner = labels[:-1, :-1]
+        same = (corner == labels[1:, :-1]) & (corner == labels[:-1, 1:]) & (corner == labels[1:, 1:])
+        solid += np.bincount(corner[same], minlength=256)
+        for key in _colours(dataset, index, np.flatnonzero(areas[-1]).tolist()):
+            colours.setdefault(key, dataset.ids[index])
+    return Survey(
+        np.array(areas, np.int32).reshape(-1, 256), ids, np.array(sizes, np.int32).reshape(-1, 2), solid, unreadable,
+        [(*key, name) for key, name in colours.items()],
+    )  # fmt: skip
+
+
+def _colours(
+    dataset: "SegmentationFolder", index: int, present: list[int]
+) -> Iterator[tuple[int, tuple[int, ...], bool]]:
+    """Values of an indexed mask, their colours there, and whether its palette holds no others."""
+    if not hasattr(dataset, "mask_paths"):  # a pack has labels alone
+        return
+    with suppress(OSError), Image.open(dataset.mask_paths[index]) as mask:  # its palette, no pixels
+        if mask.mode != "P":
+            return
+        palette = mask.getpalette() or []
+        for label in present:
+            value = dataset.legend.values[label] if label != VOID else None
+            if value is not None and 3 * value < len(palette):
+                yield value, tuple(palette[3 * value : 3 * value + 3]), len(palette) <= 3 * len(present)

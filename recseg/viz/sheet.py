@@ -1,0 +1,68 @@
+"""A data set on one page: images beside their masks, and what each colour of the masks stands for."""
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from recseg.data.folder import SegmentationFolder
+from recseg.errors import RecsegError
+from recseg.viz.plotting import INK, overlay, text
+
+GAP, LINE = 8, 24  # pixels: between two images, and of a line of text
+COLUMNS, NAMES = 3, 4  # images in a row, and names of classes
+
+
+def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 180) -> Image.Image:
+    """Images, each beside the same one under its mask, and a legend with values, names and colours.
+
+    For each class, from the rarest on, the image with most of it is taken; what room is left is for the first ones.
+
+    Args:
+        dataset: a split, without a transform.
+        most: images.
+        side: of the square that an image is fitted into, in pixels.
+
+    Raises:
+        RecsegError: an image that cannot be read.
+    """
+    found = dataset.survey(skip=True)
+    chosen = _largest(found.areas[:, 1 : dataset.num_classes])
+    chosen = list(dict.fromkeys([*chosen, *range(len(found.ids))]))[:most]
+    labels = [label for label, value in enumerate(dataset.legend.values) if value is not None]
+    rows, lines = -(-len(chosen) // COLUMNS), -(-len(labels) // NAMES)
+    width, height = 2 * side + GAP, side + LINE
+    sheet = Image.new("RGB", (COLUMNS * (width + GAP), rows * height + (lines + 1) * LINE), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, place in enumerate(chosen):
+        left, top = number % COLUMNS * (width + GAP), number // COLUMNS * height
+        image, masked = _pair(dataset, dataset.ids.index(found.ids[place]), side)
+        sheet.paste(image, (left, top))
+        sheet.paste(masked, (left + image.width, top))
+        text(draw, (left + 4, top + image.height + LINE / 2), found.ids[place], size=12)
+    for number, label in enumerate(labels):
+        x, y = number % NAMES * sheet.width // NAMES + GAP, rows * height + number // NAMES * LINE + LINE
+        draw.rounded_rectangle((x, y - 7, x + 14, y + 7), radius=3, fill=_colour(dataset, label), outline=INK)
+        text(draw, (x + 22, y), f"{dataset.legend.values[label]} {dataset.classes[label]}")
+    return sheet
+
+
+def _largest(areas: NDArray[np.int32]) -> list[int]:
+    """For each label of areas (N, C), the rarest first: the image that has most of it."""
+    present = np.flatnonzero(areas.any(axis=0))
+    return [int(areas[:, label].argmax()) for label in sorted(present, key=lambda label: int(areas[:, label].sum()))]
+
+
+def _pair(dataset: SegmentationFolder, index: int, side: int) -> tuple[Image.Image, Image.Image]:
+    """An image and the same under its mask, each within side × side."""
+    image, labels = Image.fromarray(dataset.pixels(index)), Image.fromarray(dataset.labels(index))
+    if image.size != labels.size:
+        raise RecsegError(f"{dataset.ids[index]}: its image is {image.size} and its mask {labels.size}, in pixels")
+    factor = side / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    image = image.resize(size)
+    shown = np.asarray(labels.resize(size, Image.Resampling.NEAREST))
+    return image, overlay(image, shown, dataset.legend.palette)
+
+
+def _colour(dataset: SegmentationFolder, label: int) -> tuple[int, ...]:
+    return tuple(int(part) for part in dataset.palette[label])
