@@ -19,7 +19,7 @@ from recseg.inference.steps import Floats, Output, Sequence, to_prediction
 from recseg.inference.tiling import predict_tiles, tile_side
 
 PARTS = ("encode", "step")
-NEVER = -30.0  # logit of a stop that is not to be, as in `recseg.models.recurrent_unet`
+NEVER = -30.0  # logit of a stop that is not to be, as in `recseg.models.model`
 LARGEST = 8192  # pixels that a forged file may make of an image's short side
 
 

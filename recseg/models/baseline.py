@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from recseg.errors import RecsegError
 from recseg.models.convlstm import ConvLSTMCell
-from recseg.models.model import SegmentationModel
-from recseg.models.recurrent_unet import NEVER, RecurrentOutput, live_pairs
+from recseg.models.model import NEVER, SegmentationModel
+from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,8 @@ from torch import Tensor, nn
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.convlstm import ConvLSTMCell
 from recseg.models.encoders import Encoder
-from recseg.models.model import SegmentationModel
+from recseg.models.model import NEVER, SegmentationModel
 from recseg.models.unet import Decoder, crop_padding, pad_to_stride
-
-NEVER = -30.0  # logit of a stop that is not to be: as good as minus infinity, and a number that JSON has
 
 
 class Features(NamedTuple):
