@@ -190,13 +190,14 @@ def fit(
 
 
 def iou(answers: list[Tensor], truths: list[Tensor]) -> float:
-    hits, union = Counter[int](), Counter[int]()
+    hits, union, there = Counter[int](), Counter[int](), set()
     for answer, truth in zip(answers, truths, strict=True):
         for a, t in zip(answer.flatten().tolist(), truth.flatten().tolist(), strict=True):
             if t != 255:
                 hits.update([t] if a == t else [])
                 union.update({a, t})
-    return sum(hits[label] / union[label] for label in union) / len(union)
+                there.add(t)
+    return sum(hits[label] / union[label] for label in there) / len(there)
 
 
 def by_image(answers: list[Tensor], truths: list[Tensor]) -> float:

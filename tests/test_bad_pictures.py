@@ -99,7 +99,7 @@ def test_nan_is_named_with_its_picture(
     poison(monkeypatch, "masks")
     config = TrainConfig(
         data=str(five), size=16, image_size=16, scale=(1.0, 1.0), batch_size=5, workers=0, device="cpu", steps=2,
-        pixels_first=0.0, order=order,
+        pixels_first=0.0, order=order, val_split="none",
     )  # fmt: skip
     message = refusal(lambda: train(config, tmp_path / "run", progress=False), "step 0", words, "image white")
     assert "tiny_" not in message

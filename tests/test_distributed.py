@@ -84,6 +84,7 @@ def test_two_processes_have_the_gradients_and_the_scores_of_one(data: Path, tmp_
 def test_a_run_of_two_processes_goes_on_with_one(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["--size", "32", "--batch-size", "4", "--workers", "0", "--device", "cpu", "--steps", "3"]
+    options += ["--val-split", "none"]
     command = ["-m", "recseg.cli", "train", "--data", str(data), "--out", str(out), *options]
     code, errors = run(2, command)
     assert code == 0, errors
@@ -97,7 +98,7 @@ def test_a_run_of_two_processes_goes_on_with_one(data: Path, tmp_path: Path) -> 
 
 
 def test_more_processes_than_pictures_are_refused(data: Path, tmp_path: Path) -> None:
-    options = ["--size", "16", "--batch-size", "1", "--device", "cpu", "--steps", "1"]
+    options = ["--size", "16", "--batch-size", "1", "--device", "cpu", "--steps", "1", "--val-split", "none"]
     code, errors = run(2, ["-m", "recseg.cli", "train", "--data", str(data), "--out", str(tmp_path / "run"), *options])
     assert code == 2 and "batch_size 1: expected one for each of 2 processes" in errors
 

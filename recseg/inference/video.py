@@ -59,7 +59,7 @@ def _gif_frames(path: Path) -> Iterator[tuple[Image.Image, float]]:
         with Image.open(path) as image:
             for frame in ImageSequence.Iterator(image):
                 # 0 means "as fast as you can" and every viewer makes 100 ms of it.
-                yield as_rgb(frame, str(path)), float(frame.info.get("duration") or 100)
+                yield as_rgb(frame.copy(), str(path)), float(frame.info.get("duration") or 100)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise RecsegError(f"{path}: damaged, cut short or too large ({error})") from error
 
