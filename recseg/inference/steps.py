@@ -50,7 +50,8 @@ def to_prediction(output: Output, size: tuple[int, int], legend: Legend, thresho
 
 def from_steps(output: Sequence, size: tuple[int, int], legend: Legend, threshold: float = 0.5) -> Prediction:
     """The prediction of a recurrent network: its steps in their order, fused as `recseg.inference.fusion` does."""
-    bound = np.log(threshold) - np.log1p(-threshold)  # as a logit
+    with np.errstate(divide="ignore"):  # of 0 and 1 it is infinite
+        bound = np.log(threshold) - np.log1p(-threshold)  # as a logit
     least = 0 if has_background(legend.names) else -np.inf  # which a class has to exceed
     best, labels = np.full(size, least, np.float32), np.zeros(size, np.uint8)
     steps = []
