@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from recseg.errors import RecsegError
 
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue
-Value = TypeVar("Value")
 
 BACKGROUND = 0
 NO_BACKGROUND = ""  # name of label 0 where every pixel belongs to some class: then no pixel has label 0
@@ -91,7 +90,7 @@ def has_background(names: Sequence[str]) -> bool:
     return not names or names[BACKGROUND] != NO_BACKGROUND
 
 
-def by_name(names: Sequence[str], values: Iterable[Value]) -> dict[str, Value]:
+def by_name(names: Sequence[str], values: Iterable[Any]) -> dict[str, Any]:
     """A value for each label, by its name; without that of a background that there is not."""
     return {name: value for name, value in zip(names, values, strict=True) if name != NO_BACKGROUND}
 
