@@ -6,6 +6,7 @@ The streets of chapter 13: `python tests/streets.py streets`, then the same with
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("splits", nargs="+", help="lists to count")
     parser.add_argument("--json", type=Path, required=True, help="where to write the result")
     arguments = parser.parse_args()
-    known = {"voc": voc_root, "pictograms": lambda: resource("pictograms")}
+    known: dict[str, Callable[[], Path]] = {"voc": voc_root, "pictograms": lambda: resource("pictograms")}
     root = known[arguments.data]() if arguments.data in known else find_root(arguments.data)
     splits = {split: count(root, split) for split in arguments.splits}
     command = ["python", "book/count_classes.py", *sys.argv[1:]]

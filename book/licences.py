@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import re
 import sys
+from collections.abc import Sequence
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def weights() -> list[tuple[str, str, str]]:
     return [(f"data/weights/{entry['file']}", *WEIGHTS[entry["data"]]) for _, entry in sorted(registry.items())]
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = ["| " + " | ".join(cells) + " |" for cells in [head, *rows]]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 

@@ -33,7 +33,7 @@ def tracker(row: int, column: int) -> ConvLSTMCell:
     return cell
 
 
-def frame_by_frame(layer: Any, film: Tensor, cut: int, carry: bool = True) -> Tensor:
+def frame_by_frame(layer: Any, film: Tensor, cut: int, *, carry: bool = True) -> Tensor:
     state, outputs = None, []
     for number, frame in enumerate(film):
         output, state = layer(frame[None], state if carry or number != cut else None)
@@ -62,8 +62,8 @@ def field(layers: Iterable[tuple[int, int]], own: bool = False) -> int:
     return size
 
 
-def work(network: torch.nn.Module, image: Tensor, additions: bool = False) -> int:
-    total = []
+def work(network: torch.nn.Module, image: Tensor, *, additions: bool = False) -> int:
+    total: list[int] = []
     for part in network.modules():
         if isinstance(part, torch.nn.Conv2d):
             part.register_forward_hook(
@@ -73,7 +73,7 @@ def work(network: torch.nn.Module, image: Tensor, additions: bool = False) -> in
     return sum(total) * (2 if additions else 1)
 
 
-def forward(network: Any, images: Tensor, pad: bool = True) -> Tensor:
+def forward(network: Any, images: Tensor, *, pad: bool = True) -> Tensor:
     deepest, (height, width) = network.encoder.strides[-1], images.shape[-2:]
     grey = torch.tensor([124, 116, 104]).div(255).view(1, 3, 1, 1).repeat(len(images), 1, 1, 1)
     if pad:  # row by row, column by column
@@ -99,9 +99,10 @@ def uncovered(masks: Tensor) -> Tensor:
     return (log_share.cumsum(dim=0) - log_share).exp()
 
 
-def segment(network: Any, image: Tensor, shift: int = 1) -> list[tuple[int, Tensor]]:
+def segment(network: Any, image: Tensor, *, shift: int = 1) -> list[tuple[int, Tensor]]:
     features = network.encode(image.unsqueeze(0))
-    state, found = network.initial_state(features), []
+    state = network.initial_state(features)
+    found: list[tuple[int, Tensor]] = []
     while len(found) < network.max_steps:
         state, (stop, classes, mask, _) = network.step(features, state)
         if stop.sigmoid().item() > 0.5:
@@ -110,7 +111,7 @@ def segment(network: Any, image: Tensor, shift: int = 1) -> list[tuple[int, Tens
     return found
 
 
-def unpack(masks: Tensor, sample: Tensor, step: Tensor, batch: int, steps: int, fill: float = -math.inf) -> Tensor:
+def unpack(masks: Tensor, sample: Tensor, step: Tensor, batch: int, steps: int, *, fill: float = -math.inf) -> Tensor:
     out = [[torch.full(masks.shape[1:], fill) for _ in range(steps)] for _ in range(batch)]
     for pair, (image, turn) in enumerate(zip(sample.tolist(), step.tolist(), strict=True)):
         out[image][turn] = masks[pair]
@@ -123,13 +124,13 @@ def assign(cost: Tensor, least: bool = True) -> Tensor:
     return torch.from_numpy(linear_sum_assignment(cost.numpy(), maximize=not least)[1])
 
 
-def dice_gradient(p: Tensor, y: Tensor, smooth: float = 1.0) -> Tensor:
+def dice_gradient(p: Tensor, y: Tensor, *, smooth: float = 1.0) -> Tensor:
     p = p.clone().requires_grad_()
     loss = 1 - (2 * (p * y).sum() + smooth) / (p.sum() + y.sum() + smooth)
     return torch.autograd.grad(loss, p)[0]
 
 
-def stop(lengths: Tensor, steps: int, shift: int = 0) -> tuple[Tensor, Tensor]:
+def stop(lengths: Tensor, steps: int, *, shift: int = 0) -> tuple[Tensor, Tensor]:
     target, weight = torch.zeros(len(lengths), steps), torch.zeros(len(lengths), steps)
     for image, length in enumerate(lengths.tolist()):
         weight[image, : length + 1] = 1
@@ -156,16 +157,16 @@ def read_colours(pixels: Any, void: int = 255) -> Any:
     return labels
 
 
-def resize(labels: Tensor, height: int, width: int, mode: str = "nearest-exact") -> Tensor:
+def resize(labels: Tensor, height: int, width: int, *, mode: str = "nearest-exact") -> Tensor:
     return torch.nn.functional.interpolate(labels[None, None].double(), (height, width), mode=mode)[0, 0]
 
 
-def cosine(k: int, total: int, warmup: int, warm: bool = True) -> float:
+def cosine(k: int, total: int, warmup: int, *, warm: bool = True) -> float:
     factor = math.cos(math.pi * k / total / 2) ** 2
     return factor * min(1, (k + 1) / warmup) if warm else factor
 
 
-def average(values: list[float], decay: float, warm: bool = True) -> float:
+def average(values: list[float], decay: float, *, warm: bool = True) -> float:
     mean = values[0]
     for k in range(1, len(values)):
         mean += (1 - (min(decay, k / (9 + k)) if warm else decay)) * (values[k] - mean)
@@ -173,7 +174,7 @@ def average(values: list[float], decay: float, warm: bool = True) -> float:
 
 
 def fit(
-    network: Any, optimiser: Any, batches: Any, loss: Any, score: Any, every: int, copied: bool = True
+    network: Any, optimiser: Any, batches: Any, loss: Any, score: Any, every: int, *, copied: bool = True
 ) -> tuple[list[list[float]], dict[str, Tensor]]:
     scores, best = [], dict[str, Tensor]()
     for count, batch in enumerate(batches):
@@ -228,7 +229,7 @@ def steady(frames: list[list[str]], once: bool = True) -> list[list[str]]:
     return shown
 
 
-def write_masks(prediction: Any, folder: Path, white: int = 255) -> None:
+def write_masks(prediction: Any, folder: Path, *, white: int = 255) -> None:
     for number, step in enumerate(prediction.steps):
         Image.fromarray(np.where(step.mask, white, 0).astype(np.uint8)).save(folder / f"{number + 1}-{step.name}.png")
 
@@ -278,7 +279,7 @@ def one_after_the_other(labels: Tensor) -> Tensor:
     return labels
 
 
-def check_score(rule: Any, truths: list[Tensor], black: bool = True) -> None:
+def check_score(rule: Any, truths: list[Tensor], *, black: bool = True) -> None:
     metric = VOCMetric(21)
     for truth in truths:
         metric.update(torch.zeros_like(truth), truth)
@@ -296,7 +297,7 @@ def updates() -> int:
 
 def losing(least: int = 4) -> float:
     facts = json.loads(resource("results", "voc-statistics.json").read_text())["splits"]["official_train"]
-    numbers = facts["images_by_number_of_classes"]
+    numbers: dict[str, int] = facts["images_by_number_of_classes"]
     return sum(numbers[key] for key in numbers if int(key) >= least) / sum(numbers.values())
 
 
@@ -304,7 +305,7 @@ def fives() -> Tensor:
     return torch.tensor([[0, 1, 2, 255], [3, 4, 5, 0]])
 
 
-def suppress(masks: Tensor, logits: Tensor, sort: bool = True) -> list[int]:
+def suppress(masks: Tensor, logits: Tensor, *, sort: bool = True) -> list[int]:
     left = sorted(range(len(masks)), key=lambda k: -float(logits[k])) if sort else list(range(len(masks)))
     stay = []
     while left:
@@ -315,7 +316,7 @@ def suppress(masks: Tensor, logits: Tensor, sort: bool = True) -> list[int]:
     return stay
 
 
-def faults(named: list[list[int]], truths: list[set[int]], pool: bool = False) -> tuple[int, int]:
+def faults(named: list[list[int]], truths: list[set[int]], *, pool: bool = False) -> tuple[int, int]:
     twice = missed = 0
     for classes, truth in zip(named, truths, strict=True):
         for place, label in enumerate(classes):
@@ -324,13 +325,13 @@ def faults(named: list[list[int]], truths: list[set[int]], pool: bool = False) -
     return twice, missed
 
 
-def gates(counts: dict[int, int], x: int, h: int, most: int, stop: int = 1) -> tuple[float, float]:
+def gates(counts: dict[int, int], x: int, h: int, most: int, *, stop: int = 1) -> tuple[float, float]:
     steps = [min(n + stop, most) for n, pictures in counts.items() for _ in range(pictures)]
     plain = len(steps) * most * (x + h)
     return (x + most * h) * len(steps) / plain, sum(x + t * h for t in steps) / plain
 
 
-def small_ious(truth: Tensor, back: Tensor, void: bool = False) -> list[float]:
+def small_ious(truth: Tensor, back: Tensor, *, void: bool = False) -> list[float]:
     known = torch.ones_like(truth, dtype=torch.bool) if void else truth != 255
     metric_of = {}
     for label in range(1, 21):
@@ -341,7 +342,7 @@ def small_ious(truth: Tensor, back: Tensor, void: bool = False) -> list[float]:
     return list(metric_of.values())
 
 
-def unroll(logits_of: Any, size: tuple[int, int], steps: int, coverage: bool, clip: bool = True) -> np.ndarray:
+def unroll(logits_of: Any, size: tuple[int, int], steps: int, coverage: bool, *, clip: bool = True) -> np.ndarray:
     uncovered, maps = torch.ones(size), np.zeros((steps, *size))
     for step in range(steps):
         share = torch.sigmoid(logits_of(uncovered))

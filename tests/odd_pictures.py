@@ -27,7 +27,8 @@ def scene(rng: np.random.Generator, height: int, width: int) -> Pixels:
     """(height, width, 3): a slope of colours with a few rectangles, different in every corner."""
     down, across = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None, :]
     a, b, c = rng.integers(0, 256, (3, 3))
-    pixels = (a + (b - a) * down[..., None] + (c - a) * (down * across)[..., None]).clip(0, 255).astype(np.uint8)
+    slope = a + (b - a) * down[..., None] + (c - a) * (down * across)[..., None]
+    pixels: Pixels = slope.clip(0, 255).astype(np.uint8)
     for _ in range(3):
         top, left = rng.integers(0, height), rng.integers(0, width)
         pixels[top : top + 1 + height // 3, left : left + 1 + width // 3] = rng.integers(0, 256, 3)
@@ -214,7 +215,11 @@ CONTENTS: dict[str, Callable[[], bytes]] = {
 
 def _content(kind: str) -> Callable[[np.random.Generator, Path], None]:
     made = cache(CONTENTS[kind])
-    return lambda rng, path: path.write_bytes(made()) and None
+
+    def write(rng: np.random.Generator, path: Path) -> None:
+        path.write_bytes(made())
+
+    return write
 
 
 def _floats(rng: np.random.Generator, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,13 @@ from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training.config import TrainConfig, resolve
 from recseg.training.objective import compute_loss
 
-TINY = {"num_classes": 4, "encoder_widths": (4, 6, 8), "decoder_widths": (8, 7), "hidden": 5, "reduced": 6}
+TINY: dict[str, Any] = {
+    "num_classes": 4,
+    "encoder_widths": (4, 6, 8),
+    "decoder_widths": (8, 7),
+    "hidden": 5,
+    "reduced": 6,
+}
 
 
 @pytest.mark.parametrize("name", ROWS)

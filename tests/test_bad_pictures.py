@@ -18,6 +18,7 @@ from recseg import evaluate, load
 from recseg.cli.main import main
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import batches
+from recseg.data.transforms import train_transform
 from recseg.evaluation.evaluate import evaluate as score
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training import trainer as training
@@ -174,7 +175,7 @@ def test_a_skipped_picture_is_listed_and_resume_stays_exact(
         patch.setattr(Trainer, "update", interrupted)
         assert main(["train", "--resume", str(runs[1])]) == 130
     assert main(["train", "--resume", str(runs[1])]) == 0
-    same_run(*runs, steps=5)
+    same_run(runs[0], runs[1], steps=5)
     lists = [json.loads((run / "skipped.json").read_text()) for run in runs]
     assert lists[0] == lists[1] and lists[0].keys() == {"tiny_0", "tiny_2"}
     assert "tiny_2.jpg" in lists[0]["tiny_2"] and "tiny_0.png" in lists[0]["tiny_0"]
@@ -196,7 +197,7 @@ def test_the_next_picture_takes_the_place_and_is_drawn_alike(five: Path) -> None
     cut_short(five / "JPEGImages" / "tiny_2.jpg")
 
     def first(skip: bool) -> Any:
-        data = SegmentationFolder(five, "train", transform=training.train_transform(16, scale=(0.8, 1.3)))
+        data = SegmentationFolder(five, "train", transform=train_transform(16, scale=(0.8, 1.3)))
         return next(batches(data, 5, seed=1, skip=skip))
 
     refusal(lambda: first(skip=False), "tiny_2.jpg")

@@ -34,6 +34,8 @@ from recseg.classes import VOC_CLASSES
 from recseg.cli.main import main
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import write_pack
+from recseg.models.recurrent_unet import RecurrentUNet
+from recseg.models.unet import UNet
 
 
 def test_every_round_gives_each_contestant_its_turn() -> None:
@@ -145,6 +147,7 @@ def test_the_first_pictures_of_a_split(tiny_voc: Path, tmp_path: Path) -> None:
 def test_the_parts_are_those_of_the_whole() -> None:
     setting = Setting(torch.device("cpu"), side=64, rounds=1, encoder="plain")
     dense, model = setting.make("dense"), setting.make("recurrent")
+    assert isinstance(dense, UNet) and isinstance(model, RecurrentUNet)
     images = random_images(2, 64)
     with torch.inference_mode():
         acts = parts_of(dense, model, images)
@@ -159,7 +162,7 @@ def test_the_parts_are_those_of_the_whole() -> None:
 def test_deployed(with_reference: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     model = recurrent_model()
-    model.classes, model.image_size, model.metadata = VOC_CLASSES, 32, {}  # type: ignore[assignment]
+    model.classes, model.image_size, model.metadata = VOC_CLASSES, 32, {}
     monkeypatch.setenv("RECSEG_VOC_ROOT", str(tmp_path / "nowhere"))
     monkeypatch.setattr(deployed, "load", lambda name: model)
     monkeypatch.setattr(deployed, "reference", lambda file, threads: lambda picture: asked.append(picture.size))

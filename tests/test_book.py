@@ -203,7 +203,7 @@ def test_small_scale_is_the_packages_affair(chapter: Path) -> None:
 
 def test_formulas_of_docstrings_become_formulas_of_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BOOK / "_ext"))
-    from docstrings import formulas  # type: ignore[import-not-found]
+    from docstrings import formulas
 
     assert formulas(["With $x_t$ and `$HOME`, $5 or $6."]) == ["With :math:`x_t` and `$HOME`, $5 or $6."]
     assert formulas(["  $$ a = b $$", "end"]) == ["  .. math::", "", "     a = b", "", "end"]

@@ -26,7 +26,8 @@ each_exercise = pytest.mark.parametrize("name", EXERCISES)
 
 def said(capsys: pytest.CaptureFixture[str], name: str, answer: object) -> str:
     """The one line that is printed, without the exercise's name."""
-    assert recseg.check(name, answer) is None
+    check: Callable[..., object] = recseg.check
+    assert check(name, answer) is None
     printed = capsys.readouterr()
     assert printed.err == "" and printed.out.count("\n") == 1
     assert printed.out.startswith(f"{name}: ")
@@ -182,7 +183,8 @@ def cells_by_exercise() -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_text_and_solution_of_each_exercise_name_its_checker_and_no_other() -> None:
-    asked, solved = set(), set()
+    asked: set[str] = set()
+    solved: set[str] = set()
     for exercise, cell in cells_by_exercise():
         for name in re.findall(NAMED, cell["source"]):
             assert name == exercise, f"{exercise} names {name}"

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from recseg.errors import RecsegError
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
 from recseg.weights import io as checkpoints
@@ -23,14 +24,14 @@ from recseg.weights.io import load, published_weights, register, save_weights
 NAMES = ("background", "cat", "dog")
 RESULT = {"data": "pictograms", "split": "val", "miou": 0.5, "images": 7, "command": "recseg evaluate", "other": 1}
 SMALL: dict[str, Any] = {"num_classes": 3, "encoder_widths": (4, 6, 8), "decoder_widths": (6,)}
-MODELS: dict[str, Callable[[], torch.nn.Module]] = {
+MODELS: dict[str, Callable[[], SegmentationModel]] = {
     "dense": lambda: UNet(UNetConfig(**SMALL)),
     "recurrent": lambda: RecurrentUNet(RecurrentUNetConfig(**SMALL, hidden=4, reduced=4)),
     "published": lambda: PublishedNetwork(PublishedConfig(num_classes=3, input_size=32, widths=(4, 4))),
 }
 
 
-def save(path: Path, model: torch.nn.Module, **changes: Any) -> Path:
+def save(path: Path, model: SegmentationModel, **changes: Any) -> Path:
     save_weights(path, model, **{"classes": NAMES, "image_size": 32, "metadata": {"data": "pictograms"}, **changes})
     return path
 
@@ -200,7 +201,7 @@ def test_safetensors_of_something_else(tmp_path: Path) -> None:
     ],
 )
 def test_text_that_does_not_fit(file: Path, text: dict[str, str], message: str) -> None:
-    forge(file, **text)
+    forge(file, None, **text)
     refused(file, message)
 
 

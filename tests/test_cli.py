@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Refuses, Snapshot, save_indexed
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from recseg.classes import VOC_CLASSES, palette
 from recseg.cli.main import main
@@ -47,7 +48,7 @@ def test_predict_writes_overlay_labels_gif_and_json(
     with Image.open(out / "photo-overlay.png") as overlay:
         assert overlay.mode == "RGB" and overlay.size == (56, 40)
     with Image.open(out / "photo.gif") as gif:
-        assert gif.n_frames == 1 + 3 + 1
+        assert isinstance(gif, GifImageFile) and gif.n_frames == 1 + 3 + 1
     printed = capsys.readouterr().out
     assert all(step["class"] in printed for step in entry["steps"])
 
@@ -301,7 +302,7 @@ def test_video_command(tiny_recurrent: Path, tmp_path: Path, refuses: Refuses) -
     end = ["--weights", str(tiny_recurrent), "--out"]
     assert main(["video", str(clip), *end, str(tmp_path / "out.gif"), "--max-frames", "2"]) == 0
     with Image.open(tmp_path / "out.gif") as gif:
-        assert gif.n_frames == 2
+        assert isinstance(gif, GifImageFile) and gif.n_frames == 2
     refuses(["video", tmp_path / "absent.mp4", *end, tmp_path / "new.gif"], "absent.mp4")
     refuses(["video", clip, *end, tmp_path / "new.avi"], "new.avi", ".mp4")
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,8 @@ def test_choices_are_those_of_the_code() -> None:
     for name, values in choices.items():
         assert options[name].choices == values, name
         for value in values:  # each of which a training takes
-            config.TrainConfig(data="voc", **{name: value})
+            option: dict[str, Any] = {name: value}
+            config.TrainConfig(data="voc", **option)
     named = options["encoder"].help  # not choices: timm has a thousand names more
     assert named is not None and ", ".join(ENCODERS) in named
     assert tuple(MEASURES) == PARTS
@@ -109,7 +111,7 @@ def test_wrong_use_is_one_line(refuses: Refuses) -> None:
 
 
 def test_a_process_ends_with_2_and_no_traceback(tmp_path: Path) -> None:
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "recseg.cli",
@@ -126,7 +128,8 @@ def test_a_process_ends_with_2_and_no_traceback(tmp_path: Path) -> None:
 
 
 def ends_with_one_line(path: Path, shown: str) -> None:
-    command = [sys.executable, "-m", "recseg.cli", "predict", path, "--weights", "x", "--out", path.parent / "out"]
+    options: list[str | Path] = ["--weights", "x", "--out", path.parent / "out"]
+    command = [sys.executable, "-m", "recseg.cli", "predict", path, *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and done.stdout == "", done.stderr
     assert done.stderr.startswith("recseg: error: ") and done.stderr.count("\n") == 1 and shown in done.stderr

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,7 @@ def test_rows_of_other_images_are_not_averaged(compared: Path) -> None:
     image = other["groups"]["recurrent"][1]["images"][TRUE][0]
     image.confusion[0][0] = 20  # another class in the ground truth
     for changed, row in ((fewer, "dense"), (other, f"recurrent: {TRUE}")):
-        refusal(lambda changed=changed: summarise(changed), row, "same classes")
+        refusal(partial(summarise, changed), row, "same classes")
 
 
 def test_what_cannot_be_compared_is_refused(

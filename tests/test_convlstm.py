@@ -1,5 +1,7 @@
 """The ConvLSTM against `torch.nn.LSTM`, and the properties that follow from its definition."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from recseg.errors import RecsegError
 from recseg.models.convlstm import ConvLSTM, ConvLSTMCell, PaddingMode
 
-TIGHT = {"rtol": 0.0, "atol": 1e-12}
+TIGHT: dict[str, Any] = {"rtol": 0.0, "atol": 1e-12}
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +167,7 @@ def test_state_dict_round_trip() -> None:
 
 def test_a_fresh_cell_remembers() -> None:
     cell = ConvLSTMCell(2, 3, forget_bias=1.0)
+    assert cell.conv_x.bias is not None
     i, f, g, o = cell.conv_x.bias.chunk(4)
     assert torch.equal(f, torch.ones(3))
     assert not torch.cat([i, g, o]).any()

@@ -106,7 +106,8 @@ def test_metadata_that_cannot_be_read_back_are_not_written(tiny_dense: Path, tmp
 def test_a_folder_takes_what_predict_takes(two: Path, suffix: str) -> None:
     before = SegmentationFolder(two, "train")[1]
     old = two / "JPEGImages" / "1.png"
-    Image.open(old).save(old.with_suffix(suffix), **({"lossless": True} if suffix == ".webp" else {}))
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
+    Image.open(old).save(old.with_suffix(suffix), **options)
     refusal(lambda: SegmentationFolder(two, "train"), "1.png", "both answer")
     old.unlink()
     after = SegmentationFolder(two, "train")[1]
@@ -180,7 +181,12 @@ def test_one_labelled_mask_is_enough(two: Path, monkeypatch: pytest.MonkeyPatch)
     data = SegmentationFolder(two, "train")
     read: list[int] = []
     labels = data.labels
-    monkeypatch.setattr(data, "labels", lambda index: read.append(index) or labels(index))
+
+    def noted(index: int) -> np.ndarray:
+        read.append(index)
+        return labels(index)
+
+    monkeypatch.setattr(data, "labels", noted)
     assert any("1 thing" in line for line in examine(data, None))
     assert data.max_classes_per_image == 1
     assert read == [0, 1, 2, 3]  # each once
@@ -201,8 +207,9 @@ def test_too_small_a_crop_is_told_as_typed(two: Path, tmp_path: Path, refuses: R
     refuses(["train", "--data", two, "--out", tmp_path / "run", "--size", 1], "--size", "'1'", "from 2")
     for name in ("size", "image_size"):
         for value in (-1, 0, 1):
+            option: dict[str, Any] = {name: value}
             with pytest.raises(RecsegError) as caught:
-                TrainConfig(data="voc", **{name: value})
+                TrainConfig(data="voc", **option)
             assert str(caught.value) == f"{name} {value}: expected 2 pixels or more"
 
 

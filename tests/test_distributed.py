@@ -134,7 +134,7 @@ def test_gradients_that_some_processes_lack(monkeypatch: pytest.MonkeyPatch) -> 
     other = torch.tensor([3.0, 4.0, 0.0, 0.0, 8.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0])  # 4 × 2 numbers, 4 × whether
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "_device", lambda: torch.device("cpu"))
-    monkeypatch.setattr(distributed.dist, "all_reduce", lambda sent: sent.add_(other))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sent: sent.add_(other))
     average_gradients([both, mine, theirs, nobodys, frozen])
     found = [None if each.grad is None else each.grad.flatten().tolist() for each in (both, mine, theirs)]
     assert found == [[2.0, 3.0], [2.0, 3.0], [4.0, 0.0]]

@@ -3,10 +3,11 @@
 import hashlib
 import io
 import random
+import shutil
 import socket
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -69,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
     with Server(("127.0.0.1", 0), Handler) as server:
         server.mirrors, server.asked = {"good": Mirror()}, []
@@ -81,7 +82,7 @@ def server(monkeypatch) -> Iterator[Server]:
 
 
 @pytest.fixture
-def dest(tmp_path) -> Path:
+def dest(tmp_path: Path) -> Path:
     return tmp_path / "new" / "file.bin"
 
 
@@ -98,13 +99,13 @@ def only(dest: Path) -> bool:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
-def test_the_right_file(server, dest, algorithm):
+def test_the_right_file(server: Server, dest: Path, algorithm: str) -> None:
     checksum = hashlib.new(algorithm, CONTENT).hexdigest()
     assert download([server.url("good")], checksum.upper(), dest, expected_size=len(CONTENT)) == dest
     assert only(dest) and len(server.asked) == 1
 
 
-def test_what_is_there_is_not_fetched_again(server, dest):
+def test_what_is_there_is_not_fetched_again(server: Server, dest: Path) -> None:
     dest.parent.mkdir()
     dest.write_bytes(CONTENT)
     download([server.url("good")], SHA256, dest)
@@ -114,34 +115,34 @@ def test_what_is_there_is_not_fetched_again(server, dest):
     assert dest.read_bytes() == b"mine" and not server.asked
 
 
-def test_an_answer_that_breaks_off_is_resumed(server, dest):
+def test_an_answer_that_breaks_off_is_resumed(server: Server, dest: Path) -> None:
     server.mirrors["good"].breaks = [300_000, 200_000]
     download([server.url("good")], SHA256, dest)
     assert only(dest)
     assert [asked for _, asked in server.asked] == [None, "bytes=300000-", "bytes=500000-"]
 
 
-def test_the_next_mirror_finishes_what_one_began(server, dest):
+def test_the_next_mirror_finishes_what_one_began(server: Server, dest: Path) -> None:
     server.mirrors["broken"] = Mirror(breaks=[400_000] + [0] * 9)
     download([server.url("broken"), server.url("good")], SHA256, dest)
     assert only(dest)
     assert server.asked == [("broken", None), ("broken", "bytes=400000-"), ("good", "bytes=400000-")]
 
 
-def test_a_break_without_a_length_is_seen_by_the_checksum(server, dest):
+def test_a_break_without_a_length_is_seen_by_the_checksum(server: Server, dest: Path) -> None:
     server.mirrors["short"] = Mirror(length=False, breaks=[400_000])
     download([server.url("short"), server.url("good")], SHA256, dest)
     assert only(dest)
 
 
-def test_half_a_part_is_gone_on_with(server, dest):
+def test_half_a_part_is_gone_on_with(server: Server, dest: Path) -> None:
     dest.parent.mkdir()
     dest.with_name("file.bin.part").write_bytes(CONTENT[:350_000])
     download([server.url("good")], SHA256, dest, expected_size=len(CONTENT))
     assert only(dest) and server.asked == [("good", "bytes=350000-")]
 
 
-def test_a_whole_part_only_needs_its_checksum(server, dest):
+def test_a_whole_part_only_needs_its_checksum(server: Server, dest: Path) -> None:
     dest.parent.mkdir()
     dest.with_name("file.bin.part").write_bytes(CONTENT)
     download([server.url("good")], SHA256, dest)
@@ -149,21 +150,21 @@ def test_a_whole_part_only_needs_its_checksum(server, dest):
 
 
 @pytest.mark.parametrize("part", [b"x" * 350_000, CONTENT + b"x"], ids=["wrong", "too long"])
-def test_a_bad_part_does_not_spoil_a_good_mirror(server, dest, part):
+def test_a_bad_part_does_not_spoil_a_good_mirror(server: Server, dest: Path, part: bytes) -> None:
     dest.parent.mkdir()
     dest.with_name("file.bin.part").write_bytes(part)
     download([server.url("good")], SHA256, dest)
     assert only(dest) and [asked for _, asked in server.asked] == [f"bytes={len(part)}-", None]
 
 
-def test_a_server_without_ranges(server, dest):
+def test_a_server_without_ranges(server: Server, dest: Path) -> None:
     server.mirrors["good"].ranges = False
     server.mirrors["good"].breaks = [300_000]
     download([server.url("good")], SHA256, dest)
     assert only(dest)
 
 
-def test_a_wrong_checksum_is_deleted_and_the_next_mirror_asked(server, dest):
+def test_a_wrong_checksum_is_deleted_and_the_next_mirror_asked(server: Server, dest: Path) -> None:
     server.mirrors["liar"] = Mirror(content=b"<html>please log in</html>")
     liar, good = server.url("liar"), server.url("good")
     refusal(lambda: download([liar], SHA256, dest), liar, "wrong checksum")
@@ -172,7 +173,7 @@ def test_a_wrong_checksum_is_deleted_and_the_next_mirror_asked(server, dest):
     assert only(dest)
 
 
-def test_a_wrong_size_is_noticed_before_it_is_fetched(server, dest):
+def test_a_wrong_size_is_noticed_before_it_is_fetched(server: Server, dest: Path) -> None:
     server.mirrors["long"] = Mirror(content=CONTENT * 2)
     server.mirrors["endless"] = Mirror(content=CONTENT * 2, length=False)
     refusal(
@@ -183,7 +184,7 @@ def test_a_wrong_size_is_noticed_before_it_is_fetched(server, dest):
     assert list(dest.parent.iterdir()) == []
 
 
-def test_every_failure_is_named_in_one_line(server, dest):
+def test_every_failure_is_named_in_one_line(server: Server, dest: Path) -> None:
     server.mirrors["gone"] = Mirror(status=404)
     server.mirrors["elsewhere"] = Mirror(status=302, location="http://example.org/file")
     dead = dead_url()
@@ -197,45 +198,45 @@ def test_every_failure_is_named_in_one_line(server, dest):
     assert only(dest) and server.asked[-1] == ("good", "bytes=300000-")
 
 
-def test_a_silent_server_is_given_up(dest):
+def test_a_silent_server_is_given_up(dest: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/file"
         refusal(lambda: download([url], SHA256, dest, timeout=0.1), url, "timed out")
 
 
-def test_redirects_on_this_machine_are_followed(server, dest):
+def test_redirects_on_this_machine_are_followed(server: Server, dest: Path) -> None:
     server.mirrors["moved"] = Mirror(status=302, location=server.url("good"))
     download([server.url("moved")], SHA256, dest)
     assert only(dest)
 
 
 @pytest.mark.parametrize("url", ["http://example.org/f", "ftp://127.0.0.1/f", "file:///etc/hostname", "f"])
-def test_only_https_leaves_this_machine(url, dest):
+def test_only_https_leaves_this_machine(url: str, dest: Path) -> None:
     refusal(lambda: download([url], SHA256, dest), url, "https")
     assert not dest.parent.exists()
 
 
-def test_nonsense_is_refused(server, dest):
+def test_nonsense_is_refused(server: Server, dest: Path) -> None:
     refusal(lambda: download([], SHA256, dest), "no address")
     refusal(lambda: download([server.url("good")], "abc", dest), "'abc'", "SHA-256")
 
 
-def test_a_folder_that_cannot_be_written(server, tmp_path):
+def test_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     dest = tmp_path / "file" / "below.bin"
     refusal(lambda: download([server.url("good")], SHA256, dest), dest, "cannot be written")
 
 
-def test_a_full_disk_is_no_fault_of_the_mirror(server, dest, monkeypatch):
+def test_a_full_disk_is_no_fault_of_the_mirror(server: Server, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.tqdm, "update", full)  # called right after each write
+    monkeypatch.setattr("recseg.data.download.tqdm.update", full)  # called right after each write
     refusal(lambda: download([server.url("good")] * 2, SHA256, dest), dest, "No space left on device")
     assert len(server.asked) == 1
 
 
-def test_two_at_once_take_turns(server, dest):
+def test_two_at_once_take_turns(server: Server, dest: Path) -> None:
     """Both ask for the same file: one fetches it, the other waits and finds it there."""
     failures = []
 
@@ -256,7 +257,7 @@ def test_two_at_once_take_turns(server, dest):
 # VOC
 
 
-def tar_of(members: dict[str, bytes | tarfile.TarInfo]) -> bytes:
+def tar_of(members: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for name, content in members.items():
@@ -280,7 +281,7 @@ def voc_from(server: Server, content: bytes, root: Path) -> Path:
     return fetch_voc(root, urls=[server.url("voc")], checksum=hashlib.sha256(content).hexdigest())
 
 
-def test_voc_is_fetched_and_unpacked_once(server, tmp_path):
+def test_voc_is_fetched_and_unpacked_once(server: Server, tmp_path: Path) -> None:
     content = tar_of(VOC)
     for _ in range(2):
         voc = voc_from(server, content, tmp_path / "voc")
@@ -322,14 +323,16 @@ def holes(name: str) -> tarfile.TarInfo:
         ("VOCdevkit/holes", holes("VOCdevkit/holes")),
     ],
 )
-def test_an_archive_that_leads_out_leaves_nothing_behind(server, tmp_path, name, member):
+def test_an_archive_that_leads_out_leaves_nothing_behind(
+    server: Server, tmp_path: Path, name: str, member: tarfile.TarInfo | bytes
+) -> None:
     root = tmp_path / "outer" / "voc"
     refusal(lambda: voc_from(server, tar_of({**VOC, name: member}), root), repr(name), "not unpacked")
     assert [path.name for path in root.iterdir()] == ["VOCtrainval_11-May-2012.tar"]
     assert not list(tmp_path.rglob("escaped*")) and not list(tmp_path.rglob("a.jpg"))
 
 
-def test_archives_refused(server, tmp_path):
+def test_archives_refused(server: Server, tmp_path: Path) -> None:
     refusal(lambda: voc_from(server, b"no tar at all" * 100, tmp_path / "a"), ".tar", "not a tar file")
     refusal(lambda: voc_from(server, tar_of({"readme.txt": b"hello"}), tmp_path / "b"), "no VOCdevkit/VOC2012")
     cut = tmp_path / "cut.tar"
@@ -337,7 +340,7 @@ def test_archives_refused(server, tmp_path):
     refusal(lambda: extract_tar(cut, tmp_path / "c"), cut)
 
 
-def test_a_half_filled_folder_is_left_alone(server, tmp_path):
+def test_a_half_filled_folder_is_left_alone(server: Server, tmp_path: Path) -> None:
     mine = tmp_path / "VOCdevkit" / "VOC2012" / "notes.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
@@ -345,11 +348,13 @@ def test_a_half_filled_folder_is_left_alone(server, tmp_path):
     assert mine.read_text() == "mine" and not server.asked
 
 
-def test_too_little_space_is_said_before_anything_is_fetched(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
+def test_too_little_space_is_said_before_anything_is_fetched(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**9))
     refusal(lambda: fetch_voc(tmp_path, urls=[server.url("good")]), tmp_path, "1.0 GB free", "4.0 GB")
     assert not server.asked
 
 
-def test_the_published_addresses_are_safe():
+def test_the_published_addresses_are_safe() -> None:
     assert len(module.VOC_SHA256) == 64 and all(url.startswith("https://") for url in module.VOC_URLS)

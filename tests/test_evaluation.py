@@ -64,7 +64,7 @@ class Recurrent(Reader):
         classes = 20.0 * nn.functional.one_hot(torch.tensor([k - 1 for _, k in pairs]).long(), self.num_classes - 1)
         stop = torch.where(torch.arange(6) < lengths[:, None], -20.0, 20.0)  # (B, 6)
         stacked = torch.stack(masks) if masks else torch.zeros(0, *labels.shape[1:])
-        return RecurrentOutput(stacked, classes, stop, sample, step, lengths, None, tuple(labels.shape[1:]))
+        return RecurrentOutput(stacked, classes, stop, sample, step, lengths, None, (labels.shape[1], labels.shape[2]))
 
 
 def write(root: Path, pictures: list[np.ndarray], names: tuple[str, ...] = NAMES) -> SegmentationFolder:

@@ -241,7 +241,7 @@ def test_what_has_no_graphs_is_refused(tmp_path: Path) -> None:
     model: Any = PublishedNetwork(PublishedConfig(input_size=32, widths=(4, 4)))
     model.classes, model.image_size = VOC_CLASSES, 32
     refusal(lambda: export(model, tmp_path / "a.onnx"), "published", "dense or a recurrent")
-    refusal(lambda: export(None, tmp_path / "a.bin"), "a.bin", ".onnx")
+    refusal(lambda: export(None, tmp_path / "a.bin"), "a.bin", ".onnx")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 

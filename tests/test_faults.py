@@ -233,8 +233,12 @@ def test_files_are_on_the_disk_before_their_name_is(tmp_path: Path, monkeypatch:
         done.append("folder" if os.path.samestat(os.fstat(handle), os.stat(tmp_path)) else "file")
         sync(handle)
 
+    def renamed(*names: Any) -> None:
+        done.append("name")
+        replace(*names)
+
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", lambda *names: (done.append("name"), replace(*names)))
+    monkeypatch.setattr(os, "replace", renamed)
     with atomic_write(tmp_path / "a.txt") as temporary:
         temporary.write_text("a")
     assert done == (["file", "name", "folder"] if sys.platform != "win32" else ["file", "name"])

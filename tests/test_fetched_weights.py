@@ -9,6 +9,7 @@ from conftest import refusal
 from test_download import Mirror, Server, dead_url, server  # noqa: F401 - a fixture
 
 from recseg.errors import RecsegError
+from recseg.resources import resource
 from recseg.weights import registry
 from recseg.weights.io import load, register
 
@@ -101,7 +102,7 @@ def test_without_a_network_the_message_says_what_to_do(
 def test_a_clone_holds_every_published_file_and_asks_nobody(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "addresses", lambda _: pytest.fail("asked the network"))
     for entry in registry.published_weights():
-        assert registry.find(entry["name"]) == registry.resource("weights", entry["file"])
+        assert registry.find(entry["name"]) == resource("weights", entry["file"])
     assert not cache.exists()
 
 

@@ -44,7 +44,8 @@ def test_comparison_has_four_panels_a_row_and_a_legend() -> None:
 def test_confusion_is_shaded_by_row() -> None:
     figure = figures.confusion_figure([[8, 2, 0], [0, 0, 0], [1, 1, 2]], ["background", "cat", "dog"])
     shade = np.asarray(figure.axes[0].images[0].get_array())
-    assert np.allclose(shade**2, [[0.8, 0.2, 0], [0, 0, 0], [0.25, 0.25, 0.5]])  # a class without pixels stays white
+    expected = [[0.8, 0.2, 0.0], [0.0, 0.0, 0.0], [0.25, 0.25, 0.5]]  # a class without pixels stays white
+    assert np.allclose(shade**2, expected)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["background", "cat", "dog"]
 
 

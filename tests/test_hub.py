@@ -15,7 +15,8 @@ from conftest import TINY, recurrent_model, refusal, uninstall
 
 import recseg
 from recseg.classes import VOC_CLASSES
-from recseg.models.unet import UNet, UNetConfig
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 from recseg.weights.hub import from_pretrained, save_pretrained
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -183,5 +183,5 @@ def test_schedule_and_average() -> None:
         for _ in range(40):
             average.update_parameters(model)
         [left] = ask(("schedule", "startLeft", [40, decay, True]))
-        assert left[-1] == pytest.approx(float(average.module.weight), rel=1e-5, abs=1e-30)
+        assert left[-1] == pytest.approx(float(average.module.get_parameter("weight")), rel=1e-5, abs=1e-30)
         assert ask(("schedule", "startLeft", [40, decay, False]))[0][-1] == pytest.approx(decay**40)

@@ -1,5 +1,6 @@
 """LICENSES.md names everything that comes with the project or is installed for it, in the versions that are."""
 
+import importlib.metadata
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_terms_are_what_a_package_says(monkeypatch: pytest.MonkeyPatch) -> None:
         about = Message()
         for key, value in headers:
             about[key] = value
-        monkeypatch.setattr(licences.importlib.metadata, "metadata", lambda _: about)
+        monkeypatch.setattr(importlib.metadata, "metadata", lambda _: about)
         return str(licences.terms("some-package"))
 
     classifier = ("Classifier", "License :: OSI Approved :: BSD License")
@@ -52,7 +53,7 @@ def test_a_package_that_says_nothing_stops_the_list(monkeypatch: pytest.MonkeyPa
     def absent(_: str) -> None:
         raise PackageNotFoundError
 
-    monkeypatch.setattr(licences.importlib.metadata, "metadata", absent)
+    monkeypatch.setattr(importlib.metadata, "metadata", absent)
     assert licences.terms("colorama") == "BSD License"  # known, though for another system
     with pytest.raises(SystemExit, match="torch"):
         licences.page()

@@ -61,10 +61,10 @@ def network(folder: Path, *, bold: bool) -> Any:
         made.stop.weight *= 20
         made.stop.bias.fill_(-100)  # all steps, to see
         _, second, third, _ = made(torch.from_numpy(image())).stop[0].tolist()
-        made.stop.bias -= (second + third) / 2
+        made.stop.bias.sub_((second + third) / 2)
         if third < second:
             made.stop.weight *= -1
-            made.stop.bias *= -1
+            made.stop.bias.mul_(-1)
     path = folder / "tiny.safetensors"
     save_weights(path, made, classes=VOC_CLASSES, image_size=64, metadata={})
     return recseg.load(path)

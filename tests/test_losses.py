@@ -250,7 +250,7 @@ def test_a_few_steps_of_descent_learn_two_images(labels: torch.Tensor) -> None:
         answer = model(images, lengths)
         terms = recurrent_loss(answer, labels, num_classes=21, max_steps=5)
         optimiser.zero_grad()
-        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        terms["loss"].backward()
         optimiser.step()
     found = answer.classes.argmax(dim=1) + 1
     assert sorted(found[:2].tolist()) == [3, 7] and found[2] == 5

@@ -18,8 +18,8 @@ def test_each_kind_of_panel_is_drawn_as_what_it_is() -> None:
         ]
     )
     axes = {a.get_title(): a for a in figure.axes}
-    assert axes["image"].images[0].get_array().shape == (4, 6, 3)
-    assert axes["labels"].images[0].get_array()[1, 0].tolist() == [192, 128, 128]  # person
+    assert np.asarray(axes["image"].images[0].get_array()).shape == (4, 6, 3)
+    assert np.asarray(axes["labels"].images[0].get_array())[1, 0].tolist() == [192, 128, 128]  # person
     assert axes["mask"].images[0].get_cmap().name == "gray"
     assert axes["logits"].images[0].get_clim() == (-2.0, 2.0)  # zero is white
     assert axes["logits"].texts[0].get_text() == "−2 … 1"

@@ -1,6 +1,6 @@
 """The three protocols, against oracles, brute force and examples worked out by hand."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -63,7 +63,8 @@ def check_order_and_merge(make: Any, images: list[Any], cut: int) -> None:
 def test_voc_agrees_with_torchmetrics(images: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     ours = score(VOCMetric(CLASSES), images)
     everywhere = "miou_with_absent" if "miou_with_absent" in ours else "miou"  # as torchmetrics takes its mean
-    for average, key in (("none", "iou_per_class"), ("macro", everywhere)):
+    means: dict[Literal["none", "macro"], str] = {"none": "iou_per_class", "macro": everywhere}
+    for average, key in means.items():
         oracle = MulticlassJaccardIndex(CLASSES, average=average, ignore_index=255)
         for predicted, labels in images:
             oracle.update(predicted.flatten(), labels.flatten())
@@ -170,7 +171,10 @@ def slot_reference(images: list[Any], num_classes: int, slots: int = 5) -> dict[
                 region = {p for p in pixels if values[p] == k}
                 ious[k].append(len(region & merged[k]) / len(region | merged[k]))
     seen = [k for k in range(1, num_classes) if total[k]]
-    mean = lambda values: sum(values) / len(values) if values else None  # noqa: E731
+
+    def mean(values: list[float]) -> float | None:
+        return sum(values) / len(values) if values else None
+
     return {
         "slot_accuracy": mean([hits[k] / total[k] for k in seen]),
         "slot_accuracy_own_order": mean([own_hits[k] / total[k] for k in seen]),

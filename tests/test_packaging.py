@@ -167,7 +167,7 @@ def test_a_published_training_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPa
     words = train_command(config).split()
     assert words[:2] == ["recseg", "train"]
     parsed = vars(cli.build_parser().parse_args([*words[1:], "--out", "run"]))
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
+    given: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in parsed.items()}
     names = {field.name for field in fields(TrainConfig)} & given.keys()
     sizes = {field.name for field in fields(RecurrentUNetConfig)} & given.keys() - names
     network = RecurrentUNetConfig(**{name: given[name] for name in sizes if given[name] is not None})

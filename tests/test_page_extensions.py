@@ -14,16 +14,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "book" / "_ext"))
 pytest.importorskip("docutils")
 
-import definitions  # type: ignore[import-not-found]  # noqa: E402
-import math_font  # type: ignore[import-not-found]  # noqa: E402
-import measured_pages  # type: ignore[import-not-found]  # noqa: E402
-import plain_chapters  # type: ignore[import-not-found]  # noqa: E402
-import policy  # type: ignore[import-not-found]  # noqa: E402
-import still_widgets  # type: ignore[import-not-found]  # noqa: E402
-import theme_mends  # type: ignore[import-not-found]  # noqa: E402
-import verified  # type: ignore[import-not-found]  # noqa: E402
+import definitions  # noqa: E402
+import math_font  # noqa: E402
+import measured_pages  # noqa: E402
+import plain_chapters  # noqa: E402
+import policy  # noqa: E402
+import still_widgets  # noqa: E402
+import theme_mends  # noqa: E402
+import verified  # noqa: E402
 from docutils import nodes  # noqa: E402
-from finishing import each_page  # type: ignore[import-not-found]  # noqa: E402
+from finishing import each_page  # noqa: E402
 
 PAGE = """<html><head><meta charset="utf-8" /><script src="a.js"></script>
 <script>let a = "é";</script><script type="application/json">{"b": 1}</script></head><body></body></html>"""
@@ -83,7 +83,7 @@ def test_links_to_the_glossary_carry_definitions() -> None:
     item = nodes.definition_list_item()
     item += nodes.term("void", "void", ids=["term-void"])
     item += nodes.definition("", nodes.paragraph("", 'Label 255:\n"doubt" & outlines.'))
-    known = definitions.definitions(nodes.definition_list("", item))  # type: ignore[arg-type]
+    known = definitions.definitions(nodes.definition_list("", item))
     assert known == {"term-void": 'Label 255: "doubt" & outlines.'}
     paragraph = nodes.paragraph("", "The output ", nodes.math("", "h"), nodes.Text(" "))
     paragraph += [
@@ -162,7 +162,7 @@ def test_measured_pages_stand_in_a_table() -> None:
 
 
 def test_formulas_are_drawn_as_they_are_meant() -> None:
-    from mathml import to_mathml  # type: ignore[import-not-found]
+    from mathml import to_mathml
 
     drawn = [
         re.sub(r"\s+", "", to_mathml(formula, block=False)) for formula in (r"\hat m_t", r"\bar p_{t-1}", r"\hat f")

@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with torch.inference_mode():
         network.classifier.weight *= 50
         stops = network(torch.from_numpy(PICTURE).permute(2, 0, 1)[None] / 255, torch.tensor([4])).stop[0]
-        network.stop.bias -= stops.sort().values[1:3].mean()
+        network.stop.bias.sub_(stops.sort().values[1:3].mean())
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, network, classes=VOC_CLASSES, image_size=40, metadata={})
     return recseg.load(path)

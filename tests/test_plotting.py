@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import uninstall
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from recseg.classes import VOC_CLASSES, palette
 from recseg.errors import RecsegError
@@ -75,7 +76,7 @@ def test_gif_adds_a_mask_a_frame_and_ends_with_the_stop(tmp_path: Path, found: P
     path = tmp_path / "steps.gif"
     plotting.save_gif(found, GREY, path)
     with Image.open(path) as gif:
-        assert gif.n_frames == 2 + len(found.steps) and gif.info["loop"] == 0
+        assert isinstance(gif, GifImageFile) and gif.n_frames == 2 + len(found.steps) and gif.info["loop"] == 0
         durations, frames = [], []
         for number in range(gif.n_frames):
             gif.seek(number)
@@ -93,7 +94,7 @@ def test_gif_of_no_step_shows_picture_and_stop(tmp_path: Path) -> None:
     empty = Prediction([], np.zeros((40, 60), dtype=np.uint8), palette(), 0.99)
     plotting.save_gif(empty, GREY, tmp_path / "empty.gif")
     with Image.open(tmp_path / "empty.gif") as gif:
-        assert gif.n_frames == 2
+        assert isinstance(gif, GifImageFile) and gif.n_frames == 2
 
 
 def test_gif_keeps_the_colour_of_a_class_that_comes_late(tmp_path: Path) -> None:
@@ -140,7 +141,10 @@ def test_show_displays_once_and_closes_a_pyplot_figure(monkeypatch: pytest.Monke
 
 
 def test_bars_show_each_class_in_its_colour_and_say_where_there_is_none() -> None:
-    scores = {"accuracy": {"cat": 0.5, "dog": 1.0}, "IoU": {"cat": 0.25, "dog": None}}
+    scores: dict[str, dict[str, float | None]] = {
+        "accuracy": {"cat": 0.5, "dog": 1.0},
+        "IoU": {"cat": 0.25, "dog": None},
+    }
     figure = figures.class_bars(scores)
     assert {"50", "100", "25", "none", "cat", "dog"} <= set(texts(figure))
     assert any("mean 75.0" in text for text in texts(figure))
@@ -157,7 +161,7 @@ def test_learning_curves_draw_each_run_and_skip_rows_without_the_value(tmp_path:
     figure = figures.learning_curves(logs)
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["recurrent", "dense"]
-    assert all(len(line.get_xdata()) == 5 for line in lines)
+    assert all(np.shape(line.get_xdata()) == (5,) for line in lines)
     looks = {(line.get_color(), line.get_linestyle()) for line in lines}
     assert len({colour for colour, _ in looks}) == len({dash for _, dash in looks}) == 2
     smooth = figures.learning_curves(logs, smooth=5).axes[0].get_lines()[0]

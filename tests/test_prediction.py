@@ -198,6 +198,7 @@ def test_arrays_that_other_libraries_hand_over() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_network_of_other_precision_predicts(dtype: torch.dtype) -> None:
     model = recurrent_model()
+    assert model.classifier.bias is not None
     torch.nn.init.zeros_(model.classifier.bias)
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
     exact = predict(pixels, model)
@@ -248,7 +249,7 @@ def test_every_module_gets_its_own_mode_back() -> None:
 
 def test_a_network_of_fixed_size_gets_its_square() -> None:
     model = Scripted()
-    model.input_size = 24  # type: ignore[assignment]
+    model.input_size = 24
     found = predict(Image.new("RGB", (60, 40)), model)
     assert model.seen == [(1, 3, 24, 24)] and found.labels.shape == (40, 60)
 

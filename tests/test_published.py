@@ -38,7 +38,8 @@ def test_published_size() -> None:
         network = PublishedNetwork()
     count = sum(parameter.numel() for parameter in network.parameters())
     assert abs(count - 59.8e6) < 0.1e6
-    outputs = [block[4].out_channels for block in network.blocks]  # of the second convolution of each decoder block
+    seconds = [block.get_submodule("4") for block in network.blocks]  # the second convolution of each decoder block
+    outputs = [layer.out_channels for layer in seconds if isinstance(layer, nn.Conv2d)]
     assert outputs == [256, 128, 64, 64]
     linear = [layer for layer in network.head if isinstance(layer, nn.Linear)]
     assert [layer.in_features for layer in linear] == [512 * 4 * 4, 2048, 1024]

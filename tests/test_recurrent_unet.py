@@ -297,7 +297,8 @@ def test_a_mask_is_not_trained_to_inform_the_gates_of_later_steps() -> None:
     uncovered = state.uncovered.detach().fill_(0.5).requires_grad_()
     after, output = model.step(features, state._replace(uncovered=uncovered))
     for value in (after.h, after.c, output.stop):
-        assert torch.autograd.grad(value.sum(), uncovered, retain_graph=True, allow_unused=True) == (None,)
+        [gradient] = torch.autograd.grad(value.sum(), uncovered, retain_graph=True, allow_unused=True)
+        assert gradient is None
 
 
 def test_at_first_a_step_classifies_as_the_pixels_do() -> None:
@@ -308,7 +309,7 @@ def test_at_first_a_step_classifies_as_the_pixels_do() -> None:
     _, output = model.step(features, model.initial_state(features))
     pixels = model.classifier(features.embedding)[:, 1:]  # (B, C, h, w)
     torch.testing.assert_close(output.classes, masked_average_pool(pixels, output.attention))
-    output.classes.square().sum().backward()  # type: ignore[no-untyped-call]
+    output.classes.square().sum().backward()
     assert model.context.weight.grad is not None and model.context.weight.grad.abs().sum() > 0  # and V learns
 
 
@@ -318,7 +319,7 @@ def test_in_training_the_class_logits_learn_from_the_mask() -> None:
         model.train(training).zero_grad()
         features = model.encode(noise(2))
         _, output = model.step(features, model.initial_state(features))
-        output.mask.square().sum().backward()  # type: ignore[no-untyped-call]
+        output.mask.square().sum().backward()
         assert (model.context.weight.grad is not None) == training
 
 

@@ -27,7 +27,7 @@ def test_the_lock_file_names_no_address() -> None:
 
 def test_links_are_sorted_into_those_within_and_those_without(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "book"))
-    import check_pages  # type: ignore[import-not-found]
+    import check_pages
 
     (tmp_path / "a.html").write_text(
         '<p id="here"><a href="https://host.org/x">out</a><a href="b.html#there">b</a><a href="#here">a</a>'

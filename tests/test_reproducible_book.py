@@ -117,7 +117,7 @@ def test_an_output_that_is_absent_is_missed() -> None:
 def test_widgets_are_compared_without_their_random_names() -> None:
     first, second = notebook(), notebook()
     key = "application/vnd.jupyter.widget-state+json"
-    state = {"xyz9": {"value": 3, "children": ["IPY_MODEL_xyz8"]}, "xyz8": {"value": 4}}
+    state: dict[str, dict[str, Any]] = {"xyz9": {"value": 3, "children": ["IPY_MODEL_xyz8"]}, "xyz8": {"value": 4}}
     second["metadata"]["widgets"][key]["state"] = copy.deepcopy(state)
     assert differences("a", first, second) == []
     second["metadata"]["widgets"][key]["state"] = dict(reversed(state.items()))  # they are stored by their names

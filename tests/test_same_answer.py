@@ -162,6 +162,7 @@ def chosen(model: nn.Module, images: Tensor, size: tuple[int, int]) -> list[Said
     """Let all images have all steps, and only then drop what their stops would have spared."""
     if isinstance(model, UNet):
         pytest.skip("a dense network has no steps to pack")
+    assert isinstance(model, RecurrentUNet)
     most = model.max_steps
     output = model(images, lengths=torch.full((PICTURES,), most))
     lengths = lengths_from_stop(output.stop)  # (B,)

@@ -16,7 +16,8 @@ from scipy.optimize import linear_sum_assignment
 
 from recseg.classes import VOID
 from recseg.errors import RecsegError
-from recseg.training.targets import ORDERS, class_areas, match, to_labels, to_sequence
+from recseg.training.config import ORDERS
+from recseg.training.targets import class_areas, match, to_labels, to_sequence
 
 STEPS = 5
 

@@ -87,6 +87,7 @@ def test_windows_are_what_whole_images_are_to_the_network() -> None:
 def test_one_window_says_what_the_whole_image_says(size: tuple[int, int]) -> None:
     model = recurrent_model(max_steps=5)
     torch.nn.init.normal_(model.context.weight, generator=torch.Generator().manual_seed(0))
+    assert model.classifier.bias is not None
     torch.nn.init.zeros_(model.classifier.bias)
     model.classes, model.image_size = VOC_CLASSES, 32
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)

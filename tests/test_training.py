@@ -245,9 +245,9 @@ def test_schedule_rises_then_falls() -> None:
 def test_norms_and_biases_are_not_decayed_and_the_encoder_is_slower() -> None:
     model = UNet(UNetConfig(encoder_widths=(4, 4, 4, 4, 4), decoder_widths=(4, 4, 4)))
     groups = parameter_groups(model, 1.0, 0.1, 0.5)
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))  # type: ignore[arg-type]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     for group in groups:
-        for parameter in group["params"]:  # type: ignore[attr-defined]
+        for parameter in group["params"]:
             assert (parameter.ndim > 1) == (group["weight_decay"] == 0.5)
             slow = any(parameter is p for p in model.encoder.parameters())
             assert slow == (group["lr"] == 0.1)
@@ -260,6 +260,7 @@ def test_frozen_stages_stay_as_they_were(tiny_voc: Path, tmp_path: Path) -> None
     config = resolve(quick(tiny_voc, steps=2, model="dense", network=network, encoder_weights=weights))
     assert config.freeze == 2
     trainer = Trainer(config, training.training_data(config), tmp_path / "run")
+    assert isinstance(trainer.model, UNet)
     stages = trainer.model.encoder.stages
     before = [{name: value.clone() for name, value in stage.state_dict().items()} for stage in stages]
     trainer.run(progress=False)
@@ -271,14 +272,14 @@ def test_frozen_stages_stay_as_they_were(tiny_voc: Path, tmp_path: Path) -> None
 def test_average_follows_and_counts() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     average = averaged_model(model, 0.9)
-    before = average.module[0].weight.clone()
+    before = average.module.get_parameter("0.weight").clone()
     with torch.no_grad():
-        model[0].weight += 1
-    model[1].num_batches_tracked += 4
+        model.get_parameter("0.weight").add_(1)
+    model.get_buffer("1.num_batches_tracked").add_(4)
     average.n_averaged.fill_(10_001)  # as if after update 10_000
     average.update_parameters(model)
-    assert torch.allclose(average.module[0].weight, before + 0.1, atol=1e-6)
-    assert average.module[1].num_batches_tracked == 4
+    assert torch.allclose(average.module.get_parameter("0.weight"), before + 0.1, atol=1e-6)
+    assert average.module.get_buffer("1.num_batches_tracked") == 4
 
 
 def test_device_and_precision() -> None:

@@ -1,6 +1,7 @@
 """Joint transforms: labels are names, so no transform may mix them, move them off their pixels or make one up."""
 
 import os
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from torchvision.transforms.v2 import functional as F
 
 from recseg.classes import VOC_CLASSES, VOID, palette
 from recseg.data import Sample, open_dataset
+from recseg.data.images import MEAN_COLOUR
 from recseg.data.transforms import (
-    MEAN_COLOUR,
     change_colours,
     eval_transform,
     nearest,
@@ -29,7 +30,7 @@ label_maps = st.tuples(sides, sides).flatmap(
 )
 
 
-def sample_of(labels) -> Sample:
+def sample_of(labels: np.ndarray | torch.Tensor) -> Sample:
     """A sample whose image shows its label in each channel, so that image and mask can be compared."""
     labels = torch.as_tensor(labels)
     image = labels.to(torch.uint8).expand(3, *labels.shape).clone()
@@ -46,7 +47,7 @@ def blocks(height: int = 60, width: int = 90) -> torch.Tensor:
 # The palette trap
 
 
-def test_the_palette_trap():
+def test_the_palette_trap() -> None:
     """Halfway from background to aeroplane in colour lies cat: a mask resized as an image invents one.
 
     17 pairs of VOC's 21 colours blend at 50:50 to the colour of a third class.
@@ -71,7 +72,7 @@ def test_the_palette_trap():
 
 @given(labels=label_maps, size=st.integers(2, 48), seed=st.integers(0, 2**31))
 @settings(max_examples=60, deadline=None)
-def test_training_makes_no_label_up(labels, size, seed):
+def test_training_makes_no_label_up(labels: np.ndarray, size: int, seed: int) -> None:
     torch.manual_seed(seed)
     image, out, name = train_transform(size)(sample_of(labels))
     assert image.shape == (3, size, size) and out.shape == (size, size)
@@ -82,7 +83,7 @@ def test_training_makes_no_label_up(labels, size, seed):
 
 @given(labels=label_maps, height=sides, width=sides)
 @settings(max_examples=60, deadline=None)
-def test_nearest_takes_the_pixel_under_each_centre(labels, height, width):
+def test_nearest_takes_the_pixel_under_each_centre(labels: np.ndarray, height: int, width: int) -> None:
     rows = ((np.arange(height) + 0.5) * labels.shape[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * labels.shape[1] / width).astype(int)
     out = nearest(torch.from_numpy(labels), height, width).numpy()
@@ -98,7 +99,7 @@ def test_nearest_takes_the_pixel_under_each_centre(labels, height, width):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_picture_and_mask_move_together(seed):
+def test_picture_and_mask_move_together(seed: int) -> None:
     """Away from the border between the halves, the image shows its label, or the frame where the label is void."""
     torch.manual_seed(seed)
     image, labels, _ = train_transform(48, jitter=0)(sample_of(blocks()))
@@ -112,7 +113,7 @@ def test_picture_and_mask_move_together(seed):
 
 
 @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (48, 48)])
-def test_a_small_scale_leaves_a_void_frame(shape):
+def test_a_small_scale_leaves_a_void_frame(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     corners = set()
     for _ in range(20):
@@ -129,14 +130,14 @@ def test_a_small_scale_leaves_a_void_frame(shape):
     assert len(corners) > 10  # it stands anywhere in the frame
 
 
-def test_scale_one_is_what_evaluation_sees():
+def test_scale_one_is_what_evaluation_sees() -> None:
     sample = sample_of(blocks(50, 50))
     trained = train_transform(40, scale=(1, 1), jitter=0, flip=False)(sample)
     assert (trained.image == eval_transform(40)(sample).image).all()
     assert not (trained.labels == VOID).any()
 
 
-def test_a_large_scale_shows_a_part():
+def test_a_large_scale_shows_a_part() -> None:
     """At scale 2 the crop covers half of the short side, and over many draws every part of the image."""
     labels = torch.arange(32).expand(32, 32)  # the label is the column
     torch.manual_seed(1)
@@ -148,7 +149,7 @@ def test_a_large_scale_shows_a_part():
     assert seen == set(range(32))
 
 
-def test_flip_turns_picture_and_mask_alike():
+def test_flip_turns_picture_and_mask_alike() -> None:
     torch.manual_seed(0)
     transform = train_transform(20, scale=(1, 1), jitter=0)
     labels = torch.arange(20).expand(20, 20)
@@ -165,7 +166,7 @@ def test_flip_turns_picture_and_mask_alike():
 # Chance
 
 
-def test_the_seed_of_torch_decides_alone():
+def test_the_seed_of_torch_decides_alone() -> None:
     transform, sample = train_transform(32), sample_of(blocks())
 
     def draw(seed: int) -> Sample:
@@ -178,7 +179,7 @@ def test_the_seed_of_torch_decides_alone():
     assert not ((first.image == other.image).all() and (first.labels == other.labels).all())
 
 
-def test_the_sample_itself_stays_as_it_was():
+def test_the_sample_itself_stays_as_it_was() -> None:
     sample = sample_of(blocks())
     image, labels = sample.image.clone(), sample.labels.clone()
     for _ in range(5):
@@ -191,7 +192,7 @@ def test_the_sample_itself_stays_as_it_was():
 
 
 @pytest.mark.parametrize("factors", [(0.6, 1, 1), (1.4, 1, 1), (1, 0.6, 1), (1, 1.4, 1), (1, 1, 0.6), (1, 1, 1.4)])
-def test_colours_agree_with_torchvision(factors):
+def test_colours_agree_with_torchvision(factors: tuple[float, float, float]) -> None:
     torch.manual_seed(0)
     image = torch.randint(60, 180, (3, 9, 11), dtype=torch.uint8)  # no clipping: torchvision clips after each step
     brightness, contrast, saturation = factors
@@ -202,7 +203,7 @@ def test_colours_agree_with_torchvision(factors):
     assert (ours.int() - expected.int()).abs().max() <= 2  # ours rounds once, torchvision cuts off at each step
 
 
-def test_colours_of_factor_one_and_of_extremes():
+def test_colours_of_factor_one_and_of_extremes() -> None:
     image = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     assert (change_colours(image, 1, 1, 1) == image).all()
     assert (change_colours(torch.full_like(image, 255), 1.4, 1, 1) == 255).all()  # clipped, not wrapped around
@@ -210,7 +211,7 @@ def test_colours_of_factor_one_and_of_extremes():
     assert (grey[0] == grey[1]).all() and (grey[1] == grey[2]).all()
 
 
-def test_jitter_moves_colours_but_never_labels():
+def test_jitter_moves_colours_but_never_labels() -> None:
     torch.manual_seed(0)
     labels = torch.randint(0, 21, (24, 24))
     sample = Sample(
@@ -236,7 +237,7 @@ def test_jitter_moves_colours_but_never_labels():
         ((1, 1000), 16, (16, 128)),  # a line of pixels does not become 16,000 wide
     ],
 )
-def test_evaluation_sizes(shape, size, expected):
+def test_evaluation_sizes(shape: tuple[int, int], size: int, expected: tuple[int, int]) -> None:
     sample = Sample(
         tv_tensors.Image(torch.zeros(3, *shape, dtype=torch.uint8)), tv_tensors.Mask(torch.zeros(shape).long()), "x"
     )
@@ -246,12 +247,12 @@ def test_evaluation_sizes(shape, size, expected):
     assert resize_short_side(sample.image, size).shape == (3, *expected)
 
 
-def test_evaluation_without_a_size_changes_nothing():
+def test_evaluation_without_a_size_changes_nothing() -> None:
     sample = sample_of(blocks())
     assert eval_transform(None)(sample) is sample
 
 
-def test_resizing_is_antialiased():
+def test_resizing_is_antialiased() -> None:
     stripes = torch.zeros(3, 64, 64, dtype=torch.uint8)
     stripes[..., ::2] = 200
     assert (resize_short_side(stripes, 16).int() - 100).abs().max() <= 30  # without: 0 or 200
@@ -267,13 +268,13 @@ def test_resizing_is_antialiased():
         lambda: eval_transform(1),
     ],
 )
-def test_nonsense_is_refused(make):
+def test_nonsense_is_refused(make: Callable[[], object]) -> None:
     with pytest.raises(RecsegError, match="expected"):
         make()
 
 
 @pytest.mark.skipif("RECSEG_VOC_ROOT" not in os.environ, reason="RECSEG_VOC_ROOT is not set")
-def test_real_photographs():
+def test_real_photographs() -> None:
     torch.manual_seed(0)
     plain, train = open_dataset("voc", "train"), open_dataset("voc", "train", transform=train_transform(96))
     for index in range(0, len(plain), len(plain) // 6):

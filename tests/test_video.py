@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import recurrent_model, uninstall
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from recseg.errors import RecsegError
 from recseg.inference import video
@@ -24,6 +25,7 @@ def clip(tmp_path: Path) -> Path:
 
 def gif_facts(path: Path) -> tuple[int, list[int], tuple[int, int]]:
     with Image.open(path) as gif:
+        assert isinstance(gif, GifImageFile)
         durations = []
         for number in range(gif.n_frames):
             gif.seek(number)

@@ -13,7 +13,7 @@ _LINK = re.compile(r'<a class="reference internal" href="([^"#]*)#(term-[^"]*)">
 
 def definitions(doctree: nodes.document) -> dict[str, str]:
     """The definition of each anchor of a glossary, as plain text."""
-    found = {}
+    found: dict[str, str] = {}
     for item in doctree.findall(nodes.definition_list_item):
         text = " ".join(map(_plain, item.findall(nodes.definition)))
         for term in item.findall(nodes.term):

@@ -217,7 +217,7 @@ def update(
         with torch.autocast(images.device.type, dtype=precision, enabled=precision is not None):
             loss = compute_loss(model, images, labels, lengths, config)["loss"]
         model.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for optimiser in optimisers:
             optimiser.step()
         return loss.detach()

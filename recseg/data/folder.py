@@ -7,9 +7,9 @@ classes.txt                          what the values mean: `recseg.data.descript
 """
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -92,6 +92,10 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    if TYPE_CHECKING:  # `__getitem__` lets a loop end; type checkers do not see it
+
+        def __iter__(self) -> Iterator[Sample]: ...
 
     def __getitem__(self, index: int) -> Sample:
         image = self.pixels(index)  # (H, W, 3)

@@ -44,7 +44,7 @@ class Readers:
         self.ids = ids
         self.notes = torch.full((workers, 2), -1, dtype=torch.long)  # process id, index of the image
         if workers:
-            self.notes.share_memory_()  # type: ignore[no-untyped-call]
+            self.notes.share_memory_()
 
     def note(self, index: int) -> None:
         """Called by a reader before it reads image `index`."""

@@ -239,7 +239,7 @@ class Trainer:
             raise RecsegError(f"the loss is not finite; expected a lower --lr than {self.config.lr}")
         self.phase = "update"
         self.model.zero_grad(set_to_none=True)
-        self.scaler.scale(terms["loss"]).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(terms["loss"]).backward()
         average_gradients(self.model.parameters())
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)

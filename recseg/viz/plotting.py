@@ -96,7 +96,7 @@ def show(picture: "Figure | Image.Image | Path | str", alt: str) -> None:
         from IPython.display import HTML, display
     except ImportError as error:
         raise RecsegError("show() is for notebooks and needs IPython: pip install 'recseg[notebook]'") from error
-    display(HTML(markup))  # type: ignore[no-untyped-call]
+    display(HTML(markup))
     if not isinstance(picture, (Image.Image, Path, str)):
         import matplotlib.pyplot
 

@@ -153,7 +153,7 @@ def _fit(
             network.train()
         if zero:
             optimiser.zero_grad()
-        loss(network, batch).backward()  # type: ignore[no-untyped-call]
+        loss(network, batch).backward()
         optimiser.step()
         if count % every:
             continue
