@@ -29,6 +29,7 @@ from recseg.errors import RecsegError
 
 FILE = "classes.txt"
 COLUMNS = ("value", "name", "colour")
+LONGEST_ROW = 1000  # characters
 HOW = f"{FILE}: one name a line, background first, or a table with the columns {','.join(COLUMNS)}"
 # Where others write classes: labelmap.txt (CVAT), class_names.txt (labelme), _classes.csv (Roboflow), notes.json …
 _OTHERS = re.compile(
@@ -55,8 +56,16 @@ def read_table(path: Path, rows: list[str]) -> Legend | None:
     Raises:
         RecsegError: names the row that is at fault, and what was expected.
     """
-    columns = [re.sub("^color$", "colour", cell.strip().lower()) for cell in rows[0].split(",")] if rows else []
-    return _table(path, columns, rows[1:]) if "name" in columns and len(columns) > 1 else None
+    longest = max(map(len, rows), default=0)
+    if longest > LONGEST_ROW:
+        raise RecsegError(f"{path}: has a line of {longest:,} characters, expected {LONGEST_ROW:,} at most")
+    head = next(csv.reader(rows[:1], skipinitialspace=True), [])
+    columns = [re.sub("^color$", "colour", cell.strip().lower()) for cell in head]
+    if "name" in columns and len(columns) > 1:
+        return _table(path, columns, rows[1:])
+    if rows and {"value", "name"} <= set(re.findall(r"\w+", rows[0].lower())):
+        raise RecsegError(f"{path}: begins with {rows[0]!r}, expected {','.join(COLUMNS)}, separated by commas")
+    return None
 
 
 def _table(path: Path, columns: list[str], rows: list[str]) -> Legend:
@@ -67,7 +76,11 @@ def _table(path: Path, columns: list[str], rows: list[str]) -> Legend:
     background: tuple[str, int, Colour | None] | None = None
     void: list[tuple[int, Colour | None]] = []
     seen: dict[object, str] = {}
-    for number, cells in enumerate(csv.reader(rows, skipinitialspace=True)):
+    for number, text in enumerate(rows):
+        try:  # each row by itself: an open quote would swallow those that follow
+            cells = next(csv.reader([text], skipinitialspace=True, strict=True))
+        except csv.Error as error:
+            raise RecsegError(f"{path}: has the row {text!r}, which is no CSV ({error})") from error
         row = dict(zip(columns, map(str.strip, cells), strict=False))
         name, value = row.get("name", ""), _value(path, row.get("value", str(number)), cells)
         colour = _colour(path, row.get("colour", ""), cells)
@@ -116,6 +129,8 @@ def _colour(path: Path, text: str, cells: list[str]) -> Colour | None:
         return None
     try:
         red, green, blue, *_ = ImageColor.getrgb(text)
+        if max(red, green, blue) > 255:
+            raise ValueError
     except ValueError as error:
         raise RecsegError(
             f"{path}: has the colour {text!r} in the row {','.join(cells)!r}, expected one such as #8040c0"

@@ -192,9 +192,9 @@ def read_split(root: Path, split: str) -> list[str]:
     for name in ids:
         if "/" in name or "\\" in name or "\0" in name or name in {".", ".."}:
             raise RecsegError(f"{path}: has the id {name!r}, expected a plain name without folders")
-        if _same(name) in seen:
+        if one_spelling(name) in seen:
             raise RecsegError(f"{path}: lists {name!r} twice")
-        seen.add(_same(name))
+        seen.add(one_spelling(name))
     return ids
 
 
@@ -219,7 +219,7 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def _same(name: str) -> str:
+def one_spelling(name: str) -> str:
     """One spelling for an accented name: file systems and editors differ in how they compose it."""
     return unicodedata.normalize("NFC", name)
 
@@ -230,13 +230,13 @@ def _files_by_id(folder: Path) -> dict[str, list[Path]]:
         raise RecsegError(f"{folder}: no such folder")
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        files.setdefault(_same(path.stem), []).append(path)
+        files.setdefault(one_spelling(path.stem), []).append(path)
     return files
 
 
 def _only(files: dict[str, list[Path]], name: str, folder: Path, suffixes: tuple[str, ...]) -> Path:
     """The one file of an id that has one of these suffixes."""
-    there = files.get(_same(name), [])
+    there = files.get(one_spelling(name), [])
     found = [path for path in there if path.suffix.lower() in suffixes]
     if len(found) == 1:
         return found[0]
