@@ -13,6 +13,7 @@ from odd_folders import ODD_CLASSES, Classes, Item, classes_of, fault_of, make, 
 
 from recseg.classes import VOID
 from recseg.data import SegmentationFolder, check_no_leak
+from recseg.data.folder import shared_ids
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -81,3 +82,7 @@ def test_overlapping_lists(
         refusal(lambda: check_no_leak(*splits), "both in", f"{len(one.keys() & other.keys())} such ids")
     else:
         check_no_leak(*splits)
+
+
+def test_ids_are_shared_however_they_are_spelled() -> None:
+    assert shared_ids(["caf\u00e9", "a", "b"], ["b", "cafe\u0301"]) == ["caf\u00e9", "b"]

@@ -81,14 +81,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _notes(dataset: "SegmentationFolder", scores: dict[str, Any], trained: dict[str, Any]) -> Iterator[str]:
     """What makes scores look better than the network is."""
-    from recseg.data.folder import read_split
+    from recseg.data.folder import read_split, shared_ids
 
     if not any(any(row) for row in scores["confusion"][1:]):
         yield "the ground truth holds no class, only background"
     split = trained.get("split")
     if isinstance(split, str) and split != dataset.split:
         with suppress(RecsegError):  # no such list here: it learned from other data
-            shared = len(set(dataset.ids) & set(read_split(dataset.root, split)))
+            shared = len(shared_ids(dataset.ids, read_split(dataset.root, split)))
             if shared:
                 yield f"{shared} of these {len(dataset)} images are in the list that it was trained on ({split})"
 

@@ -85,11 +85,9 @@ def check_no_leak(train: "SegmentationFolder | Sequence[str]", val: "Segmentatio
     Raises:
         RecsegError: names the first shared id.
     """
-    from recseg.data.folder import SegmentationFolder, one_spelling
+    from recseg.data.folder import SegmentationFolder, shared_ids
 
-    ids = [split.ids if isinstance(split, SegmentationFolder) else split for split in (train, val)]
-    held_out = set(map(one_spelling, ids[1]))
-    shared = [name for name in ids[0] if one_spelling(name) in held_out]
+    shared = shared_ids(*(split.ids if isinstance(split, SegmentationFolder) else split for split in (train, val)))
     if shared:
         raise RecsegError(f"{shared[0]!r} is both in the training and in the validation list ({len(shared)} such ids)")
 

@@ -165,12 +165,11 @@ def image_faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
 def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str], list[str]]:
     """Faults and hints about several splits of a folder: what they share, and files that are in none of them."""
     from recseg.data.duplicates import near_duplicates
-    from recseg.data.folder import one_spelling
+    from recseg.data.folder import shared_ids
 
     wrong, doubtful = list[str](), list[str]()
     for one, other in itertools.combinations(datasets, 2):
-        shared = set(map(one_spelling, one.ids)) & set(map(one_spelling, other.ids))
-        if shared:
+        if shared := shared_ids(one.ids, other.ids):
             wrong.append(f"{min(shared)!r} is both in {one.split} and in {other.split} ({len(shared)} such ids)")
             continue
         doubtful += compared(one, one.survey(skip=True), other, other.survey(skip=True))

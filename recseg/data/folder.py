@@ -224,6 +224,12 @@ def one_spelling(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def shared_ids(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    """The ids of the first list that the second one holds, too, however they are spelled."""
+    others = set(map(one_spelling, second))
+    return [name for name in first if one_spelling(name) in others]
+
+
 def _files_by_id(folder: Path) -> dict[str, list[Path]]:
     """Files by id. One listing of the folder: a test for each file and suffix is slow on a network disk."""
     if not folder.is_dir():

@@ -89,8 +89,7 @@ def answers_by_rule(
     """For each image the network's own answer, and those of its pixels under other rules of naming.
 
     Pixels are the logits of a dense network, or of a recurrent one's per-pixel classifier. A rule names some classes;
-    each pixel then takes the best of these and the background, where
-    there is one.
+    each pixel then takes the best of these and the background, where there is one.
 
     Args:
         model: in inference mode.

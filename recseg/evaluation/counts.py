@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from recseg.data import open_dataset
-from recseg.data.folder import SegmentationFolder
+from recseg.data.folder import SegmentationFolder, shared_ids
 from recseg.errors import RecsegError
 from recseg.evaluation.answers import PIXELS, answers_by_rule, large, pixel_answers
 from recseg.evaluation.bootstrap import measure
@@ -60,8 +60,7 @@ def count(
     Raises:
         RecsegError: as `evaluate`; the lists share an image; runs of one group differ in more than their seed.
     """
-    shared = set(dataset.ids) & set(choice.ids if choice else ())
-    if shared:
+    if choice is not None and (shared := shared_ids(dataset.ids, choice.ids)):
         raise RecsegError(
             f"{min(shared)}: in both lists ({len(shared)} such images); thresholds are chosen on images that are not "
             "reported on"

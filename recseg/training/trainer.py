@@ -319,7 +319,6 @@ class Trainer:
 
     def restore(self) -> None:
         """Put the last checkpoint back in place."""
-
         progress = load_state(
             self.out / CHECKPOINT, self.model, self.averaged, self.optimisers, self.scaler,
             check=lambda progress: check_same_data(progress.get("data"), self.data, str(self.dataset.root)),
