@@ -1,6 +1,6 @@
 """The network as an instrument, in a notebook: give it an image, step through its answer, turn its thresholds.
 
-Chapter 10 of the book plays with it. Needs the extra `recseg[notebook]`, and for the camera `recseg[video]`.
+Chapter 12 of the book plays with it. Needs the extra `recseg[notebook]`, and for the camera `recseg[video]`.
 """
 
 import html

@@ -1,4 +1,4 @@
-// Chapter 12: what "mIoU" says of a perfect answer and of one that is black everywhere, by four rules.
+// Chapter 10: what "mIoU" says of a perfect answer and of one that is black everywhere, by four rules.
 
 import { bars } from './chart.mjs';
 import { percent, whole } from './kit.mjs';

@@ -1,4 +1,4 @@
-// Chapter 13: bytes of the output, against the number of classes that a model knows.
+// Chapter 14: bytes of the output, against the number of classes that a model knows.
 
 import { chart, legend, tens } from './chart.mjs';
 import { whole } from './kit.mjs';

@@ -1,4 +1,4 @@
-// Chapter 11: one picture, scored by the slot protocol of the published work, as a set, and by mIoU.
+// Chapter 13: one picture, scored by the slot protocol of the published work, as a set, and by mIoU.
 
 import { VOC_CLASSES } from './classes.mjs';
 import { bars } from './chart.mjs';

@@ -1,4 +1,4 @@
-// Chapter 10: where a sequence ends, and how an unsure stop makes later masks smaller.
+// Chapter 12: where a sequence ends, and how an unsure stop makes later masks smaller.
 
 import { bars } from './chart.mjs';
 import { percent, table } from './kit.mjs';

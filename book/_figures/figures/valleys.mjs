@@ -1,4 +1,4 @@
-// Chapter 14: two things, two steps. What a given order teaches where pictures disagree about it, and what matching does.
+// Chapter 15: two things, two steps. What a given order teaches where pictures disagree about it, and what matching does.
 
 import { chart, legend } from './chart.mjs';
 import { percent } from './kit.mjs';

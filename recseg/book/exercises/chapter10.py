@@ -1,4 +1,4 @@
-"""Exercises of chapter 12: why a score is low."""
+"""Exercises of chapter 10: why a score is low."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Exercises of chapter 10: predictions in use."""
+"""Exercises of chapter 12: predictions in use."""
 
 import tempfile
 from collections import deque

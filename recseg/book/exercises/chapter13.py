@@ -1,4 +1,4 @@
-"""Exercises of chapter 11: reading a paper's code."""
+"""Exercises of chapter 13: reading a paper's code."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

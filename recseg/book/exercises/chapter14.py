@@ -1,4 +1,4 @@
-"""Exercises of chapter 13: what networks hand back, what it costs, and in which form to store it."""
+"""Exercises of chapter 14: what networks hand back, what it costs, and in which form to store it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

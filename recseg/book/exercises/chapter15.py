@@ -1,4 +1,4 @@
-"""Exercises of chapter 14: sets, queries and order."""
+"""Exercises of chapter 15: sets, queries and order."""
 
 import math
 from collections import Counter
