@@ -131,6 +131,18 @@ def test_a_picture_stands_on_the_first_screen(chapter: Path) -> None:
 
 
 @each_chapter
+def test_figures_are_numbered_in_order(chapter: Path) -> None:
+    captions = re.findall(r"^\*\*Figure (\d+\.\d+)\.\*\*", prose(chapter), re.MULTILINE)
+    assert captions == [f"{int(chapter.name[:2])}.{k}" for k in range(1, len(captions) + 1)]
+
+
+def test_figures_that_are_named_are_there() -> None:
+    captions = {n for chapter in CHAPTERS for n in re.findall(r"\*\*Figure (\d+\.\d+)\.\*\*", prose(chapter))}
+    named = {n for chapter in CHAPTERS for n in re.findall(r"[Ff]igure\s+(\d+\.\d+)", prose(chapter))}
+    assert captions and not named - captions
+
+
+@each_chapter
 def test_exercises_have_folded_solutions(chapter: Path) -> None:
     folded: list[str] = []  # of each exercise, what holds its solution
     for cell in cells(chapter):
