@@ -104,7 +104,7 @@ class ConvLSTMCell(nn.Module):
         return gates
 
     def zero_state(self, gates_x: Tensor) -> State:
-        """The state at the start, all zero, for gates `(B, 4 * hidden, H, W)`: two `(B, hidden, H, W)` maps on their device."""
+        """The state at the start: zeros, two maps `(B, hidden, H, W)` for gates `(B, 4 * hidden, H, W)`."""
         batch, _, height, width = gates_x.shape
         shape = (batch, self.hidden_channels, height, width)
         # c is a running sum: half precision would lose small additions, so it is float32 (or float64).

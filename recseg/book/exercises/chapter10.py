@@ -19,9 +19,9 @@ Rule = Callable[[Maps, Maps], float]
 def _road(share: int = 37, labels: int = 19) -> float:
     """Scored: road has its share of the pixels, the other labels the rest alike; the answer is road everywhere."""
     others = torch.arange(1, labels).repeat_interleave(100 - share)
-    truth = torch.cat([torch.zeros(share * (labels - 1), dtype=torch.long), others])  # (N,)
+    ground_truth = torch.cat([torch.zeros(share * (labels - 1), dtype=torch.long), others])  # (N,)
     metric = VOCMetric(labels)
-    metric.update(torch.zeros_like(truth)[None], truth[None])
+    metric.update(torch.zeros_like(ground_truth)[None], ground_truth[None])
     return float(metric.compute()["miou"])
 
 
@@ -62,19 +62,19 @@ SWAP = Function(
 )
 
 
-def _voc(answers: Maps, truths: Maps) -> float:
+def _voc(answers: Maps, ground_truths: Maps) -> float:
     metric = VOCMetric(21)
-    for answer, truth in zip(answers, truths, strict=True):
-        metric.update(answer, truth)
+    for answer, ground_truth in zip(answers, ground_truths, strict=True):
+        metric.update(answer, ground_truth)
     return float(metric.compute()["miou"])
 
 
 def _by_image(absent: float) -> Rule:
-    def rule(answers: Maps, truths: Maps) -> float:
+    def rule(answers: Maps, ground_truths: Maps) -> float:
         scores = []
-        for answer, truth in zip(answers, truths, strict=True):
+        for answer, ground_truth in zip(answers, ground_truths, strict=True):
             metric = VOCMetric(21)
-            metric.update(answer, truth)
+            metric.update(answer, ground_truth)
             ious = [absent if iou is None else iou for iou in metric.compute()["iou_per_class"]]
             scores.append(sum(ious) / len(ious))
         return sum(scores) / len(scores)
@@ -82,14 +82,14 @@ def _by_image(absent: float) -> Rule:
     return rule
 
 
-def _accuracy(answers: Maps, truths: Maps) -> float:
-    known = [truth != VOID for truth in truths]
-    right = sum(int((a == t)[k].sum()) for a, t, k in zip(answers, truths, known, strict=True))
+def _accuracy(answers: Maps, ground_truths: Maps) -> float:
+    known = [labels != VOID for labels in ground_truths]
+    right = sum(int((a == t)[k].sum()) for a, t, k in zip(answers, ground_truths, known, strict=True))
     return right / sum(int(k.sum()) for k in known)
 
 
-def _with_void(answers: Maps, truths: Maps) -> float:
-    return _voc(answers, [truth.where(truth != VOID, 0) for truth in truths])
+def _with_void(answers: Maps, ground_truths: Maps) -> float:
+    return _voc(answers, [labels.where(labels != VOID, 0) for labels in ground_truths])
 
 
 FAULTY: dict[str, Rule] = {
@@ -107,7 +107,7 @@ def _truths() -> list[Tensor]:
 
 def _judge_check(answer: Any) -> None:
     if not callable(answer):
-        raise Off("expected a function, (rule, truths) → nothing, which raises an error")
+        raise Off("expected a function, (rule, ground_truths) → nothing, which raises an error")
     call(lambda *given: answer(*given) or True, "VOC's own rule, which is right,", (_voc, _truths()))
     for name, rule in FAULTY.items():
         try:
@@ -119,12 +119,13 @@ def _judge_check(answer: Any) -> None:
         raise Off(f"it says nothing of {name}; a perfect and an all-background answer must get the score that you know")
 
 
-def _only_perfect(rule: Rule, truths: Maps) -> None:
-    assert abs(rule([truth.where(truth != VOID, 0) for truth in truths], truths) - 1) < 1e-6
+def _only_perfect(rule: Rule, ground_truths: Maps) -> None:
+    perfect = [labels.where(labels != VOID, 0) for labels in ground_truths]
+    assert abs(rule(perfect, ground_truths) - 1) < 1e-6
 
 
-def _no_black(rule: Rule, truths: Maps) -> None:
-    assert rule([torch.zeros_like(truth) for truth in truths], truths) == 0
+def _no_black(rule: Rule, ground_truths: Maps) -> None:
+    assert rule([torch.zeros_like(labels) for labels in ground_truths], ground_truths) == 0
 
 
 EXERCISES: dict[int, Exercise] = {
@@ -134,7 +135,7 @@ EXERCISES: dict[int, Exercise] = {
         _judge_check,
         lambda: [
             (_only_perfect, "says nothing of"),
-            (lambda rule, truths: None, "says nothing of"),
+            (lambda rule, ground_truths: None, "says nothing of"),
             (_no_black, "VOC's own rule, which is right, your answer stops with"),
             (1.0, "expected a function"),
         ],

@@ -39,28 +39,28 @@ def _present(labels: Tensor) -> set[int]:
     return set(torch.unique(labels).tolist()) - {0, VOID}
 
 
-def _by_class(named: Sequence[Sequence[int]], truths: Sequence[Tensor]) -> float:
+def _by_class(named: Sequence[Sequence[int]], ground_truths: Sequence[Tensor]) -> float:
     """A recall for each class, by the package's own set metric, and their mean."""
     recalls = []
-    for label in sorted(set().union(*map(_present, truths))):
+    for label in sorted(set().union(*map(_present, ground_truths))):
         metric = SetMetric()
-        for classes, truth in zip(named, truths, strict=True):
-            metric.update({label} & set(classes), {label} & _present(truth), steps=0)
+        for classes, ground_truth in zip(named, ground_truths, strict=True):
+            metric.update({label} & set(classes), {label} & _present(ground_truth), steps=0)
         recalls.append(metric.compute()["label_set_recall"])
     return float(sum(recalls) / len(recalls))
 
 
-def _pooled(named: Sequence[Sequence[int]], truths: Sequence[Tensor]) -> float:
+def _pooled(named: Sequence[Sequence[int]], ground_truths: Sequence[Tensor]) -> float:
     metric = SetMetric()
-    for classes, truth in zip(named, truths, strict=True):
-        metric.update(classes, _present(truth), steps=len(classes))
+    for classes, ground_truth in zip(named, ground_truths, strict=True):
+        metric.update(classes, _present(ground_truth), steps=len(classes))
     return float(metric.compute()["label_set_recall"])
 
 
-def _by_slot(named: Sequence[Sequence[int]], truths: Sequence[Tensor]) -> float:
+def _by_slot(named: Sequence[Sequence[int]], ground_truths: Sequence[Tensor]) -> float:
     metric = SlotMetric(21)
-    for classes, truth in zip(named, truths, strict=True):
-        metric.update(classes, torch.ones(len(classes), *truth.shape), truth)
+    for classes, ground_truth in zip(named, ground_truths, strict=True):
+        metric.update(classes, torch.ones(len(classes), *ground_truth.shape), ground_truth)
     return float(metric.compute()["slot_accuracy"])
 
 
@@ -76,7 +76,7 @@ def _answers() -> Iterator[Case]:
 
 
 NAMED = Function(
-    "(named, truths) → mean over classes",
+    "(named, ground_truths) → mean over classes",
     _by_class,
     _answers,
     [

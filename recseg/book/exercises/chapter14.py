@@ -171,13 +171,19 @@ SMALL = 0.05  # share of an image
 
 
 def _ious(
-    truth: Tensor, back: Tensor, *, void: bool = False, below: float = SMALL, recall: bool = False, gone: bool = True
+    ground_truth: Tensor,
+    back: Tensor,
+    *,
+    void: bool = False,
+    below: float = SMALL,
+    recall: bool = False,
+    gone: bool = True,
 ) -> list[float]:
     """IoU of each small class, by ascending label."""
     ious = []
-    for label in sorted(set(torch.unique(truth).tolist()) - {0, VOID}):
-        true = truth == label
-        said = (back == label) if void else (back == label) & (truth != VOID)
+    for label in sorted(set(torch.unique(ground_truth).tolist()) - {0, VOID}):
+        true = ground_truth == label
+        said = (back == label) if void else (back == label) & (ground_truth != VOID)
         both, either = int((true & said).sum()), int((true if recall else true | said).sum())
         if float(true.double().mean()) < below and (both or gone):
             ious.append(both / either)
@@ -185,21 +191,21 @@ def _ious(
 
 
 def _shrunk() -> Iterator[Case]:
-    truth = torch.zeros(20, 30, dtype=torch.int64)
-    truth[:10] = 15  # a large thing
-    truth[14:18, 4:9], truth[15:17, 20:24] = 8, 3
-    moved = truth.roll(1, dims=1)
-    yield Case("two small things, moved by a pixel", (truth, moved))
-    yield Case("a small thing that is gone", (truth, truth.where(truth != 3, 0)))
-    yield Case("a large thing alone", (truth.where(truth == 15, 0), moved))
-    framed = truth.clone()
+    ground_truth = torch.zeros(20, 30, dtype=torch.int64)
+    ground_truth[:10] = 15  # a large thing
+    ground_truth[14:18, 4:9], ground_truth[15:17, 20:24] = 8, 3
+    moved = ground_truth.roll(1, dims=1)
+    yield Case("two small things, moved by a pixel", (ground_truth, moved))
+    yield Case("a small thing that is gone", (ground_truth, ground_truth.where(ground_truth != 3, 0)))
+    yield Case("a large thing alone", (ground_truth.where(ground_truth == 15, 0), moved))
+    framed = ground_truth.clone()
     framed[13:19, 3:10][framed[13:19, 3:10] == 0] = VOID
     yield Case("a small thing with a rim of void", (framed, moved))
-    yield Case("a small thing that comes back too large", (truth, truth.where(framed != VOID, 8)))
+    yield Case("a small thing that comes back too large", (ground_truth, ground_truth.where(framed != VOID, 8)))
 
 
 SMALL_ONES = Function(
-    "(truth, back) → IoU of each small class, by ascending label",
+    "(ground_truth, back) → IoU of each small class, by ascending label",
     _ious,
     _shrunk,
     [

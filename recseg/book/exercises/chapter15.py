@@ -82,18 +82,18 @@ Named = Sequence[Sequence[int]]
 Truths = Sequence[set[int]]
 
 
-def _faults(named: Named, truths: Truths) -> tuple[int, int]:
+def _faults(named: Named, ground_truths: Truths) -> tuple[int, int]:
     twice = sum((Counter(classes) - Counter(set(classes))).total() for classes in named)
-    return twice, sum(len(truth.difference(classes)) for classes, truth in zip(named, truths, strict=True))
+    return twice, sum(len(true.difference(classes)) for classes, true in zip(named, ground_truths, strict=True))
 
 
-def _by_number(named: Named, truths: Truths) -> tuple[int, int]:
-    lengths = [(len(classes), len(truth)) for classes, truth in zip(named, truths, strict=True)]
-    return _faults(named, truths)[0], sum(max(0, there - said) for said, there in lengths)
+def _by_number(named: Named, ground_truths: Truths) -> tuple[int, int]:
+    lengths = [(len(classes), len(true)) for classes, true in zip(named, ground_truths, strict=True)]
+    return _faults(named, ground_truths)[0], sum(max(0, there - said) for said, there in lengths)
 
 
 FAULTS = Function(
-    "(named, truths) → (named twice, missed)",
+    "(named, ground_truths) → (named twice, missed)",
     _faults,
     lambda: iter(
         [
@@ -107,13 +107,13 @@ FAULTS = Function(
     [
         (_by_number, "missed are the true classes that are not named; the number of outputs does not tell that"),
         (
-            lambda named, truths: (
+            lambda named, ground_truths: (
                 sum(len({label for label in classes if classes.count(label) > 1}) for classes in named),
-                _faults(named, truths)[1],
+                _faults(named, ground_truths)[1],
             ),
             "a class that is named three times is named twice too often: count each output too many",
         ),
-        (lambda named, truths: _faults(named, truths)[::-1], "the two numbers are swapped"),
+        (lambda named, ground_truths: _faults(named, ground_truths)[::-1], "the two numbers are swapped"),
     ],
 )
 
