@@ -80,9 +80,7 @@ def test_total_is_the_weighted_sum(labels: torch.Tensor) -> None:
     assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
 
 
-def in_words(
-    answer: RecurrentOutput, labels: torch.Tensor, order: str, weights: LossWeights
-) -> dict[str, torch.Tensor]:
+def in_words(answer: RecurrentOutput, labels: torch.Tensor, order: str) -> dict[str, torch.Tensor]:
     """The loss pixel by pixel and step by step, as its definition reads; `labels` at the size of the masks."""
 
     def bce_and_dice(logits: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -90,8 +88,8 @@ def in_words(
         p = m.sigmoid()
         return F.binary_cross_entropy(p, y), 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
 
-    assert answer.attention is not None and answer.pixels is not None
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in ("bce", "dice", "classes", "stop", "attention")}
+    assert answer.pixels is not None
+    found: dict[str, list[torch.Tensor]] = {name: [] for name in ("bce", "dice", "classes", "stop")}
     pair = 0
     for image, count in enumerate(answer.lengths.tolist()):
         valid = labels[image] != VOID
@@ -112,8 +110,6 @@ def in_words(
             found["bce"].append(bce)
             found["dice"].append(dice)
             found["classes"].append(-answer.classes[step].log_softmax(0)[label - 1])
-            look = bce_and_dice(answer.attention[step].logit(), labels[image] == label, valid)
-            found["attention"].append(weights.bce * look[0] + weights.dice * look[1])
         for turn, logit in enumerate(answer.stop[image][: count + 1]):
             found["stop"].append(F.binary_cross_entropy_with_logits(logit, torch.tensor(float(turn == count)).double()))
     terms = {name: torch.stack(values).mean() for name, values in found.items()}
@@ -136,11 +132,11 @@ def test_every_term_is_what_its_definition_says(order: str) -> None:
     lengths = torch.tensor([3, 2, 0])
     pairs = live_pairs(lengths)
     answer = RecurrentOutput(
-        noise(5, 6, 4), noise(5, 5), noise(3, 4), *pairs, lengths, noise(3, 6, 6, 4), (6, 4), noise(5, 6, 4).sigmoid()
+        noise(5, 6, 4), noise(5, 5), noise(3, 4), *pairs, lengths, noise(3, 6, 6, 4), (6, 4)
     )  # fmt: skip
-    weights = LossWeights(bce=1.25, dice=0.75, classes=2.0, stop=3.0, pixels=5.0, attention=7.0)
+    weights = LossWeights(bce=1.25, dice=0.75, classes=2.0, stop=3.0, pixels=5.0)
     found = recurrent_loss(answer, labels, num_classes=6, max_steps=4, order=order, weights=weights)
-    expected = in_words(answer, labels, order, weights)
+    expected = in_words(answer, labels, order)
     assert found.keys() == expected.keys() | {"loss"}
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value.item(), rel=1e-5), name

@@ -9,8 +9,8 @@ from prose import BOOK, prose, without_code
 STYLE = BOOK / "style.md"
 README = BOOK.parent / "README.md"
 PAGES = sorted(path for path in [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md"), README] if path != STYLE)
-# Chapters that are being rewritten, and words that they still have.
-OLD = {name: {"picture", "truth"} for name in ("08_gpu_training.ipynb", "09_voc_evaluation.ipynb")}
+# A chapter that is being rewritten, and words that it still has.
+OLD = {"08_gpu_training.ipynb": {"picture", "truth"}}
 AMERICAN = ["color", "gray", "behavior", "optimizer", "center", "neighbor", "labeled", "normalize"]
 
 

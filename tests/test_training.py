@@ -126,7 +126,7 @@ def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
     labels[:, 4:] = 7
     batch = torch.rand(2, 3, 16, 16), labels, torch.tensor([1, 1]), config
     assert training.compute_loss(model, *batch, done=0.4).keys() == {"loss", "pixels"}
-    terms = {"loss", "pixels", "bce", "dice", "classes", "stop", "attention"}
+    terms = {"loss", "pixels", "bce", "dice", "classes", "stop"}
     assert training.compute_loss(model, *batch, done=0.5).keys() == terms
 
 

@@ -26,7 +26,7 @@ from recseg.evaluation.evaluate import evaluate
 from recseg.evaluation.results import write_result
 from recseg.files import atomic_write
 from recseg.models.config import RecurrentUNetConfig
-from recseg.models.recurrent_unet import Features, RecurrentOutput, RecurrentUNet, State, StepOutput
+from recseg.models.recurrent_unet import Features, RecurrentUNet, State, StepOutput
 from recseg.resources import small_mode
 from recseg.training.config import TrainConfig, resolve
 from recseg.training.trainer import Trainer, training_data
@@ -72,13 +72,6 @@ class NoContext(RecurrentUNet):
     def __init__(self, config: RecurrentUNetConfig) -> None:
         super().__init__(config)
         self.context.requires_grad_(False)  # it starts at zero
-
-
-class NoAttentionLoss(RecurrentUNet):
-    """Nothing but the class and the mask that come of it trains the attention map."""
-
-    def forward(self, images: Tensor, lengths: Tensor | None = None) -> RecurrentOutput:
-        return super().forward(images, lengths)._replace(attention=None)
 
 
 class NoSuppression(RecurrentUNet):
@@ -130,7 +123,6 @@ ROWS = {
     "covered share instead of coverage": Row(CoveredShare),
     "nothing is covered": Row(NoUncovered),
     "no context V": Row(NoContext),
-    "no loss on the attention": Row(NoAttentionLoss),
     "no suppression of named classes": Row(NoSuppression),
     "mask + γ · attention": Row(MaskFromAttention),
     "ConvLSTM reads E as well": Row(ReadsEmbedding),

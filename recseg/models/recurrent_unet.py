@@ -101,7 +101,6 @@ class RecurrentOutput(NamedTuple):
         lengths: (B,) steps of each image.
         pixels: (B, num_classes, h, w) logits of the per-pixel classifier, in training mode only.
         size: (H, W) of the input.
-        attention: (P, h, w) attention maps, in training mode only.
     """
 
     masks: Tensor
@@ -112,7 +111,6 @@ class RecurrentOutput(NamedTuple):
     lengths: Tensor
     pixels: Tensor | None
     size: tuple[int, int]
-    attention: Tensor | None = None
 
     def split(self) -> list[ImageOutput]:
         """One entry an image."""
@@ -241,14 +239,14 @@ class RecurrentUNet(SegmentationModel):
         self, outputs: list[StepOutput], lengths: Tensor | None, pixels: Tensor | None, size: tuple[int, int]
     ) -> RecurrentOutput:
         """Keep the live pairs: what an image emitted after its stop is dropped, and what the padding added."""
-        stop, classes, masks, attention = (torch.stack(parts) for parts in zip(*outputs, strict=True))  # (T, B, …) each
-        stop = stop.T  # (B, T)
+        stop = torch.stack([output.stop for output in outputs], dim=1)  # (B, T)
+        classes = torch.stack([output.classes for output in outputs])  # (T, B, C)
+        masks = torch.stack([output.mask for output in outputs])  # (T, B, h, w)
         lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
         sample, step = (index.to(stop.device) for index in live_pairs(lengths))  # (P,)
         masks = crop_padding(masks[step, sample], size, self.decoder.stride)  # (P, h, w)
-        looks = crop_padding(attention[step, sample], size, self.decoder.stride) if self.training else None
         classes, lengths = classes[step, sample], lengths.to(stop.device)  # (P, C), (B,)
-        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size, looks)
+        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size)
 
     def pixel_logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, num_classes, h, w): the per-pixel classifier alone, without any recurrence."""

@@ -24,7 +24,6 @@ class LossWeights:
     dice: float = 0.5
     classes: float = 0.5
     stop: float = 0.5
-    attention: float = 1.0
     pixels: float = 3.0
 
 
@@ -85,9 +84,8 @@ def recurrent_loss(
         weights: of the terms.
 
     Returns:
-        {"loss": total, "bce", "dice", "classes", "stop", "attention", "pixels": its terms, unweighted}; scalars.
-        "attention" is BCE and Dice of the attention maps in the proportion of `weights`; it and "pixels" exist in
-        training mode only.
+        {"loss": total, "bce", "dice", "classes", "stop", "pixels": its terms, unweighted}; scalars. "pixels" exists
+        in training mode only.
     """
     weights = weights or LossWeights()
     label, truth, valid = step_targets(output, labels, num_classes=num_classes, max_steps=max_steps, order=order)
@@ -102,10 +100,6 @@ def recurrent_loss(
         "classes": F.nll_loss(log_class, label - 1, reduction="sum") / live,
         "stop": stop / global_count(stop_weight.sum()),
     }
-    if output.attention is not None:  # a step is to look at the class that it names
-        look = output.attention.float().flatten(1).logit(eps=1e-6)  # (P, N)
-        loss = weights.bce * mask_bce(look, truth, valid) + weights.dice * mask_dice(look, truth, valid)  # (P,)
-        terms["attention"] = loss.sum() / live
     if output.pixels is not None:
         terms["pixels"] = dense_loss(output.pixels, labels)["pixels"]
     total = torch.stack([getattr(weights, name) * term for name, term in terms.items()]).sum()
