@@ -26,7 +26,7 @@ PROMISES: dict[str, list[str]] = {
     "Ctrl-C, a full disk, a folder turned read-only, vanished data: one line, and the last checkpoint stays": [
         "test_faults.py"
     ],
-    "A dead reader, a bad picture, a number that is none: named with its picture": ["test_bad_pictures.py"],
+    "A dead reader, a bad image, a number that is none: named with its image": ["test_bad_pictures.py"],
     "A run goes on from any folder and on any machine, and with no other data than it began with": ["test_resume.py"],
     "Of two trainings that begin at once in one folder, one is refused before it writes": [
         "test_resume.py::test_of_two_trainings_that_begin_at_once_one_is_refused",
@@ -61,7 +61,7 @@ PROMISES: dict[str, list[str]] = {
     "The answer is the same alone or in a batch, on one thread or two, compiled, exported, on another Python": [
         "test_same_answer.py"
     ],
-    "A training list that shares a picture with the validation list is found out, whatever the picture's name": [
+    "A training list that shares an image with the validation list is found out, whatever the image's name": [
         "test_duplicates.py"
     ],
     "Scores are measured in eval(), whatever mode a network is handed over in": [

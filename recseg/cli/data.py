@@ -13,7 +13,7 @@ from recseg.files import check_folder, check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg data`."""
-    parser = command(commands, "data", "check, make or fetch a data set", "recseg data check my_pictures")
+    parser = command(commands, "data", "check, make or fetch a data set", "recseg data check my_images")
     kinds = parser.add_subparsers(title="data sets", metavar="SET", required=True)
     one = command(
         kinds,
@@ -48,7 +48,7 @@ def add(commands: Commands) -> None:
         kinds,
         "check",
         "say what a folder holds, and what in it may be misunderstood",
-        "recseg data check my_pictures --sheet sheet.png",
+        "recseg data check my_images --sheet sheet.png",
         check,
     )
     four.add_argument("folder", metavar="DIR", help="in VOC's layout")
