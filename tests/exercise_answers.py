@@ -1,6 +1,7 @@
 """Answers to the exercises as readers write them: a right one, a wrong one, and what is said of the wrong one."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import exercise_code as code
@@ -78,9 +79,7 @@ ANSWERS = {
     ),
     "ch09.ex1": Answers(code.iou, code.by_image, "averaged by image"),
     "ch09.ex2": Answers(code.paired, code.unpaired, "two intervals were subtracted"),
-    "ch09.ex3": Answers(
-        code.best_area, lambda *given: code.best_area(*given, largest=True), "the smallest is asked for"
-    ),
+    "ch09.ex3": Answers(code.best_area, partial(code.best_area, largest=True), "the smallest is asked for"),
     "ch09.ex4": Answers(code.on_black(code.iou), code.on_black(code.by_image), "averaged by image"),
     "ch09.ex5": Answers(lambda labels: code.named(labels, 1), lambda labels: code.named(labels, 5), "name fewer"),
     "ch10.ex1": Answers(0.37 / 19, 0.37, "pixel accuracy"),
