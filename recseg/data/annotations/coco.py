@@ -66,7 +66,7 @@ def _files(source: Path) -> list[Path]:
 def is_coco(file: Path) -> bool:
     """Whether a JSON file has the keys of COCO's."""
     text = file.read_bytes()
-    return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories", "image_id"))
+    return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories"))
 
 
 def _categories(data: Any, file: Path, parents: set[str]) -> dict[int | str, str]:

@@ -134,7 +134,7 @@ class ImageFinder:
         absolute = plain.startswith("/") or bool(PureWindowsPath(name).drive) or "\0" in name
         if absolute or not parts or not beside.is_relative_to(os.path.normpath(self.root)):
             raise RecsegError(f"{origin}: names the image {name!r}, which leads out of {self.root}")
-        if beside.is_file():
+        if os.path.isfile(beside):  # to which no name is too long
             return beside
         called = self.by_name.get(one_spelling(parts[-1]), [])
         ends = tuple(map(one_spelling, parts))

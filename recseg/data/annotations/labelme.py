@@ -28,6 +28,7 @@ from recseg.data.annotations.export import (
 from recseg.data.annotations.shapes import ellipse, placed
 from recseg.errors import RecsegError
 
+FAR = 1e9  # pixels; nor a NaN
 POLYGONS = ("polygon", "rotation", "oriented_rectangle")
 
 
@@ -63,7 +64,7 @@ def read_labelme(source: Path) -> Export:
         # labelme on Windows writes backslashes; a file that was moved with its image still names the old folder.
         name = entry(data, "imagePath", str, str(file)).replace("\\", "/")
         base = name.rpartition("/")[2]
-        if not (file.parent / os.path.normpath(name)).is_file() and (file.parent / base).is_file():
+        if not os.path.isfile(file.parent / os.path.normpath(name)) and os.path.isfile(file.parent / base):
             name = base
         split = split_of(*reversed(file.relative_to(source).parts[:-1]))
         images.append(Annotated(name, file, split, size, tuple(shapes)))
@@ -96,7 +97,7 @@ def _outline(shape: Any, kind: str, size: tuple[int, int], where: str) -> Outlin
     if not all(
         isinstance(point, list | tuple)
         and len(point) == 2
-        and all(isinstance(value, int | float) and math.isfinite(value) for value in point)
+        and all(isinstance(value, int | float) and abs(value) < FAR for value in point)
         for point in points
     ):
         raise RecsegError(f"{where}: has the points {str(points)[:60]}, expected pairs of numbers")

@@ -87,7 +87,7 @@ def _legend(path: Path) -> Legend:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecsegError(f"{path}: is not UTF-8 text") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.replace("\0", "").splitlines() if line.strip()]
     kind = path.name.lower()
     if kind == "labelmap.txt":  # name:red,green,blue:parts:actions
         cells = [line.rsplit(":", 3) for line in lines if not line.startswith("#")]
@@ -120,7 +120,10 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _splits(files: list[Path]) -> dict[str, str]:
-    """The list that each id is in, of the lists in VOC's layout."""
-    lists = [file for file in files if file.parts[-3:-1] == ("ImageSets", "Segmentation") and file.suffix == ".txt"]
-    named = [(file, split) for file in lists if (split := split_of(file.stem))]
-    return {line.strip(): split for file, split in named for line in file.read_text("utf-8-sig").splitlines()}
+    """The list that each id is in, of the lists in VOC's layout that are called train, val or test."""
+    found: dict[str, str] = {}
+    for file in files:
+        if file.parts[-3:-1] == ("ImageSets", "Segmentation") and (split := split_of(file.stem)):
+            text = file.read_text(encoding="utf-8-sig", errors="replace")
+            found |= dict.fromkeys(map(str.strip, text.splitlines()), split)
+    return found

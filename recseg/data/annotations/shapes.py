@@ -123,7 +123,7 @@ def _check_points(points: Any, height: int, width: int) -> None:
         raise RecsegError(f"has a polygon {str(points)[:60]}, expected a list of numbers x, y, x, y …")
     for number, value in enumerate(points):
         side = (width, height)[number % 2]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise RecsegError(f"has a polygon with {str(value)[:60]!r}, expected a number of pixels")
         if not -side <= value <= 2 * side:  # tools let a shape reach over the rim, but not far
             raise RecsegError(f"has a polygon that reaches {value}, far outside of its image of {width}×{height}")

@@ -90,8 +90,10 @@ def write_folder(
 
     Raises:
         RecsegError: an image is missing, of another size than its annotation, or two have one name; no pixel is of a
-            class; `val_fraction` where there is a list `val`. Then nothing is written.
+            class; `val_fraction` is no share, or there is a list `val`. Then nothing is written.
     """
+    if val_fraction is not None and not 0 <= val_fraction < 1:
+        raise RecsegError(f"val_fraction {val_fraction}: expected a share, from 0 to below 1")
     if val_fraction is not None and any(image.split == "val" for image in export.images):
         raise RecsegError(f"--val-fraction: {export.root} has a list of its own for val")
     report = Report(_plain(export.legend), notes=Counter(export.notes))
@@ -190,11 +192,9 @@ def _save(labels: NDArray[np.uint8], legend: Legend, path: Path) -> None:
 def _split(lists: dict[str, list[str]], fraction: float, seed: int) -> None:
     """Draw `val` from `train`, where there is none; both keep the order of the export."""
     train = lists.get("train", [])
-    count = round(len(train) * fraction)
-    if fraction and len(train) > 1:
-        count = min(max(count, 1), len(train) - 1)
-    if "val" in lists or not count:
+    if "val" in lists or not fraction or len(train) < 2:
         return
+    count = min(max(round(len(train) * fraction), 1), len(train) - 1)
     drawn = set(random.Random(seed).sample(train, count))
     lists["train"] = [name for name in train if name not in drawn]
     lists["val"] = [name for name in train if name in drawn]
