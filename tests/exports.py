@@ -26,12 +26,18 @@ def picture(path: Path, height: int, width: int, seed: int = 0) -> None:
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)).save(path)
 
 
+def picture_of(labels: Labels, path: Path, seed: int) -> None:
+    """An image of the size of a label map."""
+    height, width = labels.shape
+    picture(path, height, width, seed)
+
+
 def runs(mask: NDArray[Any]) -> list[int]:
     """Lengths of runs of 0 and 1 in turn, 0 first, of a flat mask."""
     flat = np.concatenate([[0], mask.ravel() != 0, [0]]).astype(int)
     edges = np.flatnonzero(np.diff(flat))
-    lengths = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
-    return lengths if sum(lengths) == mask.size and lengths[-1] else lengths[:-1]
+    lengths: list[int] = np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+    return lengths if lengths[-1] else lengths[:-1]
 
 
 def packed(mask: NDArray[Any]) -> str:
@@ -72,7 +78,7 @@ def coco_of_maps(root: Path, maps: Sequence[Labels], *, compressed: bool) -> Non
     ids, annotations = {1: 7, 2: 38, 3: 90}, []
     images = [{"file_name": f"{i}.png", "height": m.shape[0], "width": m.shape[1]} for i, m in enumerate(maps)]
     for index, labels in enumerate(maps):
-        picture(root / "images" / f"{index}.png", *labels.shape, seed=index)
+        picture_of(labels, root / "images" / f"{index}.png", index)
         for label in np.unique(labels[labels > 0]).tolist():
             mask = labels == label
             counts = packed(mask) if compressed else runs(mask.T)
@@ -114,7 +120,7 @@ def labelme_mask(name: str, mask: NDArray[Any]) -> dict[str, Any]:
 
 def labelme_of_maps(root: Path, maps: Sequence[Labels]) -> None:
     for index, labels in enumerate(maps):
-        picture(root / f"{index}.png", *labels.shape, seed=index)
+        picture_of(labels, root / f"{index}.png", index)
         shapes = [labelme_mask(NAMES[v], labels == v) for v in np.unique(labels[labels > 0]).tolist()]
         height, width = labels.shape
         write_json(root / f"{index}.json", labelme(f"{index}.png", (height, width), shapes))
@@ -152,7 +158,7 @@ def element(tag: str, label: str, **facts: object) -> str:
 def cvat_of_maps(root: Path, maps: Sequence[Labels]) -> None:
     images = []
     for index, labels in enumerate(maps):
-        picture(root / "images" / f"{index}.png", *labels.shape, seed=index)
+        picture_of(labels, root / "images" / f"{index}.png", index)
         height, width = labels.shape
         whole = {"left": 0, "top": 0, "width": width, "height": height}
         shapes = [
@@ -174,7 +180,7 @@ def save(array: NDArray[Any], path: Path) -> None:
 def cvat_masks_of_maps(root: Path, maps: Sequence[Labels]) -> None:
     """ "Segmentation mask 1.1" with its images."""
     for index, labels in enumerate(maps):
-        picture(root / "JPEGImages" / f"{index}.png", *labels.shape, seed=index)
+        picture_of(labels, root / "JPEGImages" / f"{index}.png", index)
         save(np.array(COLOURS, np.uint8)[labels], root / "SegmentationClass" / f"{index}.png")
         save(np.array(COLOURS, np.uint8)[labels], root / "SegmentationObject" / f"{index}.png")
     lines = [f"{n}:{','.join(map(str, c))}::" for n, c in zip(NAMES, COLOURS, strict=True)]
@@ -186,7 +192,7 @@ def cvat_masks_of_maps(root: Path, maps: Sequence[Labels]) -> None:
 
 def roboflow_masks_of_maps(root: Path, maps: Sequence[Labels]) -> None:
     for index, labels in enumerate(maps):
-        picture(root / "train" / f"{index}_png.rf.ab12.jpg", *labels.shape, seed=index)
+        picture_of(labels, root / "train" / f"{index}_png.rf.ab12.jpg", index)
         save(labels, root / "train" / f"{index}_png.rf.ab12_mask.png")
     rows = [f'{value}, "{name}"' for value, name in enumerate(NAMES)]
     (root / "train" / "_classes.csv").write_text("\n".join(("Pixel Value, Class", *rows)), encoding="utf-8")
@@ -195,7 +201,7 @@ def roboflow_masks_of_maps(root: Path, maps: Sequence[Labels]) -> None:
 
 def binary_masks_of_maps(root: Path, maps: Sequence[Labels]) -> None:
     for index, labels in enumerate(maps):
-        picture(root / "images" / f"{index}.png", *labels.shape, seed=index)
+        picture_of(labels, root / "images" / f"{index}.png", index)
         for label in range(1, len(NAMES)):
             save((labels == label).astype(np.uint8) * 255, root / "masks" / NAMES[label] / f"{index}.png")
 

@@ -120,9 +120,9 @@ FAULTS: dict[str, tuple[str, Build, list[str]]] = {
     ),
     "labelme: none": ("labelme", lambda root: write_json(root / "a.json", {}), ["holds no JSON of labelme"]),
     "labelme: a file": ("labelme", lambda root: root.write_text("x"), ["expected a folder"]),
-    "labelme: no JSON": ("labelme", lambda root: (root.mkdir(), (root / "a.json").write_text("{")), ["a.json", "JSON"]),
+    "labelme: no JSON": ("labelme", masks_with(("a.json", "{")), ["a.json", "JSON"]),
     "labelme: deep": (
-        "labelme", lambda root: (root.mkdir(), (root / "a.json").write_text("[" * 100_000)), ["a.json", "JSON"]
+        "labelme", masks_with(("a.json", "[" * 100_000)), ["a.json", "JSON"]
     ),
     "labelme: rectangles": (
         "labelme", labelme_with({**CAT, "shape_type": "rectangle", "points": [[1, 1], [4, 4]]}), ["boxes, not masks"]
@@ -316,7 +316,7 @@ def test_files_that_are_changed_anywhere(tmp_path_factory: pytest.TempPathFactor
     content = json.loads(path.read_text())
     places = list(walk(content))
     holder, key = data.draw(st.sampled_from(places))
-    odd = [None, True, -1, 10**400, 1e999, "", "\ud800/a", {}, [], [[]], [[1] * 6], "é" * 300]
+    odd: list[Any] = [None, True, -1, 10**400, 1e999, "", "\ud800/a", {}, [], [[]], [[1] * 6], "é" * 300]
     holder[key] = data.draw(st.sampled_from(odd))
     path.write_text(json.dumps(content))
     try:

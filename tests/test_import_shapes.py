@@ -98,8 +98,8 @@ def test_outlines_that_nobody_can_mean(outline: Any, word: str) -> None:
 
 
 def test_the_smaller_shape_is_in_front_in_any_order(tmp_path: Path) -> None:
-    car = {"segmentation": [square(1, 1, 13, 11)]}
-    wheel = {"segmentation": [square(2, 6, 5, 9)], "category_id": 2}
+    car: dict[str, Any] = {"segmentation": [square(1, 1, 13, 11)]}
+    wheel: dict[str, Any] = {"segmentation": [square(2, 6, 5, 9)], "category_id": 2}
     expected = np.where(area(2, 6, 5, 9) > 0, 2, area(1, 1, 13, 11))
     for number, order in enumerate(([car, wheel], [wheel, car])):
         report = imported(one_coco(tmp_path / str(number), *order), "coco", tmp_path / f"out{number}")
@@ -130,7 +130,7 @@ def test_crowds_boxes_keypoints_and_empty_annotations(tmp_path: Path) -> None:
 
 def test_names_with_a_meaning(tmp_path: Path) -> None:
     """`background` cuts a hole, `void` is void; neither becomes a class."""
-    shapes = [
+    shapes: list[dict[str, Any]] = [
         {"segmentation": [square(0, 0, W, H)]},
         {"segmentation": [square(2, 2, 6, 6)], "category_id": 2},
         {"segmentation": [square(8, 2, 10, 4)], "category_id": 3},
@@ -209,7 +209,7 @@ def test_labelme_draws_many_shapes(tmp_path: Path) -> None:
     picture(root / "img" / "a.png", H, W)
     blob = np.zeros((H, W), bool)
     blob[9:11, 2], blob[10, 2:5] = True, True
-    shapes = [
+    shapes: list[dict[str, Any]] = [
         {"label": "cat", "points": [[1, 1], [4, 1], [4, 4], [1, 4]], "group_id": 1},
         {"label": "cat", "points": [[5, 1], [6, 1], [6, 4], [5, 4]], "group_id": 1},
         {"label": "door", "points": [[7, 2], [9, 8]], "shape_type": "rectangle"},

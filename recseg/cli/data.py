@@ -18,7 +18,7 @@ FORMATS_HELP = """formats:
   cvat      XML, "CVAT for images 1.1"
   masks     images, masks, and what their values or colours mean: CVAT ("Segmentation mask 1.1", labelmap.txt),
             Roboflow (_classes.csv), labelme2voc (class_names.txt), class_dict.csv, classes.txt; or, in black and
-            white, a folder masks/NAME for each class (so can the PNG of Label Studio be laid out)
+            white, a folder masks/NAME for each class
 Of shapes that overlap, the smaller is in front; in CVAT's XML, first of all the one with the larger z_order."""
 
 

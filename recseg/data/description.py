@@ -51,14 +51,19 @@ def undescribed(root: Path) -> Legend:
     others = sorted(file.name for file in root.iterdir() if _OTHERS.fullmatch(file.name.lower()))
     if others:
         tool = export_hint(root)
-        raise RecsegError(f"{root / others[0]}: is not read; {tool or f'write the classes into {HOW}'}")
+        complaint = f"{root / others[0]}: is not read; write the classes into {HOW}"
+        raise RecsegError(f"{complaint}; or, since {tool}" if tool else complaint)
     return Legend.plain(VOC_CLASSES)
 
 
 def export_hint(root: Path) -> str:
     """How to import a folder that an annotation tool has written, `""` where it does not look like one."""
     tool = export_format(root)
-    return f"it is an export: recseg data import {shlex.quote(str(root))} --format {tool} --out DIR" if tool else ""
+    return (
+        f"it looks like an export: recseg data import {shlex.quote(str(root))} --format {tool} --out DIR"
+        if tool
+        else ""
+    )
 
 
 def export_format(root: Path) -> str:

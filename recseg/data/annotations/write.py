@@ -59,7 +59,7 @@ class Report:
                 lines.append(f"  {f'{label} {name}':<32}{self.images[label]:7} images {share:7.2%}")
         if self.overlapping:
             where = f"in {counted(self.overlapping, 'image')} ({self.shared / whole:.2%} of all pixels)"
-            lines.append(f"overlap: shapes of several classes {where}; the smaller shape is in front")
+            lines.append(f"overlap: shapes of several classes {where}; in front: the larger z, then the smaller shape")
         lines += [f"note: {count} × {what}" for what, count in sorted(self.notes.items()) if count]
         lines += [f"skipped: {name}: {one_line(why)}" for name, why in self.skipped.items()]
         return lines
