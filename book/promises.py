@@ -43,6 +43,11 @@ PROMISES: dict[str, list[str]] = {
         "test_data_messages.py::test_metadata_that_cannot_be_read_back_are_not_written",
     ],
     "What is wrong with a data folder is told by its cause": ["test_data_messages.py"],
+    "An export of an annotation tool gives the label maps that it was made from, or one line and no folder": [
+        "test_import.py",
+        "test_import_shapes.py",
+        "test_import_faults.py",
+    ],
     "Bad input gives the right result or one line that names the file, never a traceback": [
         "test_bad_input.py",
         "test_cli_process.py",
