@@ -58,6 +58,14 @@ PROMISES: dict[str, list[str]] = {
     "A large image in windows keeps what is small, and what the network takes does not grow with the image's height": [
         "test_tiling.py"
     ],
+    "A report asks nothing of any server and runs no script, whatever classes and files are called": [
+        "test_report.py::test_the_page_asks_nothing_of_others_and_runs_nothing",
+        "test_report.py::test_names_are_words_and_never_markup",
+    ],
+    "Outputs of a folder of images never clash, and are not taken for images the next time": [
+        "test_predict_many.py::test_names_of_outputs_never_clash",
+        "test_predict_many.py::test_outputs_are_not_taken_for_images_the_next_time",
+    ],
     "Weights are numbers only: nothing is unpickled, nothing forged is used": ["test_safe_files.py"],
     "A download is checked before it is used, and never stands half under its name": [
         "test_download.py",

@@ -56,7 +56,7 @@ def test_reference_covers_every_module() -> None:
         for path in (ROOT / "recseg").rglob("*.py")
     }
     # Packages that only hold modules: their one line says what is in them.
-    names = ("models", "training", "inference", "evaluation", "export", "viz", "weights", "benchmark", "book")
+    names = ("models", "training", "inference", "evaluation", "export", "viz", "weights", "benchmark", "book", "report")
     shelves = {f"recseg.{name}" for name in names}
     # Described as commands.
     doors = {name for name in modules if name == "recseg" or f"{name}.".startswith("recseg.cli.")}

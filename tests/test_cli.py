@@ -16,7 +16,6 @@ from PIL.GifImagePlugin import GifImageFile
 
 from recseg.classes import VOC_CLASSES, palette
 from recseg.cli.main import main
-from recseg.cli.predict import unique_stems
 
 EVALUATE_KEYS = {
     "miou", "iou_per_class", "pixel_accuracy", "slot_accuracy", "slot_iou", "label_set_f1", "count_accuracy",
@@ -68,11 +67,6 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(photo: Path, tiny_recu
         assert first.size == (56, 40) and second.size == (20, 20)
 
 
-def test_unique_stems_also_avoid_names_that_were_given() -> None:
-    names = ["a/x.jpg", "b/x-2.jpg", "b/x.jpg", "c/X.png"]
-    assert unique_stems(map(Path, names)) == ["x", "x-2", "x-3", "X-4"]
-
-
 def test_bad_pictures_are_named_and_nothing_is_written(
     photo: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses
 ) -> None:
@@ -84,7 +78,8 @@ def test_bad_pictures_are_named_and_nothing_is_written(
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(photo.read_bytes()[:-200])
     refuses(["predict", photo, cut, *end], "cut.jpg")  # the good one before it is not written either
-    refuses(["predict", tmp_path, *end], "is a folder")
+    (tmp_path / "none").mkdir()
+    refuses(["predict", tmp_path / "none", *end], "is a folder without images")
 
 
 def test_bad_weights_are_named(photo: Path, tmp_path: Path, refuses: Refuses) -> None:

@@ -30,7 +30,7 @@ def test_help_names_every_command_and_needs_no_torch() -> None:
     assert all(name in done.stdout for name in ("data", "train", "evaluate", "predict", "video", "weights"))
 
 
-COMMANDS = ["data", "data voc", "data pictograms", "train", "evaluate", "predict", "video", "weights"]
+COMMANDS = ["data", "data voc", "data pictograms", "train", "evaluate", "report", "predict", "video", "weights"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
