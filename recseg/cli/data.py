@@ -68,7 +68,7 @@ def add(commands: Commands) -> None:
         kinds,
         "import",
         "make a folder of an annotation tool's export",
-        "recseg data import export.json --format coco --out my_pictures && recseg data check my_pictures",
+        "recseg data import export.json --format coco --out my_images && recseg data check my_images",
         import_,
     )
     five.epilog = f"{FORMATS_HELP}\n\n{five.epilog}"

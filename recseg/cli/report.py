@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
         commands,
         "report",
         "tell on one HTML page whether a network is any good, and what to try next",
-        "recseg report runs/mine --data my_pictures --out report.html",
+        "recseg report runs/mine --data my_images --out report.html",
         run,
     )
     parser.description = (
