@@ -238,7 +238,7 @@ def test_train_passes_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pat
         seen.append(config)
         return out / "weights.safetensors"
 
-    monkeypatch.setattr("recseg.training.trainer.train", train)
+    monkeypatch.setattr("recseg.training.train.train", train)
     typed = (
         "train --data voc --model dense --minutes 1.5 --seed 4 --encoder resnet18 --encoder-weights w.safetensors "
         "--size 96 --batch-size 3 --lr 0.01 --order area --split train --workers 1 "

@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
         if not arguments.resume.is_dir():
             raise RecsegError(f"{arguments.resume}: no such run folder")
-        from recseg.training.trainer import resume
+        from recseg.training.train import resume
 
         file = resume(arguments.resume, **{name: getattr(arguments, name) for name in RESUMABLE})
         data = load_config(arguments.resume / "config.json").data
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.out is None:
             raise RecsegError("--out: expected a folder for the run")
         check_new_folder(arguments.out, "--out")
-        from recseg.training.trainer import train
+        from recseg.training.train import train
 
         del given["out"]
         names = {field.name for field in fields(RecurrentUNetConfig)} - {"max_steps"}
