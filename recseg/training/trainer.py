@@ -42,7 +42,8 @@ from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
 from recseg.training.checkpoint import load_state, save_average, save_state
 from recseg.training.config import TrainConfig as TrainConfig
-from recseg.training.config import build_model, check_batch, network_for
+from recseg.training.config import build_model, check_batch, network_for, used_up
+from recseg.training.initial import start_from
 from recseg.training.objective import compute_loss as compute_loss
 from recseg.training.optim import averaged_model, make_optimisers, parameter_groups, schedule, set_learning_rate
 from recseg.training.run_folder import BEST, CHECKPOINT, LAST, Log, check_tensorboard
@@ -86,14 +87,19 @@ class Trainer:
         self.validation = Validation(config, held_out)
         self.model = build(config) if build else build_model(config, start=start)
         self.model.classes = dataset.classes
+        self.notes: list[str] = []  # lines for whoever watches
+        if config.init and start:
+            copied = start_from(self.model, config.init)
+            self.config = config = replace(config, fresh=copied.fresh)
+            self.notes.append(f"init {config.init}: {copied}")
         check_batch(config, self.model)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             synchronise_norms(self.model)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
         broadcast_parameters(self.model)
-        tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0
+        tenth = 0.1 if config.encoder_weights or config.pretrained or config.init else 1.0
         assert config.lr is not None and config.optimiser is not None  # resolved
-        groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
+        groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay, config.fresh)
         self.optimisers = make_optimisers(config.optimiser, groups)
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = averaged_model(self.model, config.ema)
@@ -169,10 +175,7 @@ class Trainer:
 
     def done(self) -> float:
         """Share of the budget that is used up. Validations and checkpoints take nothing of it."""
-        if self.config.steps is not None:
-            return self.step / self.config.steps
-        assert self.config.minutes is not None
-        return self.seconds / (60 * self.config.minutes)
+        return used_up(self.config, self.step, self.seconds)
 
     def _write(self, session: Session, terms: dict[str, Tensor]) -> None:
         self.phase = "save"
@@ -225,7 +228,7 @@ class Trainer:
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.average.n_averaged.fill_(self.step + 1)
         self.skipped = progress.get("skipped", {})
-        self.validation.restore(progress.get("validation"))
+        self.validation.restore(progress.get("validation"), self.done())
 
     def check_gradient(self) -> None:
         """Refuse weights whose last gradient was not finite: they are to replace no checkpoint."""
