@@ -46,15 +46,21 @@ def add(commands: Commands) -> None:
     network.add_argument(
         "--encoder", type=encoder, metavar="NAME", help=f"{', '.join(ENCODERS)} or timm:NAME (default plain)"
     )
-    network.add_argument("--encoder-widths", **widths, help="channels of each stage of the plain encoder")
-    network.add_argument("--decoder-widths", **widths, help="channels after each decoder block, coarse to fine")
-    network.add_argument("--hidden", type=positive, metavar="N", help="channels of the ConvLSTM's state")
-    network.add_argument("--reduced", type=positive, metavar="N", help="channels that the ConvLSTM reads")
+    stages = "channels of each stage of the plain encoder" + default("encoder_widths", RecurrentUNetConfig)
+    network.add_argument("--encoder-widths", **widths, help=stages)
+    blocks = "channels after each decoder block, coarse to fine (default 96 64 40; 160 96 64 with another encoder)"
+    network.add_argument("--decoder-widths", **widths, help=blocks)
+    hidden = "channels of the ConvLSTM's state" + default("hidden", RecurrentUNetConfig)
+    network.add_argument("--hidden", type=positive, metavar="N", help=hidden)
+    reduced = "channels that the ConvLSTM reads" + default("reduced", RecurrentUNetConfig)
+    network.add_argument("--reduced", type=positive, metavar="N", help=reduced)
     network.add_argument("--max-steps", type=positive, metavar="N", help="most classes of an image (default: by data)")
     network.add_argument("--init", metavar="WEIGHTS", help=f"fine-tune, sizes included: {WEIGHTS_HELP}")
     network.add_argument("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
     network.add_argument("--pretrained", action="store_const", const=True, help="download ImageNet weights")
-    network.add_argument("--freeze", type=natural, metavar="N", help="finest encoder stages to keep as they are")
+    network.add_argument(
+        "--freeze", type=natural, metavar="N", help="finest encoder stages to keep (default 2 if pretrained)"
+    )
     network.add_argument("--order", choices=ORDERS, help="which step learns which target (default matched)")
     pixels = "of the budget on single pixels alone (default 0.5)"
     network.add_argument("--pixels-first", type=share, metavar="SHARE", help=pixels)
@@ -94,17 +100,21 @@ def add(commands: Commands) -> None:
     validation.add_argument("--tensorboard", action="store_const", const=True, help=events)
 
 
-def default(name: str) -> str:
-    """Words for the default of an option, as `TrainConfig` has it."""
-    return f" (default {getattr(TrainConfig, name):g})"
+def default(name: str, config: type = TrainConfig) -> str:
+    """Words for the default of an option, as the configuration has it."""
+    return f" (default {words(getattr(config, name))})"
+
+
+def words(value: Any) -> str:
+    """One number, or several."""
+    return " ".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))
 
 
 def defaults(name: str) -> str:
     """Words for a default that the network decides, as `resolve` has it."""
     plain, other = RecurrentUNetConfig(), RecurrentUNetConfig(encoder=ENCODERS[1])
-    found = [getattr(resolve(TrainConfig(data="", network=network)), name) for network in (plain, other)]
-    one, two = (" ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in found)
-    return f" (default {one}{'' if one == two else f', {two} with another encoder than plain'})"
+    one, two = (words(getattr(resolve(TrainConfig(data="", network=each)), name)) for each in (plain, other))
+    return f" (default {one}{'' if one == two else f'; {two} with another encoder'})"
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -137,11 +137,8 @@ def go_on(
     config = replace(config, steps=steps, minutes=minutes, val_every=every)
     after = used_up(config, step, seconds)
     if after >= 1:
-        asked, done = (
-            (f"--steps {steps}", f"{step} steps")
-            if steps
-            else (f"--minutes {minutes:g}", f"{seconds / 60:.1f} minutes")
-        )
+        asked = f"--steps {steps}" if minutes is None else f"--minutes {minutes:g}"
+        done = f"{step} steps" if minutes is None else f"{seconds / 60:.1f} minutes"
         raise RecsegError(f"{asked}: the run has done {done} already, expected more; they count from its start")
     if before and config.pixels_first:  # the same update is where single pixels end
         config = replace(config, pixels_first=min(config.pixels_first * after / before, 0.999999))
