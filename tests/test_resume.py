@@ -230,11 +230,11 @@ def test_of_two_trainings_that_begin_at_once_one_is_refused(
     """The second is through while the first is between its look at the folder and its first file."""
     run, opened, ran = tmp_path / "run", beginning._open, list[Path]()
 
-    def slow(*arguments: Any) -> Trainer:
+    def slow(*arguments: Any, **more: Any) -> Trainer:
         if not ran:
             ran.append(run)
             train(config(data, seed=2), run, progress=False)
-        return opened(*arguments)
+        return opened(*arguments, **more)
 
     monkeypatch.setattr(beginning, "_open", slow)
     refusal(lambda: train(config(data, seed=1), run, progress=False), run, "another training")
