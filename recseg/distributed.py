@@ -63,7 +63,10 @@ def global_count(count: Tensor | int) -> Tensor | int:
     """
     if world_size() == 1:
         return count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
-    total = torch.as_tensor(count, dtype=torch.float32, device=_device()).clone()
+    if isinstance(count, Tensor):
+        total = count.to(_device(), torch.float32, copy=True)
+    else:
+        total = torch.full((), float(count), device=_device())
     dist.all_reduce(total)
     return total.clamp(min=1) / world_size()
 
