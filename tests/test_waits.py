@@ -34,7 +34,7 @@ class HostWaits(TorchDispatchMode):
     """Lists the operations for which the host waits for a device. A question is answered by 1, a copy by zeros."""
 
     def __init__(self, device: str = "meta") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self.device, self.found = device, list[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

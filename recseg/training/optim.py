@@ -84,7 +84,8 @@ class _Average(AveragedModel):
         ours, theirs = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(ours, theirs, 1 - min(self.decay, (1 + update) / (10 + update)))
         if counters := [pair for pair in pairs if not pair[0].is_floating_point()]:  # of batch norms
-            torch._foreach_copy_(*zip(*counters, strict=True))
+            ours, theirs = zip(*counters, strict=True)
+            torch._foreach_copy_(ours, theirs)
         self.n_averaged += 1
 
 
