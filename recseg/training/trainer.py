@@ -37,6 +37,7 @@ from recseg.distributed import (
     all_reduce_max,
     average_gradients,
     broadcast_parameters,
+    from_first,
     main_first,
     mean,
     process_group,
@@ -144,7 +145,10 @@ def _open(
         dataset = training_data(config)
         held_out = validation_data(config, dataset)
     if config.data not in NAMED:  # what these hold is known
-        lines = examine(dataset, held_out, skip=config.on_bad_image == "skip")
+        skip = config.on_bad_image == "skip"
+        for each in (dataset, *([] if held_out is None else [held_out])):
+            each.keep_survey(from_first(partial(each.survey, skip=skip)))
+        lines = examine(dataset, held_out, skip=skip)
         if progress and rank() == 0:
             print("\n".join(lines), flush=True)
     return Trainer(config, dataset, out, held_out, build)
