@@ -39,7 +39,7 @@ def results() -> dict[Path, dict[str, Any]]:
 
 
 def table() -> str:
-    """One table for each data set and split: scores on different pictures never share a column."""
+    """One table for each data set and split: scores on different images never share a column."""
     groups: dict[tuple[str, str, int], list[tuple[Path, dict[str, Any]]]] = {}
     for path, result in results().items():
         key = (str(result.get("data", "?")), str(result.get("split", "?")), int(result.get("images", 0)))
@@ -68,7 +68,7 @@ def _compared(path: Path) -> str:
 
 def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, Any]]]) -> str:
     shown = [name for name, (key, _) in COLUMNS.items() if any(row.get(key) is not None for _, row in rows)]
-    title = PARTS.get((data, split, images), f"{data}, {split}: {images} pictures")
+    title = PARTS.get((data, split, images), f"{data}, {split}: {images} images")
     lines = [f"**{title}**", ""]
     lines += ["| measured in | " + " | ".join(shown) + " | on |", "|---|" + "---:|" * len(shown) + "---|"]
     for path, row in rows:

@@ -23,7 +23,7 @@ from recseg.inference.predict import predict
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import UNetConfig
 from recseg.models.unet import UNet
-from recseg.training.trainer import TrainConfig, train
+from recseg.training.train import TrainConfig, train
 from recseg.weights.io import load, save_weights
 
 TABLE = "value,name,colour\n0,sky,#80b0e0\n38,tall building,rgb(100 90 80)\n75,car,#c02020\n11,void,\n"

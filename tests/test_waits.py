@@ -21,7 +21,8 @@ from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig
 from recseg.training.config import TrainConfig, resolve
 from recseg.training.optim import averaged_model
-from recseg.training.trainer import Trainer, training_data
+from recseg.training.train import training_data
+from recseg.training.trainer import Trainer
 
 aten = torch.ops.aten
 ASK = (aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default)  # for a value

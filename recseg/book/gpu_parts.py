@@ -26,7 +26,8 @@ from recseg.data.stream import batches, count_classes
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training.config import TrainConfig, resolve
 from recseg.training.objective import compute_loss
-from recseg.training.trainer import Trainer, train, training_data
+from recseg.training.train import train, training_data
+from recseg.training.trainer import Trainer
 
 Case = tuple[dict[str, Any], Callable[[], dict[str, Any]]]
 WAYS = ("contiguous", "channels_last", "compiled", "compiled, reduce-overhead", "CUDA graph")

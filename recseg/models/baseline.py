@@ -16,6 +16,7 @@ What the description leaves open, and how it is read here:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +91,7 @@ class PublishedNetwork(SegmentationModel):
     """
 
     kind = "published"
+    class_rows: ClassVar[dict[str, int]] = {"head.18.weight": 0, "head.18.bias": 0}
     input_size: int
 
     def __init__(self, config: PublishedConfig | None = None) -> None:

@@ -22,7 +22,7 @@ a pixel embedding); Tu et al., "Modeling coverage for neural machine translation
 """
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +142,7 @@ class RecurrentUNet(SegmentationModel):
     """Emit one class and its mask a time step, for the classes that are present. Without a config: as published."""
 
     kind = "recurrent"
+    class_rows: ClassVar[dict[str, int]] = {"classifier.weight": 0, "classifier.bias": 0, "context.weight": 1}
 
     def __init__(self, config: RecurrentUNetConfig | None = None) -> None:
         super().__init__()
