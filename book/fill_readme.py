@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from recseg.book.measure_gpu import table as gpu_table
 from recseg.evaluation.report import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,7 +46,15 @@ def table() -> str:
         groups.setdefault(key, []).append((path, result))
     parts = [_compared(path) for path in sorted(ROOT.glob("data/results/*.json"))]
     parts = [part for part in parts if part] + [_one(*key, rows) for key, rows in sorted(groups.items())]
-    return "\n".join(parts) if parts else "No result has been measured yet.\n"
+    parts = parts or ["No result has been measured yet.\n"]
+    return "\n".join([*parts, gpus()])
+
+
+def gpus() -> str:
+    """What `recseg.book.measure_gpu` has found, a table for each GPU."""
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("data/results/gpu-*.json"))]
+    tables = [f"**{result['device']['name']}, 256×256**\n\n{gpu_table(result)}" for result in measured]
+    return "\n".join(tables) if tables else "**Speed on a GPU**: not measured.\n"
 
 
 def _compared(path: Path) -> str:

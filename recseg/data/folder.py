@@ -149,6 +149,10 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
             raise next(iter(self._survey.unreadable.values()))
         return self._survey
 
+    def keep_survey(self, found: Survey) -> None:
+        """Take over what another process has read of the same masks."""
+        self._survey = found
+
 
 def find_root(root: Path | str) -> Path:
     """The folder that holds `JPEGImages`: `root` or the VOC 2012 folder under it."""

@@ -5,7 +5,7 @@ epoch, index). So neither the number of workers nor an interruption changes what
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +37,10 @@ class Batch:
     lengths: Tensor
     ids: list[str]
     skipped: dict[str, str] = field(default_factory=dict)
+
+    def pin_memory(self) -> "Batch":
+        """In page-locked memory, from which a copy to a GPU needs no wait. The loader calls this, by its name."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
 def count_classes(labels: Tensor) -> Tensor:

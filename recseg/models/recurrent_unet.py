@@ -254,9 +254,9 @@ class RecurrentUNet(SegmentationModel):
         classes = torch.stack([output.classes for output in outputs])  # (T, B, C)
         masks = torch.stack([output.mask for output in outputs])  # (T, B, h, w)
         lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
-        sample, step = (index.to(stop.device) for index in live_pairs(lengths))  # (P,)
+        sample, step = (index.to(stop.device, non_blocking=True) for index in live_pairs(lengths))  # (P,)
         masks = crop_padding(masks[step, sample], size, self.decoder.stride)  # (P, h, w)
-        classes, lengths = classes[step, sample], lengths.to(stop.device)  # (P, C), (B,)
+        classes, lengths = classes[step, sample], lengths.to(stop.device, non_blocking=True)  # (P, C), (B,)
         return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size)
 
     def pixel_logits(self, images: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Chapter 7 of the book explains this file and the loop, `recseg.training.trainer`
 """
 
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from recseg.data.check import examine
 from recseg.data.folder import SegmentationFolder
 from recseg.data.readers import UnguardedScript, check_main_guard
 from recseg.data.transforms import Augmentation, train_transform
-from recseg.distributed import main_first, process_group, rank
+from recseg.distributed import from_first, main_first, process_group, rank
 from recseg.errors import RecsegError
 from recseg.training.checkpoint import read_progress
 from recseg.training.config import TrainConfig as TrainConfig
@@ -173,7 +174,10 @@ def _open(
         dataset = training_data(config, augment)
         held_out = validation_data(config, dataset)
     if config.data not in NAMED:  # what these hold is known
-        lines = examine(dataset, held_out, skip=config.on_bad_image == "skip")
+        skip = config.on_bad_image == "skip"
+        for each in (dataset, *([] if held_out is None else [held_out])):
+            each.keep_survey(from_first(partial(each.survey, skip=skip)))
+        lines = examine(dataset, held_out, skip=skip)
         if progress and rank() == 0:
             print("\n".join(lines), flush=True)
     return Trainer(config, dataset, out, held_out, start=start)

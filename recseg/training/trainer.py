@@ -179,7 +179,7 @@ class Trainer:
 
     def _write(self, session: Session, terms: dict[str, Tensor]) -> None:
         self.phase = "save"
-        means = mean(*(value.item() for value in terms.values()))
+        means = mean(*torch.stack(list(terms.values())).tolist())  # one wait for a GPU
         session.write(self, dict(zip(terms, means, strict=True)))
         self.phase = "rest"
 
