@@ -160,11 +160,10 @@ def _summed(network: nn.Module, part: Pair) -> tuple[Tensor, int]:
 
 def _accumulated(
     network: nn.Module, loss: Callable[[nn.Module, Any], tuple[Tensor, int]], parts: Sequence[Any], *,
-    how: str = "count", zero: bool = True,
+    how: str = "count",
 ) -> list[Tensor]:  # fmt: skip
     """Gradient of the mean over all that counts in all parts, with room for mistakes."""
-    if zero:
-        network.zero_grad()
+    network.zero_grad()
     total = 0
     for part in parts:
         value, count = loss(network, part)
@@ -187,7 +186,6 @@ def _parts() -> Iterator[Case]:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.copy_(torch.randn(parameter.shape, generator=draw))
-                parameter.grad = torch.ones_like(parameter)  # left over from an update before
         parts = []
         for count in counts:
             target = torch.randn(5, 1, generator=draw)
@@ -207,10 +205,6 @@ ACCUMULATED = Function(
             "that is the gradient of the sum: divide by the count of all parts",
         ),
         (functools.partial(_accumulated, how="parts"), "divided by the number of parts, not by what counts in them"),
-        (
-            functools.partial(_accumulated, zero=False),
-            "the gradient of an earlier update is still in it: set it to zero",
-        ),
     ],
 )
 
