@@ -88,7 +88,7 @@ class _Sixteen(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient.half().float()
 
 
@@ -170,7 +170,7 @@ def _accumulated(
         total += count
         if how == "means":
             value = value / max(1, count) / len(parts)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
     divisor = {"count": float(max(1, total)), "parts": float(len(parts))}.get(how, 1.0)
     return [p.grad / divisor for p in network.parameters() if p.grad is not None]
 
@@ -208,7 +208,8 @@ ACCUMULATED = Function(
     ],
 )
 
-Send, Receive = Callable[[Tensor], None], Callable[[], Tensor]
+Send = Callable[[Tensor], None]
+Receive = Callable[[], Tensor]
 Reduce = Callable[[Tensor, int, int, Send, Receive], Tensor]
 _PATIENCE = 3.0  # seconds until a message that has not come counts as one that never comes
 
