@@ -263,8 +263,8 @@ def _judge_ring(answer: Any) -> None:
                 raise Off(f"{where} returns None: is there a `return` at the end?")
             if difference(to_compare(vector), total / world) is None:
                 raise Off(f"{where} returns the mean; expected the sum")
-            same = torch.as_tensor(vector).shape == total.shape and torch.isclose(torch.as_tensor(vector), total)
-            if isinstance(same, Tensor) and int(same.sum()) == len(total) // world:
+            given = vector if isinstance(vector, Tensor) and vector.shape == total.shape else torch.zeros(12)
+            if int(torch.isclose(given, total).sum()) == len(total) // world:
                 raise Off(f"{where} has the sum in one part only: a second round hands the finished parts on")
             raise Off(f"{where} does not return the sum of all vectors: {difference(to_compare(vector), total)}")
         least = 2 * (world - 1) * len(total) // world
