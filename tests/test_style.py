@@ -9,8 +9,6 @@ from prose import BOOK, prose, without_code
 STYLE = BOOK / "style.md"
 README = BOOK.parent / "README.md"
 PAGES = sorted(path for path in [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md"), README] if path != STYLE)
-# A chapter that is being rewritten, and words that it still has.
-OLD = {"08_gpu_training.ipynb": {"picture", "truth"}}
 AMERICAN = ["color", "gray", "behavior", "optimizer", "center", "neighbor", "labeled", "normalize"]
 
 
@@ -36,8 +34,9 @@ def found(text: str, word: str) -> list[str]:
 def test_one_word_for_one_thing(page: Path) -> None:
     text = re.sub(r"\]\([^)]*\)|\{[\w:-]+\}|https?://\S+", "", without_code(prose(page)))
     text = re.sub(r"\bground\s+truths?\b", "", text, flags=re.IGNORECASE)
-    words = {word: instead for word, instead in forbidden().items() if word not in OLD.get(page.name, ())}
-    wrong = [f"{word!r}, say {instead}: …{place}…" for word, instead in words.items() for place in found(text, word)]
+    wrong = [
+        f"{word!r}, say {instead}: …{place}…" for word, instead in forbidden().items() for place in found(text, word)
+    ]
     assert not wrong, "\n".join(wrong)
 
 
