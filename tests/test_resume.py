@@ -217,7 +217,7 @@ def test_a_run_that_goes_on_needs_no_file_of_the_encoder(tiny_voc: Path, tmp_pat
 
 def test_what_a_run_learns_is_not_changed_when_it_goes_on(data: Path, tmp_path: Path, refuses: Refuses) -> None:
     run = stopped(data, tmp_path / "run")
-    for option in (["--lr", 1], ["--steps", 9], ["--out", tmp_path / "new"], ["--split", "val"]):
+    for option in (["--seed", 1], ["--batch-size", 2], ["--out", tmp_path / "new"], ["--split", "val"]):
         refuses(["train", "--resume", run, *option], "--resume", str(option[0]))
 
 
