@@ -87,7 +87,7 @@ def terms(name: str) -> str:
 
 
 def scripts() -> list[tuple[str, str, str]]:
-    """Name, version and terms of each npm package that the live page fetches, as its lock file has them."""
+    """Name, version and terms of each npm package that is fetched for the pages, as its lock file has them."""
     lock: dict[str, Any] = json.loads((ROOT / "book" / "_live" / "package-lock.json").read_text(encoding="utf-8"))
     return [
         (path.removeprefix("node_modules/"), about["version"], about.get("license", ""))
@@ -131,7 +131,7 @@ def page() -> str:
             "",
             table(("photograph", "of", "terms"), [*PHOTOGRAPHS]),
             "",
-            "## What the live page fetches when the book is built",
+            "## What is fetched for the pages when the book is built",
             "",
             table(("package", "version", "terms"), [*scripts()]),
             "",

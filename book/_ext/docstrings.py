@@ -20,8 +20,8 @@ def _displayed(found: re.Match[str]) -> str:
     return f"{indent}.. math::\n\n{body}\n"
 
 
-def _process(app: Any, what: str, name: str, member: object, options: Any, lines: list[str]) -> None:
-    lines[:] = formulas(lines)
+def _process(*told: Any) -> None:
+    told[-1][:] = formulas(told[-1])
 
 
 def _skip(app: Any, what: str, name: str, member: object, skip: bool, options: Any) -> bool | None:
