@@ -76,10 +76,13 @@ ANSWERS = {
         lambda parts: [sum(part.tolist()) / max(1, len(part)) for part in parts],
         "a mean in each process",
     ),
-    "ch09.ex1": Answers(code.on_black(code.iou), code.on_black(code.by_image), "averaged by image"),
-    "ch09.ex2": Answers(code.dice, lambda confusion: code.dice(confusion, factor=1.0), "factor 2"),
-    "ch09.ex3": Answers(lambda labels: code.named(labels, 1), lambda labels: code.named(labels, 5), "name fewer"),
-    "ch09.ex5": Answers(code.iou, code.by_image, "averaged by image"),
+    "ch09.ex1": Answers(code.iou, code.by_image, "averaged by image"),
+    "ch09.ex2": Answers(code.paired, code.unpaired, "two intervals were subtracted"),
+    "ch09.ex3": Answers(
+        code.best_area, lambda *given: code.best_area(*given, largest=True), "the smallest is asked for"
+    ),
+    "ch09.ex4": Answers(code.on_black(code.iou), code.on_black(code.by_image), "averaged by image"),
+    "ch09.ex5": Answers(lambda labels: code.named(labels, 1), lambda labels: code.named(labels, 5), "name fewer"),
     "ch10.ex1": Answers(
         lambda network, image: np.mean(np.fliplr(network(torch.flip(image, [-1]))) != network(image)),
         lambda network, image: np.mean(network(torch.flip(image, [-1])) != network(image)),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from recseg import ConvLSTMCell
 from recseg.classes import palette
 from recseg.evaluation.metrics import VOCMetric
 from recseg.resources import resource
+
+Array = NDArray[Any]
 
 
 def paint(masks: Tensor, classes: list[int]) -> Tensor:
@@ -210,10 +213,24 @@ def on_black(score: Callable[[list[Tensor], list[Tensor]], float]) -> Callable[[
     return lambda truths: score([torch.zeros_like(truth) for truth in truths], truths)
 
 
-def dice(confusion: Tensor, factor: float = 2.0) -> Any:
-    with np.errstate(invalid="ignore"):
-        n = confusion.numpy().astype(float)
-        return factor * np.diag(n) / (n.sum(0) + n.sum(1))
+def paired(a: Array, b: Array, drawn: Array) -> list[float]:
+    """Draw by draw; sorted values instead of percentiles, which fall between two of them."""
+    gaps = np.array([a[row].mean() - b[row].mean() for row in drawn])
+    return [float(np.quantile(gaps, share)) for share in (0.025, 0.975)]
+
+
+def unpaired(a: Array, b: Array, drawn: Array) -> list[float]:
+    ends = [[float(np.quantile([of[row].mean() for row in drawn], share)) for share in (0.025, 0.975)] for of in (a, b)]
+    return [ends[0][0] - ends[1][1], ends[0][1] - ends[1][0]]
+
+
+def best_area(areas: Array, present: Array, candidates: list[float], largest: bool = False) -> float:
+    scores = []
+    for least in candidates:
+        named = [sum(area > 0 and area >= least for area in image) for image in areas]
+        scores.append(sum(n == sum(true) for n, true in zip(named, present, strict=True)))
+    best = [least for least, score in zip(candidates, scores, strict=True) if score == max(scores)]
+    return max(best) if largest else min(best)
 
 
 def named(labels: Tensor, number: int) -> tuple[list[int], Tensor]:
