@@ -57,6 +57,13 @@ PAGES = [
 
 # Photographs in the pages: the file, whose it is, its terms. None of them is in this repository.
 PHOTOGRAPHS = [
+    ("astronaut, in scikit-image's data", "Eileen Collins, by NASA", "public domain"),
+    ("chelsea (cat), in scikit-image's data", "Chelsea, by Stéfan van der Walt", "CC0-1.0"),
+    (
+        "stereo_motorcycle, in scikit-image's data",
+        "a motorcycle: Scharstein et al., Middlebury stereo data 2014",
+        "no terms are named; scikit-image distributes it",
+    ),
     ("grace_hopper.jpg, in matplotlib's sample data", "the United States Navy, an official portrait", "public domain"),
 ]
 

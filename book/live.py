@@ -1,5 +1,4 @@
 """What the live page needs besides its own modules: networks as ONNX graphs, the runtime that runs them, a gallery.
-And KaTeX, which draws the formulas of all pages.
 
 `make book` calls it before the pages are rendered. All of it goes to book/_live/site/live/files, which the book copies
 and git ignores. What is missing on this machine (npm, the onnx packages) does not fail the book: the page says so.
@@ -170,17 +169,6 @@ def write_runtimes(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_formulas(folder: Path) -> None:
-    """KaTeX, in the version of package-lock.json."""
-    fetch()
-    package = HERE / "node_modules" / "katex" / "dist"
-    shutil.copytree(
-        package / "fonts", folder / "fonts", ignore=shutil.ignore_patterns("*.ttf", "*.woff"), dirs_exist_ok=True
-    )
-    for file in ("katex.min.js", "katex.min.css"):
-        shutil.copyfile(package / file, folder / file)
-
-
 def write_gallery(folder: Path) -> list[dict[str, Any]]:
     """A few images of the embedded set that no network was trained on, most of them with several classes."""
     dataset = open_dataset("pictograms", "val")
@@ -228,10 +216,6 @@ def build(folder: Path = FILES, networks: Callable[[Path], Sequence[dict[str, An
 def main() -> None:
     argparse.ArgumentParser(description="Fetch and export what the live page of the book needs.").parse_args()
     missing = build()
-    try:
-        write_formulas(HERE / "site" / "katex")
-    except (subprocess.SubprocessError, OSError):
-        print("formulas: KaTeX could not be fetched by npm; the pages show their TeX", file=sys.stderr)
     for what in missing:
         print(f"live page: {what}; the page will say so", file=sys.stderr)
     if not missing:
