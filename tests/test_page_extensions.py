@@ -51,7 +51,7 @@ def test_plain_markdown_becomes_what_a_page_wants() -> None:
     known = {"gate": "gate", "count-accuracy": "count accuracy"}
     for plain, wanted in {
         "its [gates](glossary.md#gate)": "its {term}`gates <gate>`",
-        "[count\naccuracy](glossary.md#count-accuracy)": "{term}`count accuracy`",
+        "[count\naccuracy](glossary.md#count-accuracy)": "{term}`count accuracy <count accuracy>`",
         "[no word](glossary.md#none)": "[no word](glossary.md#none)",  # MyST then says so
         "([Shi et al. 2015](bibliography.md#shi2015convlstm))": "{cite}`shi2015convlstm`",
         "([A 1](bibliography.md#a1); [B 2](bibliography.md#b2))": "{cite}`a1,b2`",

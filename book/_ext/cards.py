@@ -6,14 +6,13 @@ from typing import Any
 
 from docutils import nodes
 
-LONGEST = 200  # characters; searches show about so many
 _IMAGE = re.compile(r'<img[^>]* src="(_images/[^"]+(?:png|gif|jpeg|webp))"')
 
 
 def _add(app: Any, name: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     first = next(doctree.findall(nodes.paragraph), None) if doctree is not None else None
     said = " ".join(first.astext().split()) if first is not None else app.config.html_title
-    said = said if len(said) <= LONGEST else said[:LONGEST].rsplit(" ", 1)[0] + " …"
+    said = said if len(said) <= 200 else said[:200].rsplit(" ", 1)[0] + " …"  # searches show about so much
     image = _IMAGE.search(context.get("body") or "")
     base = app.config.html_baseurl  # links to other places have to be whole
     told = {"description": said, "og:title": context.get("title", ""), "og:description": said, "og:type": "article"}

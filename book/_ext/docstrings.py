@@ -15,9 +15,8 @@ def formulas(lines: list[str]) -> list[str]:
 
 
 def _displayed(found: re.Match[str]) -> str:
-    indent = found[1]
-    body = "\n".join(f"{indent}   {line.strip()}" for line in found[2].strip().splitlines())
-    return f"{indent}.. math::\n\n{body}\n"
+    body = "".join(f"{found[1]}   {line.strip()}\n" for line in found[2].strip().splitlines())
+    return f"{found[1]}.. math::\n\n{body}"
 
 
 def _process(*told: Any) -> None:

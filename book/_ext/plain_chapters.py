@@ -48,10 +48,8 @@ def _prose(text: str, known: Mapping[str, str]) -> str:
         return f"```{{admonition}} {GOALS}\n:class: goals\n{body}\n```\n"
 
     def term(found: re.Match[str]) -> str:
-        words, target = re.sub(r"\s+", " ", found[1]), known.get(found[2])
-        if target is None:
-            return found[0]  # MyST says that there is no such place
-        return f"{{term}}`{words}`" if words == target else f"{{term}}`{words} <{target}>`"
+        target = known.get(found[2])  # of none MyST says that there is no such place
+        return f"{{term}}`{' '.join(found[1].split())} <{target}>`" if target else found[0]
 
     text = _GOALS.sub(goals, text)
     text = _TERM.sub(term, text)
@@ -68,19 +66,16 @@ def handle(cell: Mapping[str, Any]) -> str:
 
 
 def _read(app: Any, docname: str, source: list[str]) -> None:
-    path = Path(app.env.doc2path(docname))
-    if path.suffix != ".ipynb":
+    if not app.env.doc2path(docname).endswith(".ipynb"):
         return
     notebook = json.loads(source[0])
     known = terms(Path(app.srcdir) / "glossary.md")
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = to_myst("".join(cell["source"]), known)
-    for cell in code:
-        cell["metadata"].setdefault("mystnb", {})["code_prompt_show"] = handle(cell)
-        cell["metadata"]["mystnb"]["code_prompt_hide"] = "Hide it"
-    code[0]["metadata"]["tags"] = ["remove-cell"]
+        else:
+            cell["metadata"].setdefault("mystnb", {}).update(code_prompt_show=handle(cell), code_prompt_hide="Hide it")
+    next(c for c in notebook["cells"] if c["cell_type"] == "code")["metadata"]["tags"] = ["remove-cell"]
     source[0] = json.dumps(notebook)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from docutils import nodes
 
-STATE = "ipywidgets_state"
 _VIEW = re.compile(r'<script type="application/vnd\.jupyter\.widget-view\+json">(.*)</script>', re.DOTALL)
 NOTE = '<p class="controls">The controls need Python: open this chapter in Colab or Jupyter to move them.</p>'
 
@@ -25,9 +24,9 @@ def still(name: str, models: dict[str, Any]) -> str:
 def _replace(app: Any, doctree: nodes.document) -> None:
     """Exchange the views of the page just read; the state and its scripts are no longer asked for."""
     files = getattr(app.env, "nb_metadata", {}).get(app.env.docname, {}).get("js_files", {})
-    if STATE not in files:
+    if "ipywidgets_state" not in files:
         return
-    models = json.loads(files[STATE][1]["body"].replace("<\\/", "</"))["state"]
+    models = json.loads(files["ipywidgets_state"][1]["body"].replace("<\\/", "</"))["state"]
     for node in list(doctree.findall(nodes.raw)):
         if view := _VIEW.fullmatch(node.astext().strip()):
             named = json.loads(view[1].replace("<\\/", "</"))
