@@ -37,7 +37,7 @@ def write_steps(folder: Path) -> None:
     """An image that is segmented step by step, in full colour, and its last frame for readers who want no motion."""
     found = photographs()
     if found:
-        image, name = side_by_side(found["astronaut"], found["cat"]).image, "voc-recurrent"
+        image, name = side_by_side(found["motorcycle"], found["astronaut"]).image, "voc-recurrent"
     else:
         image, name = Image.fromarray(open_dataset("pictograms", "val").pixels(DRAWN)), "pictograms-recurrent"
     prediction = recseg.predict(image, recseg.load(name))

@@ -23,7 +23,8 @@ import verified  # noqa: E402
 from docutils import nodes  # noqa: E402
 
 PAGE = """<html><head><meta charset="utf-8" /><script src="a.js"></script>
-<script>let a = "é";</script><script type="application/json">{"b": 1}</script></head><body></body></html>"""
+<script data-cfasync="false">let a = "é";</script><script type="application/json">{"b": 1}</script></head>
+<body></body></html>"""
 
 
 def test_a_policy_names_the_scripts_that_run_in_the_page() -> None:
@@ -80,6 +81,7 @@ def test_a_policy_comes_before_all_that_a_page_loads() -> None:
 def test_a_page_is_mended() -> None:
     icons = '<script src="_static/vendor/fontawesome/6/js/all.min.js?digest=1"></script>'
     assert policy.finished(icons + '<div role="doc-biblioentry">') == '<div role="listitem">'
+    assert policy.finished('<th class="head"><p></p></th><th>a</th>') == '<td class="head"></td><th>a</th>'
     assert policy.finished('<summary aria-label="Toggle hidden content">') == "<summary>"
     beside = "<ul><li>a</li>\n<ul><li>a.b</li></ul><li>c</li></ul>"
     proper = "<ul><li>a\n<ul><li>a.b</li></ul></li><li>c</li></ul>"
@@ -88,7 +90,7 @@ def test_a_page_is_mended() -> None:
 
 def test_thebe_and_scripts_in_attributes_are_left_out() -> None:
     said = SimpleNamespace(attributes={"body": "var x = 1;"})
-    link, script = {"type": "link"}, {"type": "javascript"}
+    link, script = {"type": "link", "icon": "fas fa-file"}, {"type": "javascript", "icon": "fas fa-expand"}
     context: dict[str, Any] = {
         "script_files": ["a.js", said, "sphinx-thebe.js", SimpleNamespace(attributes={"body": "const THEBE_JS_URL"})],
         "css_files": ["sphinx-thebe.css", "b.css"],
@@ -96,7 +98,8 @@ def test_thebe_and_scripts_in_attributes_are_left_out() -> None:
     }
     policy._left_out(None, "index", "page.html", context, None)
     assert context["script_files"] == ["a.js", said] and context["css_files"] == ["b.css"]
-    assert context["header_buttons"] == [{"type": "group", "buttons": [link]}, link]
+    assert [one["type"] for one in context["header_buttons"]] == ["group", "link"]
+    assert context["header_buttons"][0]["buttons"] == [link]
 
 
 def test_images_of_a_cell_become_files(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-_SCRIPT = re.compile(r'<script(?: type="(?:text/javascript|module)?")?>(.*?)</script>', re.DOTALL)  # in the page, run
+_ELSE = r'src=|type="(?!text/javascript|module|")'  # in a file, or data
+_SCRIPT = re.compile(rf"<script\b(?![^>]*\b(?:{_ELSE}))[^>]*>(.*?)</script>", re.DOTALL)
 _START = re.compile(r'<meta charset="[^"]*"\s*/?>')
 MENDS: dict[str, str] = {
     r'\s*<script src="[^"]*/fontawesome/[^"]*\.js[^"]*"></script>': "",  # 1.4 MB to draw each icon a second time
     r' aria-label="Toggle hidden content"': "",  # every fold would be called so, whatever its own words
+    r"<th([^>]*)>(?:<p></p>)?</th>": r"<td\1></td>",  # the corner of a table heads nothing
     r'role="doc-biblioentry"': 'role="listitem"',  # in a list, which takes no other
     r"</li>(\s*<ul>)": r"\1",  # the list of modules sets a list beside an item, not in it …
     r"</ul>(?=\s*(?:<li>|</ul>))": "</ul></li>",
@@ -58,10 +60,11 @@ def _left_out(app: Any, name: str, template: str, context: dict[str, Any], doctr
     for kind in ("script_files", "css_files"):
         said = [f"{file} {getattr(file, 'attributes', {}).get('body')}".lower() for file in context[kind]]
         context[kind] = [file for file, words in zip(context[kind], said, strict=True) if "thebe" not in words]
-    for group in context["header_buttons"]:
-        if "buttons" in group:
-            group["buttons"] = [button for button in group["buttons"] if button.get("type") != "javascript"]
-    context["header_buttons"] = [button for button in context["header_buttons"] if button.get("type") != "javascript"]
+    for group in (context, *context["header_buttons"]):
+        name = "header_buttons" if group is context else "buttons"
+        group[name] = [button for button in group.get(name, []) if button.get("type") != "javascript"]
+        for button in group[name]:  # not a font of 118 kB for one icon
+            button["icon"] = button.get("icon", "").replace("fab fa-github", "fas fa-code-branch")
 
 
 def setup(app: Any) -> dict[str, bool]:
