@@ -51,7 +51,9 @@ def rewrite(slug: str) -> list[Path]:
     for path, pattern in _places():
         before = path.read_text(encoding="utf-8")
         place = _page(slug) if pattern == PAGES else slug
-        after = re.sub(pattern, lambda found, to=place: found[0].replace(found[1], to), before, flags=re.MULTILINE)
+        after = before
+        for found in re.finditer(pattern, before, re.MULTILINE):
+            after = after.replace(found[0], found[0].replace(found[1], place))
         if after != before:
             path.write_text(after, encoding="utf-8")
             changed.append(path)

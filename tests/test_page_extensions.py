@@ -126,7 +126,10 @@ def test_widgets_stand_still() -> None:
 
 
 def test_results_stand_in_tables() -> None:
-    rows = {"It holds": {"tests": ["a.py::b", "c.py"], "passed": 1200, "figures": {"rows": 3}}, "Too": {"passed": None}}
+    rows: dict[str, dict[str, Any]] = {
+        "It holds": {"tests": ["a.py::b", "c.py"], "passed": 1200, "figures": {"rows": 3}},
+        "Too": {"passed": None},
+    }
     assert results.table(rows, "promise").splitlines() == [
         "| promise | tests | passed | figures |",
         "| --- | --- | --- | --- |",
