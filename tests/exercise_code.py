@@ -193,6 +193,53 @@ def fit(
     return scores, best
 
 
+def bound(work: list[tuple[float, float]], peak: float, bandwidth: float, *, each: bool = True) -> float:
+    times = np.array([(0.0, 0.0), *work]) / (peak, bandwidth)
+    return float(times.max(axis=1).sum() if each else times.sum(axis=0).max())
+
+
+def scaled(
+    network: Any, optimiser: Any, batches: Any, loss: Any, scale: float, *, skip: bool = True
+) -> tuple[list[float], dict[str, Tensor]]:
+    """By autograd.grad: no gradient is left anywhere."""
+    used = []
+    for batch in batches:
+        used.append(scale)
+        gradients = torch.autograd.grad(scale * loss(network, batch), list(network.parameters()))
+        if skip and not torch.cat([gradient.flatten() for gradient in gradients]).sum().isfinite():
+            scale *= 0.5
+            continue
+        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+            parameter.grad = gradient / scale
+        optimiser.step()
+    return used, network.state_dict()
+
+
+def accumulate(network: Any, loss: Any, parts: Any, *, mean: bool = False) -> list[Tensor]:
+    pairs = [loss(network, part) for part in parts]
+    whole = sum(value for value, _ in pairs) / sum(count for _, count in pairs)
+    if mean:
+        whole = sum(value / max(1, count) for value, count in pairs) / len(pairs)
+    return list(torch.autograd.grad(whole, list(network.parameters())))
+
+
+def ring(vector: Tensor, rank: int, world: int, send: Any, receive: Any, *, whole: bool = False) -> Tensor:
+    """Each part starts at its own process, comes home as a sum, and goes round once more."""
+    if whole:
+        seen = [vector]
+        while len(seen) < world:
+            send(seen[-1])
+            seen.append(receive())
+        return torch.stack(seen).sum(dim=0)
+    parts = [part.clone() for part in vector.chunk(world)]
+    last = parts[rank]
+    for hop in range(2 * (world - 1)):
+        send(last)
+        place = (rank - 1 - hop) % world
+        parts[place] = last = receive() + parts[place] if hop < world - 1 else receive()
+    return torch.cat(parts)
+
+
 def iou(answers: list[Tensor], truths: list[Tensor]) -> float:
     hits, union, there = Counter[int](), Counter[int](), set()
     for answer, truth in zip(answers, truths, strict=True):

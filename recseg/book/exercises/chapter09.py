@@ -77,11 +77,13 @@ BLACK = Function(
 
 
 def _percentiles(values: Array, ends: tuple[float, float] = (2.5, 97.5)) -> Array:
-    return np.percentile(values, ends)
+    found: Array = np.percentile(values, ends)
+    return found
 
 
 def _gaps(a: Array, b: Array, drawn: NDArray[np.int64]) -> Array:
-    return a[drawn].mean(axis=1) - b[drawn].mean(axis=1)  # (R,)
+    gaps: Array = a[drawn].mean(axis=1) - b[drawn].mean(axis=1)  # (R,)
+    return gaps
 
 
 def _lists() -> Iterator[Case]:
