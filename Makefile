@@ -65,6 +65,7 @@ book: setup
 	@rm -rf _build
 	$(say) 'Exporting the networks of the live page, where npm is at hand'
 	@$(RUN) $(BIN)/python book/live.py
+	@$(RUN) $(BIN)/python book/front.py
 	$(say) 'Running every chapter at small scale and rendering; each is named as it is done'
 	@set -o pipefail; $(RUN) RECSEG_SMALL=1 $(BIN)/jupyter-book build book --path-output . --config _config.yml \
 		-W -n --keep-going 2>&1 | { grep --line-buffered -v 'Kernel is running over TCP' || true; }

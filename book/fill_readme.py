@@ -1,4 +1,4 @@
-"""Write the measured results into README.md, between its two markers: `make readme`. `--check` only compares.
+"""Write the measured results into README.md, between its markers: `make readme`. `--check` only compares.
 
 Nobody types a score: each row is a file of `data/results`, which says how it was measured.
 """
@@ -6,15 +6,17 @@ Nobody types a score: each row is a file of `data/results`, which says how it wa
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from recseg.book.measure_gpu import table as gpu_table
+from recseg.evaluation.claim import sentence
 from recseg.evaluation.report import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-MARKED = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
+STUDY = ROOT / "data" / "results" / "voc-study.json"
 # A part of a split must not be taken for the whole of it.
 PARTS = {
     ("voc", "val", 421): "VOC 2012 val, images of 2007 and 2008 (421)",
@@ -82,9 +84,15 @@ def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, An
     return "\n".join(lines) + "\n"
 
 
+def _between(marker: str, new: str, text: str) -> str:
+    pattern = rf"(?<=<!-- {marker} -->\n).*?(?=<!-- /{marker} -->)"
+    return re.sub(pattern, lambda _: new, text, flags=re.DOTALL)
+
+
 def main(arguments: list[str]) -> int:
     text = README.read_text(encoding="utf-8")
-    filled = MARKED.sub(lambda _: table(), text)
+    claim = textwrap.fill(sentence(json.loads(STUDY.read_text(encoding="utf-8"))), 120)
+    filled = _between("claim", f"{claim}\n", _between("results", table(), text))
     if arguments == ["--check"]:
         return filled != text
     README.write_text(filled, encoding="utf-8")

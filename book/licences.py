@@ -57,6 +57,13 @@ PAGES = [
 
 # Photographs in the pages: the file, whose it is, its terms. None of them is in this repository.
 PHOTOGRAPHS = [
+    ("astronaut, in scikit-image's data", "Eileen Collins, by NASA", "public domain"),
+    ("chelsea (cat), in scikit-image's data", "Chelsea, by Stéfan van der Walt", "CC0-1.0"),
+    (
+        "stereo_motorcycle, in scikit-image's data",
+        "a motorcycle: Scharstein et al., Middlebury stereo data 2014",
+        "no terms are named; scikit-image distributes it",
+    ),
     ("grace_hopper.jpg, in matplotlib's sample data", "the United States Navy, an official portrait", "public domain"),
 ]
 
@@ -87,7 +94,7 @@ def terms(name: str) -> str:
 
 
 def scripts() -> list[tuple[str, str, str]]:
-    """Name, version and terms of each npm package that the live page fetches, as its lock file has them."""
+    """Name, version and terms of each npm package that is fetched for the pages, as its lock file has them."""
     lock: dict[str, Any] = json.loads((ROOT / "book" / "_live" / "package-lock.json").read_text(encoding="utf-8"))
     return [
         (path.removeprefix("node_modules/"), about["version"], about.get("license", ""))
@@ -131,7 +138,7 @@ def page() -> str:
             "",
             table(("photograph", "of", "terms"), [*PHOTOGRAPHS]),
             "",
-            "## What the live page fetches when the book is built",
+            "## What is fetched for the pages when the book is built",
             "",
             table(("package", "version", "terms"), [*scripts()]),
             "",

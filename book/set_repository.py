@@ -16,12 +16,13 @@ SLUG = r"([\w.-]+/[\w-]+(?:\.[\w-]+)*?)"
 END = r"(?=[\s\\\"'`@]|$)"
 CLONE, INSTALL = rf"git clone https://github\.com/{SLUG}{END}", rf"git\+https://github\.com/{SLUG}{END}"
 HUB = rf'torch\.hub\.load\("{SLUG}"'
+PAGES = r"https://([\w-]+\.github\.io/[\w.-]+)/"  # where GitHub Pages shows the book
 COLAB = rf"colab\.research\.google\.com/github/{SLUG}/blob/"
 PLACES = {
     "pyproject.toml": [rf'Repository = "https://github\.com/{SLUG}"'],
-    "_config.yml": [rf'  url: "https://github\.com/{SLUG}"'],
+    "_config.yml": [rf'  url: "https://github\.com/{SLUG}"', PAGES],
     "CITATION.cff": [rf'repository-code: "https://github\.com/{SLUG}"'],
-    "*.md": [CLONE, INSTALL, COLAB, HUB],
+    "*.md": [CLONE, INSTALL, COLAB, HUB, PAGES],
     "hubconf.py": [HUB],
     "book/*.md": [CLONE, INSTALL, COLAB],
     "book/*.ipynb": [CLONE, INSTALL, COLAB],
@@ -40,7 +41,7 @@ def differences(slug: str) -> list[str]:
         f"{path.relative_to(ROOT)}: {found}"
         for path, pattern in _places()
         for found in re.findall(pattern, path.read_text(encoding="utf-8"), re.MULTILINE)
-        if found != slug
+        if found not in {slug, _page(slug)}
     ]
 
 
@@ -49,11 +50,18 @@ def rewrite(slug: str) -> list[Path]:
     changed = []
     for path, pattern in _places():
         before = path.read_text(encoding="utf-8")
-        after = re.sub(pattern, lambda found: found[0].replace(found[1], slug), before, flags=re.MULTILINE)
+        place = _page(slug) if pattern == PAGES else slug
+        after = before
+        for found in re.finditer(pattern, before, re.MULTILINE):
+            after = after.replace(found[0], found[0].replace(found[1], place))
         if after != before:
             path.write_text(after, encoding="utf-8")
             changed.append(path)
     return sorted(set(changed))
+
+
+def _page(slug: str) -> str:
+    return slug.replace("/", ".github.io/")
 
 
 def _places() -> list[tuple[Path, str]]:

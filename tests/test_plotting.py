@@ -122,6 +122,15 @@ def test_html_has_the_picture_and_its_alt_text(found: Prediction) -> None:
         plotting.to_html(GREY, "  ")
 
 
+def test_html_has_the_smaller_of_two_drawings() -> None:
+    lines, noise = plotting.new_figure(4, 3), plotting.new_figure(4, 3)
+    lines.subplots().plot([0, 1])
+    noise.subplots().scatter(*np.random.default_rng(0).random((2, 3000)))
+    assert 'src="data:image/svg+xml;base64,' in plotting.to_html(lines, "a line")
+    assert plotting.to_html(lines, "a line") == plotting.to_html(lines, "a line")
+    assert 'src="data:image/png;base64,' in plotting.to_html(noise, "dots")
+
+
 def test_html_of_a_gif_keeps_it_moving(tmp_path: Path, found: Prediction) -> None:
     plotting.save_gif(found, GREY, tmp_path / "steps.gif")
     assert 'src="data:image/gif;base64,R0lGOD' in plotting.to_html(tmp_path / "steps.gif", "the steps")

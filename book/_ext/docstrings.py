@@ -15,13 +15,12 @@ def formulas(lines: list[str]) -> list[str]:
 
 
 def _displayed(found: re.Match[str]) -> str:
-    indent = found[1]
-    body = "\n".join(f"{indent}   {line.strip()}" for line in found[2].strip().splitlines())
-    return f"{indent}.. math::\n\n{body}\n"
+    body = "".join(f"{found[1]}   {line.strip()}\n" for line in found[2].strip().splitlines())
+    return f"{found[1]}.. math::\n\n{body}"
 
 
-def _process(app: Any, what: str, name: str, member: object, options: Any, lines: list[str]) -> None:
-    lines[:] = formulas(lines)
+def _process(*told: Any) -> None:
+    told[-1][:] = formulas(told[-1])
 
 
 def _skip(app: Any, what: str, name: str, member: object, skip: bool, options: Any) -> bool | None:

@@ -7,8 +7,9 @@
 | `[Shi et al. (2015)](bibliography.md#shi2015convlstm)` | one in the sentence |
 | a name of the package as code, as in `recseg.models.convlstm` | a link to the reference, where that lists the name |
 | a quotation that begins with **What you will learn** | the coloured box |
+| a folded cell | words on its handle that say what is in it |
 
-Links to other chapters need nothing: MyST knows them.
+The cell that installs the package on Colab runs and is not shown. Links to other chapters need nothing.
 """
 
 import json
@@ -27,16 +28,11 @@ _NAME = re.compile(r"(?<![`}])`(recseg(?:\.\w+)+)(?:\(\))?`(?!`)")
 _GOALS = re.compile(rf"^> \*\*{GOALS}\*\*\n>\n((?:> .*\n?)+)", re.MULTILINE)
 
 
-def anchor(term: str) -> str:
-    """How a link names a word of the glossary: `count accuracy` is count-accuracy."""
-    return re.sub(r"[^\w]+", "-", term).lower()
-
-
 @cache
 def terms(glossary: Path) -> dict[str, str]:
-    """The words of the glossary, by their anchors."""
+    """The words of the glossary, by how a link names them: `count accuracy` is count-accuracy."""
     body = glossary.read_text(encoding="utf-8").split("```{glossary}\n")[1].split("```\n")[0]
-    return {anchor(line): line for line in body.splitlines() if line and not line.startswith(" ")}
+    return {re.sub(r"\W+", "-", line).lower(): line for line in body.splitlines() if line and not line.startswith(" ")}
 
 
 def to_myst(text: str, known: Mapping[str, str]) -> str:
@@ -52,10 +48,8 @@ def _prose(text: str, known: Mapping[str, str]) -> str:
         return f"```{{admonition}} {GOALS}\n:class: goals\n{body}\n```\n"
 
     def term(found: re.Match[str]) -> str:
-        words, target = re.sub(r"\s+", " ", found[1]), known.get(found[2])
-        if target is None:
-            return found[0]  # MyST says that there is no such place
-        return f"{{term}}`{words}`" if words == target else f"{{term}}`{words} <{target}>`"
+        target = known.get(found[2])  # of none MyST says that there is no such place
+        return f"{{term}}`{' '.join(found[1].split())} <{target}>`" if target else found[0]
 
     text = _GOALS.sub(goals, text)
     text = _TERM.sub(term, text)
@@ -64,15 +58,24 @@ def _prose(text: str, known: Mapping[str, str]) -> str:
     return _NAME.sub(r"{py:obj}`\1`", text)
 
 
+def handle(cell: Mapping[str, Any]) -> str:
+    """The words on the handle of a folded cell."""
+    if "solution" in cell["metadata"].get("tags", []):
+        return "Show a solution"
+    return "Show the code of this figure" if "show(" in "".join(cell["source"]) else "Show this code"
+
+
 def _read(app: Any, docname: str, source: list[str]) -> None:
-    path = Path(app.env.doc2path(docname))
-    if path.suffix != ".ipynb":
+    if not app.env.doc2path(docname).endswith(".ipynb"):
         return
     notebook = json.loads(source[0])
     known = terms(Path(app.srcdir) / "glossary.md")
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = to_myst("".join(cell["source"]), known)
+        else:
+            cell["metadata"].setdefault("mystnb", {}).update(code_prompt_show=handle(cell), code_prompt_hide="Hide it")
+    next(c for c in notebook["cells"] if c["cell_type"] == "code")["metadata"]["tags"] = ["remove-cell"]
     source[0] = json.dumps(notebook)
 
 

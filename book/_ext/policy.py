@@ -2,63 +2,73 @@
 
 Everything comes from the server that the page came from. Of scripts in the page, those run that were there when the
 book was built: the policy names their SHA-256. Styles in the page are allowed, as notebooks and formulas carry some.
+What of the theme's pages would break the policy, or weigh much for nothing, is left out.
 Source: W3C, Content Security Policy Level 3.
 """
 
 import base64
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
-from finishing import each_page
-
-_SCRIPT = re.compile(r"<script\b([^>]*)>(.*?)</script>", re.DOTALL | re.IGNORECASE)
-_TAG = re.compile(r'\n?<meta http-equiv="Content-Security-Policy"[^>]*>')
+_ELSE = r'src=|type="(?!text/javascript|module|")'  # in a file, or data
+_SCRIPT = re.compile(rf"<script\b(?![^>]*\b(?:{_ELSE}))[^>]*>(.*?)</script>", re.DOTALL)
 _START = re.compile(r'<meta charset="[^"]*"\s*/?>')
-_RUN = {None, "", "text/javascript", "module"}
-
-
-def inline_scripts(page: str) -> list[str]:
-    """The scripts that stand in a page and run there, in the order of their first appearance."""
-    found: dict[str, None] = {}
-    for attributes, body in _SCRIPT.findall(page):
-        kind = re.search(r'\btype="([^"]*)"', attributes)
-        if not re.search(r"\bsrc=", attributes) and (kind[1] if kind else None) in _RUN and body.strip():
-            found[body] = None
-    return list(found)
+MENDS: dict[str, str] = {
+    r'\s*<script src="[^"]*/fontawesome/[^"]*\.js[^"]*"></script>': "",  # 1.4 MB to draw each icon a second time
+    r' aria-label="Toggle hidden content"': "",  # every fold would be called so, whatever its own words
+    r"<th([^>]*)>(?:<p></p>)?</th>": r"<td\1></td>",  # the corner of a table heads nothing
+    r'role="doc-biblioentry"': 'role="listitem"',  # in a list, which takes no other
+    r"</li>(\s*<ul>)": r"\1",  # the list of modules sets a list beside an item, not in it …
+    r"</ul>(?=\s*(?:<li>|</ul>))": "</ul></li>",
+}
 
 
 def policy(page: str, *, compiles: bool = False) -> str:
     """The policy of a page; `compiles` lets it compile WebAssembly and show pictures that it made itself."""
-    digests = [hashlib.sha256(script.encode()).digest() for script in inline_scripts(page)]
-    scripts = ["'self'", *(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)]
-    made = ["blob:"] if compiles else []
-    directives = {
-        "default-src": ["'self'"],
-        "script-src": scripts + (["'wasm-unsafe-eval'"] if compiles else []),
-        "style-src": ["'self'", "'unsafe-inline'"],
-        "img-src": ["'self'", "data:", *made],
-        "media-src": ["'self'", "data:", *made],
-        "object-src": ["'none'"],
-        "base-uri": ["'none'"],
-        "form-action": ["'self'"],
-    }
-    return "; ".join(" ".join([name, *values]) for name, values in directives.items())
+    inline = dict.fromkeys(body for body in _SCRIPT.findall(page) if body.strip())
+    digests = [base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in inline]
+    scripts = ["'self'", *(f"'sha256-{digest}'" for digest in digests), *(["'wasm-unsafe-eval'"] if compiles else [])]
+    shown = " ".join(["'self'", "data:", *(["blob:"] if compiles else [])])
+    return (
+        f"default-src 'self'; script-src {' '.join(scripts)}; style-src 'self' 'unsafe-inline'; img-src {shown}; "
+        f"media-src {shown}; object-src 'none'; base-uri 'none'; form-action 'self'"
+    )
 
 
-def with_policy(page: str, *, compiles: bool = False) -> str:
-    """The page with its policy ahead of everything that it loads; an older policy is replaced."""
-    page = _TAG.sub("", page)
+def finished(page: str, *, compiles: bool = False) -> str:
+    """A rendered page, mended, with its policy ahead of everything that it loads."""
+    for pattern, instead in MENDS.items():
+        page = re.sub(pattern, instead, page)
     tag = f'\n<meta http-equiv="Content-Security-Policy" content="{policy(page, compiles=compiles)}">'
     return _START.sub(lambda found: found[0] + tag, page, count=1)
 
 
+def _finish(app: Any, error: Exception | None) -> None:
+    if error is None and app.builder.format == "html":
+        for path in Path(app.outdir).rglob("*.html"):
+            if "_static" not in path.parts:
+                page = finished(
+                    path.read_text(encoding="utf-8"), compiles=path.stem in app.config.policy_compiling_pages
+                )
+                path.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _left_out(app: Any, name: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Without Thebe, which would run cells on a server of others, and without buttons of `onclick="…"`."""
+    for kind in ("script_files", "css_files"):
+        said = [f"{file} {getattr(file, 'attributes', {}).get('body')}".lower() for file in context[kind]]
+        context[kind] = [file for file, words in zip(context[kind], said, strict=True) if "thebe" not in words]
+    for group in (context, *context["header_buttons"]):
+        name = "header_buttons" if group is context else "buttons"
+        group[name] = [button for button in group.get(name, []) if button.get("type") != "javascript"]
+        for button in group[name]:  # not a font of 118 kB for one icon
+            button["icon"] = button.get("icon", "").replace("fab fa-github", "fas fa-code-branch")
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.add_config_value("policy_compiling_pages", [], "html")
-
-    def finish(app: Any, error: Exception | None) -> None:
-        pages = app.config.policy_compiling_pages
-        each_page(app, error, lambda name, page: with_policy(page, compiles=name in pages))
-
-    app.connect("build-finished", finish, 900)  # after all that changes scripts
+    app.connect("html-page-context", _left_out, priority=900)
+    app.connect("build-finished", _finish, priority=900)  # after all that changes scripts
     return {"parallel_read_safe": True, "parallel_write_safe": True}

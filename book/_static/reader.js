@@ -1,26 +1,36 @@
-// What a reader does with a page: print it, fill the screen with it, and look up words of the glossary on the spot.
-// A definition shows while its word has the pointer or the focus, stays while the pointer is on it, and Escape closes it.
+// What a page does for its reader: formulas are drawn, figures to play with come in, words of the glossary explain
+// themselves on the spot, and what is wider than its column can be scrolled by keys.
 
-addEventListener('DOMContentLoaded', () => {
-  const actions = {
-    print: () => window.print(),
-    fullscreen: () => (document.fullscreenElement ? document.exitFullscreen() : document.documentElement.requestFullscreen()),
-  };
-  for (const button of document.querySelectorAll('[data-reader-action]')) {
-    button.addEventListener('click', actions[button.dataset.readerAction]);
+const root = new URL('..', document.currentScript.src);
+
+// Formulas stand in the page as TeX, between \( and \) or \[ and \]. Where KaTeX could not be fetched, they stay so.
+const drawFormulas = (within) => {
+  for (const formula of window.katex ? within.querySelectorAll('.math:not(:has(.katex))') : []) {
+    const number = formula.querySelector('.eqno');
+    const source = /\\[([](.*)\\[)\]]/s.exec(formula.textContent)[1];
+    katex.render(source, formula, { displayMode: formula.localName === 'div', throwOnError: false });
+    if (number) formula.prepend(number);
   }
+};
 
-  // A formula wider than its column scrolls, and has to be reached to be scrolled by keys.
-  const reach = () => {
-    for (const formula of document.querySelectorAll('div.math')) {
-      if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
-      else formula.removeAttribute('tabindex');
-    }
-  };
-  addEventListener('load', reach); // not before the fonts are there
-  addEventListener('resize', reach);
+// Only where a page holds a figure: other pages load nothing of it.
+const loadFigures = () => {
+  if (!document.querySelector('[data-figure]')) return;
+  const style = Object.assign(document.createElement('link'), { rel: 'stylesheet', href: new URL('figures/figures.css', root) });
+  document.head.append(style);
+  import(new URL('figures/page.mjs', root));
+};
 
-  const words = document.querySelectorAll('a[data-definition]');
+const letKeysScroll = () => {
+  for (const box of document.querySelectorAll('div.math, .cell_output > .output, .pst-scrollable-table-container, pre')) {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute('tabindex');
+  }
+};
+
+// A definition shows while its word has the pointer or the focus, stays while the pointer is on it; Escape closes it.
+const explainWords = () => {
+  const words = document.querySelectorAll('a[href*="#term-"]');
   if (!words.length) return;
   const note = document.createElement('div');
   note.id = 'definition';
@@ -29,18 +39,28 @@ addEventListener('DOMContentLoaded', () => {
   document.body.append(note);
   let word = null;
   let later = 0;
+  let glossary = null;
 
+  const definition = async ({ href }) => {
+    glossary ??= fetch(href).then((answer) => answer.text()).then((text) => new DOMParser().parseFromString(text, 'text/html'));
+    let entry = (await glossary).getElementById(new URL(href).hash.slice(1));
+    while (entry && entry.localName !== 'dd') entry = entry.nextElementSibling; // several words may share a definition
+    return entry?.cloneNode(true).childNodes ?? [];
+  };
   const close = () => {
     clearTimeout(later);
     word?.removeAttribute('aria-describedby');
     note.hidden = true;
     word = null;
   };
-  const show = (shown) => {
+  const show = async (shown) => {
     close();
     word = shown;
+    const content = await definition(shown);
+    if (word !== shown || !content.length) return;
+    note.replaceChildren(...content);
+    drawFormulas(note);
     word.setAttribute('aria-describedby', note.id);
-    note.textContent = word.dataset.definition;
     note.hidden = false;
     const { left, top, bottom } = word.getClientRects()[0]; // of a word that is broken, the first line
     const { width, height } = note.getBoundingClientRect();
@@ -63,4 +83,12 @@ addEventListener('DOMContentLoaded', () => {
   note.addEventListener('mouseleave', () => soon(close, 300));
   addEventListener('scroll', close, { passive: true });
   addEventListener('keydown', ({ key }) => key === 'Escape' && close());
+};
+
+addEventListener('DOMContentLoaded', () => {
+  drawFormulas(document);
+  loadFigures();
+  explainWords();
 });
+addEventListener('load', letKeysScroll); // not before the fonts are there
+addEventListener('resize', letKeysScroll);

@@ -19,7 +19,7 @@ def findings(result: dict[str, Any]) -> list[str]:
     for difference in headline_differences(result):
         for key, name in HEADLINE.items():
             if difference[key]["low"] is not None:
-                told[separable(difference[key])].append(f"{_title(difference)} {name} {_points(difference[key])}")
+                told[separable(difference[key])].append(f"{_title(difference)} {name} {points(difference[key])}")
     lines = [f"Separable: {'; '.join(told[True]) or 'nothing'}. Not separable: {'; '.join(told[False]) or 'nothing'}."]
     runs = result["runs"]
     few = {name: len(of) for name, of in runs.items() if len(of) < FEWEST_SEEDS}
@@ -69,7 +69,7 @@ def _rows(result: dict[str, Any]) -> str:
 
 
 def _differences(result: dict[str, Any]) -> str:
-    lines = [[_title(each), *(_points(each[key]) for key in COLUMNS)] for each in result["differences"]]
+    lines = [[_title(each), *(points(each[key]) for key in COLUMNS)] for each in result["differences"]]
     return _table(["difference in points (95 % interval over images)", *COLUMNS.values()], lines)
 
 
@@ -78,7 +78,7 @@ def _classes(result: dict[str, Any]) -> str:
     gaps = headline_differences(result)
     lines = [
         [name, *(_percent(row["iou_per_class"][name]) for row in rows.values()),
-         *(_points(gap["iou_per_class"][name]) for gap in gaps)]
+         *(points(gap["iou_per_class"][name]) for gap in gaps)]
         for name in result["classes"]
     ]  # fmt: skip
     return _table(["IoU of each class, %", *rows, *map(_title, gaps)], lines)
@@ -92,7 +92,8 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def _points(interval: dict[str, float | None]) -> str:
+def points(interval: dict[str, float | None]) -> str:
+    """A difference in points, with its 95 % interval."""
     if any(value is None for value in interval.values()):
         return "–"
     value, low, high = (100 * (interval[key] or 0.0) for key in ("value", "low", "high"))

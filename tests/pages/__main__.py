@@ -14,6 +14,7 @@ import accessibility
 import behaviour
 import chromium
 import layout
+import reading
 import self_contained
 import speed
 from server import FOLDER, serving
@@ -41,8 +42,10 @@ def look(
     page.open(f"{address}{THEMES[theme]}/{name}")
     if shots:
         page.picture(shots / f"{Path(name).stem}-{theme}.png")
-    found = accessibility.findings(page, axe) if axe else []
+    found = reading.findings(page) if "_modules" not in name else []
+    found += accessibility.findings(page, axe) if axe else []
     found += layout.findings(page)
+    found += accessibility.findings(page, axe) if axe else []  # what scrolls on a telephone is reached by keys
     if shots:
         page.picture(shots / f"{Path(name).stem}-{theme}-phone.png")
     found += self_contained.findings(page, address)

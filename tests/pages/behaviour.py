@@ -34,26 +34,10 @@ CHAPTER = {
         await new Promise((done) => setTimeout(done, 400));
         return document.activeElement.matches('input[type=search]') || 'is not opened by its button';
       })()""",
-    "the printing button": """
-      (async () => {
-        let printed = false;
-        window.print = () => { printed = true; };
-        document.querySelector('[data-reader-action=print]').click();
-        return printed || 'does not print';
-      })()""",
-    "the full-screen button": """
-      (async () => {
-        document.querySelector('[data-reader-action=fullscreen]').click();
-        for (let turn = 0; turn < 50 && !document.fullscreenElement; turn += 1)
-          await new Promise((done) => setTimeout(done, 100));
-        const full = document.fullscreenElement !== null;
-        if (full) await document.exitFullscreen();
-        return full || 'does not fill the screen';
-      })()""",
 }
 GLOSSARY = """
 (async () => {
-  const term = document.querySelector('a[data-definition]');
+  const term = document.querySelector('a[href*="#term-"]');
   if (!term) return 'no word of the glossary is linked on the page';
   term.focus();
   await new Promise((done) => setTimeout(done, 400));

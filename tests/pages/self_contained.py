@@ -1,4 +1,4 @@
-"""Whether a page asks anything of anyone but its own server, and keeps within its Content-Security-Policy."""
+"""Whether a page asks anything of anyone but its own server, keeps within its policy, and says nothing of errors."""
 
 from urllib.parse import urlsplit
 
@@ -27,6 +27,10 @@ def findings(page: Page, origin: str) -> list[str]:
     for error in page.reported("Runtime.exceptionThrown"):
         details = error["exceptionDetails"]
         lines.append(f"a script failed: {details.get('exception', {}).get('description', details['text'])[:200]}")
+    for said in page.reported("Runtime.consoleAPICalled"):
+        if said["type"] in {"error", "warning"}:
+            words = " ".join(str(part.get("value", part.get("description"))) for part in said["args"])
+            lines.append(f"the console says: {words[:200]}")
     policy = page.evaluate("document.querySelector('meta[http-equiv=Content-Security-Policy]')?.content ?? ''")
     lines += [f"the policy lacks {part}" for part in STRICT if part not in policy]
     scripts = next((part for part in policy.split(";") if part.split()[:1] == ["script-src"]), "script-src *").split()

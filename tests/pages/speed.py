@@ -7,7 +7,7 @@ from typing import Any
 
 from chromium import Browser
 
-HEAVIEST = 1_500_000  # bytes before figures
+HEAVIEST = 1_000_000  # bytes before figures
 ROUNDS = 3
 QUIET = 2000  # ms without a long task (50 ms and longer) make a page one that answers
 PICTURES = re.compile(r"data:(?:image|video|audio)/[^\"')\s]*")

@@ -47,7 +47,7 @@ export function table(caption, rows) {
   const [head, ...body] = rows;
   return html('div', { class: 'fig-scroll', tabindex: 0, role: 'group', 'aria-label': caption }, html('table', {},
     html('caption', {}, caption),
-    html('thead', {}, html('tr', {}, head.map((words) => html('th', { scope: 'col' }, words)))),
+    html('thead', {}, html('tr', {}, head.map((words) => (words ? html('th', { scope: 'col' }, words) : html('td', {}))))),
     html('tbody', {}, body.map((row) => html('tr', {}, row.map((words, column) =>
       column ? html('td', {}, words) : html('th', { scope: 'row' }, words)))))));
 }

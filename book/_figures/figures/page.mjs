@@ -1,4 +1,4 @@
-// Loaded on pages that hold a figure, and there alone: book/_ext/interactive.py. Each element with data-figure="NAME"
+// Loaded on pages that hold a figure, and there alone: book/_static/reader.js. Each element with data-figure="NAME"
 // gets the figure of NAME.mjs. Where that fails, the text that stands in the element says what the figure would show.
 
 import { mount } from './kit.mjs';

@@ -1,0 +1,37 @@
+"""Sphinx extension: images that a cell wrote into its HTML become files, loaded as they come in sight.
+
+A notebook has to carry its images inside; a page that did so would be as heavy as all of them.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+
+_IMAGE = re.compile(r'src="data:image/(png|gif|jpeg|webp|svg\+xml);base64,([^"]*)"')
+
+
+def as_files(html: str, folder: Path) -> str:
+    """The HTML with its images written to a folder of that name beside the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(found: re.Match[str]) -> str:
+        content = base64.b64decode(found[2])
+        name = f"{hashlib.sha256(content).hexdigest()[:20]}.{found[1].removesuffix('+xml')}"
+        (folder / name).write_bytes(content)
+        return f'loading="lazy" src="{folder.name}/{name}"'
+
+    return _IMAGE.sub(write, html)
+
+
+def _write(app: Any, doctree: nodes.document) -> None:
+    for node in doctree.findall(nodes.raw):
+        node.children = [nodes.Text(as_files(node.astext(), Path(app.outdir) / "_images"))]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.connect("doctree-read", _write)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

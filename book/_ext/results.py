@@ -1,0 +1,50 @@
+"""Sphinx extension: `{{ NAME_table }}` is what a result file of `data/results` holds of NAME, `{{ NAME_origin }}` where
+and when it was measured.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from recseg.evaluation import claim
+
+RESULTS = Path(__file__).resolve().parent.parent.parent / "data" / "results"
+NAMES = ("pages", "promises")
+STUDY = "voc-study"  # of `recseg compare`: {{ claim }} and {{ study_table }}
+
+
+def table(rows: dict[str, dict[str, Any]], name: str) -> str:
+    """Rows that share their keys, as a Markdown table; `name` heads the column of the rows' own names."""
+    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
+    lines = [[name, *(key.replace("_", " ") for key in keys)], ["---"] * (len(keys) + 1)]
+    lines += [[title, *(_cell(row.get(key)) for key in keys)] for title, row in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict):
+        return "<br>".join(f"{name}: {_cell(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        return "<br>".join(f"`{one.replace('::', ' › ')}`" for one in value)
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def origin(result: dict[str, Any]) -> str:
+    """When and where a result was measured, as the end of a sentence."""
+    commit = f"commit `{result['commit'][:12]}`" if result.get("commit") else "no known commit"
+    changed = " with changes" if result.get("uncommitted_changes") else ""
+    machine = result["hardware"]
+    return f"on {result['date']}, at {commit}{changed}, on {machine['cores']} cores of {machine['cpu']}"
+
+
+def _before_reading(app: Any, config: Any) -> None:
+    found = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in (*NAMES, STUDY)}
+    said = {"claim": claim.sentence(found[STUDY]), "study_table": claim.table(found[STUDY])}
+    said |= {f"{name}_table": table(found[name][name], name[:-1]) for name in NAMES}
+    said |= {f"{name}_origin": origin(found[name]) for name in NAMES} | {"study_origin": origin(found[STUDY])}
+    config.myst_substitutions = {**config.myst_substitutions, **said}
+
+
+def setup(app: Any) -> dict[str, bool]:
+    app.connect("config-inited", _before_reading)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,63 @@
+"""What the pages need that no page makes: KaTeX for formulas, and the photograph that the index opens with.
+
+`make book` calls it before the pages are rendered. It goes to book/_live/site, which the book copies and git ignores.
+Without npm the pages show their formulas as TeX, without scikit-image the index shows a drawn image.
+"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from live import HERE, fetch
+from PIL import Image
+
+import recseg
+from recseg.book.photographs import photographs, side_by_side
+from recseg.data import open_dataset
+from recseg.viz.plotting import gif_frames
+
+SITE = HERE / "site"
+DRAWN = 12  # of the embedded set: two classes
+COLOURS = ((255, 0, 170), (0, 190, 255), (255, 210, 0))  # VOC's are hardly seen on a photograph
+
+
+def write_formulas(folder: Path) -> None:
+    """KaTeX, in the version of package-lock.json."""
+    fetch()
+    package = HERE / "node_modules" / "katex" / "dist"
+    others = shutil.ignore_patterns("*.ttf", "*.woff")  # for browsers of long ago
+    shutil.copytree(package / "fonts", folder / "fonts", ignore=others, dirs_exist_ok=True)
+    for file in ("katex.min.js", "katex.min.css"):
+        shutil.copyfile(package / file, folder / file)
+
+
+def write_steps(folder: Path) -> None:
+    """An image that is segmented step by step, in full colour, and its last frame for readers who want no motion."""
+    found = photographs()
+    if found:
+        image, name = side_by_side(found["motorcycle"], found["astronaut"]).image, "voc-recurrent"
+    else:
+        image, name = Image.fromarray(open_dataset("pictograms", "val").pixels(DRAWN)), "pictograms-recurrent"
+    prediction = recseg.predict(image, recseg.load(name))
+    palette = prediction.palette.copy()
+    for step, colour in zip(prediction.steps, COLOURS, strict=False):
+        palette[step.class_id] = colour
+    frames = list(gif_frames(image, replace(prediction, palette=palette), side=800))
+    folder.mkdir(parents=True, exist_ok=True)
+    times = [900, *[1300] * (len(frames) - 2), 2500]  # ms
+    frames[0].save(folder / "steps.webp", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=80)
+    frames[-1].save(folder / "steps.jpg", quality=85)
+
+
+def main() -> None:
+    write_steps(SITE / "front")
+    try:
+        write_formulas(SITE / "katex")
+    except (subprocess.SubprocessError, OSError):
+        print("formulas: KaTeX could not be fetched by npm; the pages show their TeX", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
