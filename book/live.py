@@ -34,14 +34,22 @@ RUNTIMES = {  # script, loader and binary of ONNX Runtime, by what it computes w
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
 }
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue: ITU-R BT.709
+BRIGHT = 0.35
 GOLDEN = 0.618034  # of a turn: hues that follow each other are far apart, however many there are
 
 
-def colours() -> list[tuple[int, int, int]]:
+def colours() -> list[tuple[int, ...]]:
     """A bright colour for each label, since some of VOC's are hardly seen on a photograph; void is grey."""
-    hues = [label * GOLDEN % 1 for label in range(VOID)]
-    bright = [colorsys.hls_to_rgb(hue, 0.42 + 0.2 * (label % 2), 1) for label, hue in enumerate(hues)]
-    return [*((round(255 * r), round(255 * g), round(255 * b)) for r, g, b in bright), (150, 150, 150)]
+
+    def bright(hue: float) -> tuple[int, ...]:
+        for lightness in (0.5, 0.55, 0.6, 0.65, 0.7):  # blue and red are dark at a lightness where yellow is not
+            rgb = colorsys.hls_to_rgb(hue, lightness, 1)
+            if sum(part * share for part, share in zip(rgb, LUMINANCE, strict=True)) > BRIGHT:
+                break
+        return tuple(round(255 * part) for part in rgb)
+
+    return [*(bright(label * GOLDEN % 1) for label in range(VOID)), (150, 150, 150)]
 
 
 def write_network(

@@ -10,7 +10,7 @@ const VOID = 255; // label of pixels that are neither trained on nor scored
 /** One button for each image of a network's gallery. */
 export function fillGallery(box, about, choose) {
   const buttons = about.gallery.map((item) => {
-    const thumbnail = element('img', { src: address(item.file), alt: item.title, width: 72, height: 72 });
+    const thumbnail = element('img', { src: address(item.file), alt: item.title });
     const button = element('button', { type: 'button', title: item.title, 'aria-pressed': 'false' }, thumbnail);
     button.dataset.file = item.file;
     button.addEventListener('click', () => choose(item));

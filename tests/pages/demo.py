@@ -1,0 +1,158 @@
+"""The live demo in use: what a reader does with it, and what they may do wrong. The network itself: tests/test_live.py."""
+
+from chromium import PATIENCE, Page
+
+FROZEN = 1500  # ms; on a busy machine the page itself waits for its turn
+
+# Of the scripts below; `until` waits for a condition, and says false when a reader would have given up.
+TOOLS = """
+window.demo = (() => {
+  const part = (name) => document.querySelector(`[data-live=${name}]`);
+  const until = async (condition, ms = %d) => {
+    for (const end = performance.now() + ms; performance.now() < end;) {
+      if (condition()) return true;
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    return false;
+  };
+  const source = () => part('source').textContent;
+  const pressed = () => document.querySelectorAll('.live-gallery [aria-pressed=true]');
+  const drop = (...files) => {
+    const dataTransfer = new DataTransfer();
+    for (const file of files) dataTransfer.items.add(file);
+    document.body.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
+  };
+  const picture = async () => {
+    const canvas = Object.assign(document.createElement('canvas'), { width: 64, height: 48 });
+    canvas.getContext('2d').fillRect(8, 8, 20, 20);
+    return new File([await new Promise((done) => canvas.toBlob(done))], 'own.png', { type: 'image/png' });
+  };
+  const pixels = () => part('image').getContext('2d').getImageData(0, 0, part('image').width, part('image').height).data;
+  const fetched = () => performance.getEntriesByType('resource').filter(({ name }) => /onnx\\.gz|wasm/.test(name));
+  return { part, until, source, pressed, drop, picture, pixels, fetched };
+})();
+""" % (PATIENCE * 800)
+
+# In this order: the network is fetched by the first hint of interest. Each answers true, or what is wrong.
+USES = {
+    "what opening the page shows": """
+      if (!await until(() => source().includes('recorded'))) return `no recorded answer: ${part('status').textContent}`;
+      if (!part('list').children.length) return 'no step is shown';
+      return fetched().length === 0 || 'the network is fetched before anybody uses the demo';""",
+    "the first screen": """
+      for (const name of ['image', 'play', 'list', 'source']) {
+        const { bottom } = part(name).getBoundingClientRect();
+        if (bottom > innerHeight) return `${name} ends at ${Math.round(bottom)} of ${innerHeight} pixels`;
+      }
+      return true;""",
+    "the image that is shown": """
+      return pressed().length === 1 || `${pressed().length} images of the gallery are marked`;""",
+    "the headings": """
+      const levels = [...document.querySelectorAll('main :is(h1, h2, h3, h4, h5, h6)')].map(({ tagName }) => Number(tagName[1]));
+      return levels.every((level, at) => level <= (levels[at - 1] ?? 0) + 1) || `their levels: ${levels}`;""",
+    "the labels": """
+      const silent = [...part('app').querySelectorAll('button, select, input')].filter((control) =>
+        !control.textContent.trim() && !control.ariaLabel && !control.labels?.length && !control.querySelector('img[alt]'));
+      return silent.length === 0 || `nothing names ${silent[0].outerHTML}`;""",
+    "the colours of classes": """
+      const { palette } = await (await fetch('live/files/manifest.json')).json();
+      const dark = palette.slice(1, 21).filter(([r, g, b]) => 0.2126 * r + 0.7152 * g + 0.0722 * b < 80);
+      return dark.length === 0 || `too dark for a photograph: ${dark.join('; ')}`;""",
+    "the maps of the state": """
+      return !part('state').open && !part('maps').checkVisibility() || 'are not folded';""",
+    "a text file that is dropped": """
+      const before = [source(), part('list').textContent];
+      drop(new File(['hello'], 'notes.txt', { type: 'text/plain' }));
+      if (!await until(() => part('status').textContent.startsWith('notes.txt is not an image'), 3000))
+        return `nothing is said: ${part('status').textContent}`;
+      return before.join() === [source(), part('list').textContent].join() || 'the answer is gone';""",
+    "a text file called an image": """
+      drop(new File(['hello'], 'fake.png', { type: 'image/png' }));
+      return await until(() => part('status').textContent.startsWith('fake.png is not an image'), 3000)
+        || `nothing is said: ${part('status').textContent}`;""",
+    "a drop without a file": """
+      drop();
+      return await until(() => part('status').textContent.includes('not a file'), 3000) || 'nothing is said';""",
+    "the attention of a step": """
+      const before = pixels();
+      const step = part('list').querySelector('button');
+      step.dispatchEvent(new PointerEvent('pointerenter', { pointerType: 'mouse' }));
+      const during = pixels();
+      step.dispatchEvent(new PointerEvent('pointerleave', { pointerType: 'mouse' }));
+      if (before.every((value, at) => value === during[at])) return 'pointing at the step changes nothing';
+      return pixels().every((value, at) => value === before[at]) || 'stays after the pointer has left';""",
+    "the one button": """
+      const button = part('run');
+      button.focus();
+      button.click();
+      window.stalls = 0;
+      for (let last = performance.now(); !source().includes('computed here') || !part('list').children.length;) {
+        if (/could not|failed/.test(part('status').textContent)) return part('status').textContent;
+        if (performance.now() - window.pageStart > %d) return `does not answer: ${part('status').textContent}`;
+        await new Promise((done) => setTimeout(done, 10));
+        window.stalls = Math.max(window.stalls, performance.now() - last);
+        last = performance.now();
+      }
+      if (document.activeElement !== button) return 'loses the focus';
+      return await until(() => part('status').textContent.includes('Encoded once')) || 'does not come to an end';""" % (PATIENCE * 800),
+    "another image while a network is there": """
+      const before = part('list').textContent;
+      document.querySelectorAll('.live-gallery button')[1].click();
+      if (!await until(() => part('status').textContent.includes('Encoded once') && part('list').textContent !== before)) return 'no answer';
+      if (pressed()[0] !== document.querySelectorAll('.live-gallery button')[1]) return 'it is not marked';
+      return source().includes('computed here') || `not by the network: ${source()}`;""",
+    "the maps of the state, unfolded": """
+      part('state').open = true;
+      await until(() => part('maps').querySelector('figure'), 3000);
+      const words = [...part('maps').querySelectorAll('figcaption')].map(({ textContent }) => textContent);
+      part('state').open = false;
+      return words.length === 4 && new Set(words).size === 4 || `not four maps with words: ${words}`;""",
+    "an image of one's own": """
+      drop(await picture());
+      if (!await until(() => pressed().length === 0)) return 'an image of the gallery is still marked';
+      return await until(() => part('status').textContent.includes('Encoded once')) || 'no answer';""",
+    "another network": """
+      const other = part('network').options[1];
+      if (!other) return true;
+      part('network').value = other.value;
+      part('network').dispatchEvent(new Event('change', { bubbles: true }));
+      // At once: no answer of the first network under the second one's name.
+      if (part('list').children.length && !source().startsWith(other.textContent)) return 'the old answer stays';
+      if (part('list').children.length) return 'the old answer stands under the new name';
+      return await until(() => source().includes('computed here') && source().startsWith(other.textContent)
+        && part('status').textContent.includes('Encoded once')) || `no answer: ${source()} ${part('status').textContent}`;""",
+    "the ground truth": """
+      document.querySelector('.live-gallery button').click();
+      if (!await until(() => part('truth').checkVisibility())) return 'is not shown';
+      if (!part('truthwords').textContent.startsWith('Ground truth: ')) return 'is not told in words';
+      return await until(() => part('truthmap').checkVisibility(), 5000) || 'its label map is not shown';""",
+    "the camera": """
+      part('camera').click();
+      if (!await until(() => /frames a second/.test(part('rate').textContent) && !part('rate').textContent.startsWith('0.0')))
+        return `no rate: ${part('rate').textContent} ${part('status').textContent}`;
+      if (!source().includes('camera')) return `whose answer? ${source()}`;
+      part('camera').click();
+      return await until(() => part('rate').textContent === '', 5000) || 'does not stop';""",
+}
+
+
+def live(page: Page) -> list[str]:
+    """What does not work on the open live page."""
+    page.size(1400, 900)
+    missing = page.evaluate("fetch('live/files/manifest.json').then((answer) => answer.json())")["missing"]
+    if missing:
+        return [f"the live demo: skipped: {'; '.join(missing)}"]
+    page.evaluate(f"{TOOLS} window.pageStart = performance.now(); true")
+    wrong = []
+    for what, script in USES.items():
+        answer = page.evaluate(
+            "(async () => { const { part, until, source, pressed, drop, picture, pixels, fetched } = window.demo;"
+            f" {script} }})()",
+            by_reader=True,
+        )
+        if answer is not True:
+            wrong.append(f"{what}: {answer}")
+    stalls = page.evaluate("window.stalls")
+    if stalls > FROZEN:
+        wrong.append(f"the page: frozen for {stalls:.0f} ms while the network was loaded and ran")
+    return wrong
