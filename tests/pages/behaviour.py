@@ -73,6 +73,8 @@ SEARCH = """
   return 'finds nothing';
 })()
 """
+
+
 def chapter(page: Page) -> list[str]:
     """What does not work on an open chapter."""
     page.size(1400, 900)

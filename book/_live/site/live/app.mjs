@@ -22,6 +22,7 @@ let player;
 let about; // the network that is chosen
 let picture; // {canvas, item}: item is what the gallery says of it, if it comes from there
 let camera;
+let placed; // a promise: it is known what this browser can compute with
 let loading; // share of the network that has arrived
 let hinted = false;
 let chosen = 0; // counts the images that were asked for, so that one that arrives late is dropped
@@ -31,7 +32,7 @@ let turn = Promise.resolve(); // a graph runs once at a time
 const say = (text) => (ui.status.textContent = text);
 
 function offer() {
-  if (!engine) return;
+  if (!ui.place.value) return;
   const bytes = engine.size(about, ui.place.value);
   const size = `${(bytes / 1e6).toFixed(1)} MB`;
   if (loading !== undefined) ui.run.textContent = `Loading … ${Math.round(100 * loading)} %`;
@@ -42,6 +43,7 @@ function offer() {
 
 /** The chosen network, opened; where a graphics card fails, by the processor. */
 async function open() {
+  await placed;
   const [wanted, kind] = [about, ui.place.value];
   const progress = (share) => {
     if (wanted === about) loading = share;
@@ -91,7 +93,7 @@ async function run({ animate = true } = {}) {
 }
 
 async function answer(opened, animate, old) {
-  const name = `${opened.about.title} · computed here, by the ${PLACES[opened.kind]}`;
+  const name = `${opened.about.title} · computed here (${PLACES[opened.kind]})`;
   let shown = Promise.resolve();
   if (animate) {
     player.begin(opened.about);
@@ -116,10 +118,10 @@ async function answer(opened, animate, old) {
 }
 
 /** What the network answered when the book was built. */
-async function showRecorded(item) {
+async function showRecorded(coming) {
   const mine = ++latest;
   const network = about;
-  const steps = await recorded(item.recorded);
+  const steps = await coming;
   if (mine !== latest) return;
   player.replace(network, steps);
   ui.source.textContent = `${network.title} · recorded when the book was built`;
@@ -138,6 +140,7 @@ function prepare() {
 /** Show an image and its answer; `item` is what the gallery says of it. */
 async function choose(found, item) {
   const mine = ++chosen;
+  const before = item && !engine?.has(about, ui.place.value) && recorded(item.recorded);
   try {
     const canvas = await found;
     if (mine !== chosen) return;
@@ -148,10 +151,8 @@ async function choose(found, item) {
     showTruth(ui, item, manifest.palette);
     ui.source.textContent = about.title;
     player.show(canvas, 'The network is on its way.');
-    const there = engine?.has(about, ui.place.value);
-    if (item && !there) await showRecorded(item);
-    if (there) await run();
-    else if (engine && (hinted || !item)) await run({ animate: !item });
+    if (before) await showRecorded(before);
+    if (engine && (hinted || !item)) await run({ animate: !before });
   } catch (error) {
     if (mine === chosen) say(error.message);
   }
@@ -222,6 +223,7 @@ async function fillPlaces() {
   const options = found.map((kind) => element('option', { value: kind }, PLACES[kind]));
   ui.place.replaceChildren(...options);
   ui.places.hidden = found.length < 2;
+  offer();
 }
 
 export async function start() {
@@ -238,9 +240,12 @@ export async function start() {
   fillGallery(ui.gallery, about, chooseFrom);
   ui.fallback.hidden = true;
   ui.app.hidden = false;
-  await chooseFrom(about.gallery[0]);
-  if (engine) await fillPlaces();
-  offer();
+  if (engine) placed = fillPlaces();
+  chooseFrom(about.gallery[0]);
+  listen();
+}
+
+function listen() {
   ui.run.addEventListener('click', () => {
     hinted = true;
     run();

@@ -8,6 +8,7 @@ export class Engine {
     this.manifest = manifest;
     this.waiting = new Map(); // requests by number
     this.opened = new Map(); // promises, by network and place
+    this.ready = new Set(); // of them, those that are open
     this.runtimes = new Set(); // places whose runtime the worker has
     this.worker = new Worker(new URL('./worker.mjs', import.meta.url), { type: 'module' });
     this.worker.addEventListener('message', ({ data: { id, part, result, error } }) => {
@@ -36,9 +37,9 @@ export class Engine {
     return this.ask('kinds');
   }
 
-  /** Whether a network is open, or being opened. */
+  /** Whether a network answers at once. */
   has(about, kind) {
-    return this.opened.has(`${about.name} ${kind}`);
+    return this.ready.has(`${about.name} ${kind}`);
   }
 
   /** Bytes that a reader still has to fetch. */
@@ -71,6 +72,7 @@ export class Engine {
     const transfer = [encode, step, wasmBinary].filter(Boolean).map(({ buffer }) => buffer);
     await this.ask('open', { about, kind, runtime, wasmBinary, graphs: { encode, step }, padding }, { transfer });
     this.runtimes.add(kind);
+    this.ready.add(`${about.name} ${kind}`);
     return { about, kind };
   }
 

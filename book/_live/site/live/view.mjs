@@ -39,7 +39,7 @@ export function words(step, number, classes) {
   const took = step.ms === undefined ? '' : `, ${time(step.ms)}`;
   if (step.ended) return [`Stop: ${stop}`, `the sequence ends here${took}`];
   const [{ label, share }] = ranking(step.scores);
-  return [`Step ${number}: ${classes[label]} ${percent(share)}`, `covers ${percent(step.area)} of the image${took}`];
+  return [`Step ${number}: ${classes[label]} ${percent(share)}`, `covers ${percent(step.area)}${took}`];
 }
 
 function bar(name, share, colour) {
