@@ -51,6 +51,7 @@ try {
     const files = manifest.runtimes[kind];
     const runtime = await loadRuntime(files, kind, await bytes(files.binary));
     for (const about of manifest.networks) {
+      if (kind !== 'wasm' && !about.background) continue; // nothing in it depends on the card
       const padding = { stride: about.stride, colour: manifest.padding };
       const graphs = { encode: await bytes(about.graphs.encode.file), step: await bytes(about.graphs.step.file) };
       const network = await Network.open(runtime, graphs, about, padding);
@@ -69,7 +70,7 @@ try {
   }
 
   // The recorded steps of an image, and those that the worker computes.
-  const [about] = manifest.networks;
+  const about = manifest.networks.find(({ name }) => name === 'mild');
   const [item] = about.gallery;
   const canvas = await fromAddress(address(item.file));
   const engine = new Engine(manifest);

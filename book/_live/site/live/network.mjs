@@ -33,11 +33,12 @@ export class Network {
 
   /** All numbers that decide, of one small image: stop, class logits and mask logits of each step. */
   async probe() {
-    const numbers = [];
+    if (this.probed) return this.probed;
+    this.probed = [];
     for await (const { encoded, stop, scores = [], mask } of this.steps(PROBE)) {
-      if (encoded === undefined) numbers.push(stop, ...scores, ...(mask?.data ?? []));
+      if (encoded === undefined) this.probed.push(stop, ...scores, ...(mask?.data ?? []));
     }
-    return numbers;
+    return this.probed;
   }
 
   /** Whether another network says the same: not every graphics card's arithmetic is to be trusted. */
