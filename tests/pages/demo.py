@@ -2,6 +2,7 @@
 
 from chromium import PATIENCE, Page
 
+SLOWEST = 1500  # ms from the first hint of interest to the network's own steps, on an idle machine
 FROZEN = 1500  # ms; on a busy machine the page itself waits for its turn
 
 PATIENT = str(PATIENCE * 800)  # ms
@@ -32,23 +33,29 @@ window.demo = (() => {
     const { width, height } = part('image');
     return part('image').getContext('2d').getImageData(0, 0, width, height).data;
   };
+  const below = () => {
+    for (const name of ['image', 'play', 'list', 'source']) {
+      const { bottom } = part(name).getBoundingClientRect();
+      if (bottom > innerHeight) return `${name} ends at ${Math.round(bottom)} of ${innerHeight} pixels`;
+    }
+    return '';
+  };
   const fetched = () => performance.getEntriesByType('resource').filter(({ name }) => /onnx\\.gz|wasm/.test(name));
-  return { part, until, source, pressed, drop, picture, pixels, fetched };
+  return { part, until, source, pressed, drop, picture, pixels, below, fetched };
 })();
 """.replace("PATIENT", PATIENT)
+
+NAMES = "const { part, until, source, pressed, drop, picture, pixels, below, fetched } = window.demo;"
 
 # In this order: the network is fetched by the first hint of interest. Each answers true, or what is wrong.
 USES = {
     "what opening the page shows": """
       if (!await until(() => source().includes('recorded'))) return `no recorded answer: ${part('status').textContent}`;
       if (!part('list').children.length) return 'no step is shown';
-      return fetched().length === 0 || 'the network is fetched before anybody uses the demo';""",
+      const idle = fetched().length === 0 && part('run').textContent.startsWith('Run it in your browser');
+      return idle || 'the network is fetched before anybody uses the demo';""",
     "the first screen": """
-      for (const name of ['image', 'play', 'list', 'source']) {
-        const { bottom } = part(name).getBoundingClientRect();
-        if (bottom > innerHeight) return `${name} ends at ${Math.round(bottom)} of ${innerHeight} pixels`;
-      }
-      return true;""",
+      return below() || true;""",
     "the image that is shown": """
       return pressed().length === 1 || `${pressed().length} images of the gallery are marked`;""",
     "the headings": """
@@ -57,7 +64,7 @@ USES = {
       return levels.every((level, at) => level <= (levels[at - 1] ?? 0) + 1) || `their levels: ${levels}`;""",
     "the labels": """
       const silent = [...part('app').querySelectorAll('button, select, input')].filter((control) =>
-        !control.textContent.trim() && !control.ariaLabel && !control.labels?.length
+        !/\\w/.test(control.textContent) && !control.ariaLabel && !control.labels?.length
         && !control.querySelector('img[alt]'));
       return silent.length === 0 || `nothing names ${silent[0].outerHTML}`;""",
     "the colours of classes": """
@@ -103,11 +110,12 @@ USES = {
       return await until(() => part('status').textContent.includes('Encoded once')) || 'does not come to an end';""",
     "another image while a network is there": """
       const before = part('list').textContent;
-      document.querySelectorAll('.live-gallery button')[1].click();
+      const [, , button] = document.querySelectorAll('.live-gallery button'); // a square image
+      button.click();
       if (!await until(() => part('list').textContent !== before && part('status').textContent.includes('Encoded')))
         return 'no answer';
-      if (pressed()[0] !== document.querySelectorAll('.live-gallery button')[1]) return 'it is not marked';
-      return source().includes('computed here') || `not by the network: ${source()}`;""",
+      if (pressed()[0] !== button) return 'it is not marked';
+      return below() || source().includes('computed here') || `not by the network: ${source()}`;""",
     "the maps of the state, unfolded": """
       part('state').open = true;
       await until(() => part('maps').querySelector('figure'), 3000);
@@ -142,6 +150,28 @@ USES = {
       return await until(() => part('rate').textContent === '', 5000) || 'does not stop';""",
 }
 
+WATCH = """
+addEventListener('DOMContentLoaded', () => {
+  const source = document.querySelector('[data-live=source]');
+  const first = (what, name) => { if (source.textContent.includes(what)) window[name] ??= performance.now(); };
+  new MutationObserver(() => { first('recorded', 'recorded'); first('computed here', 'computed'); })
+    .observe(source, { childList: true });
+});
+"""
+MEASURE = """
+(async () => {
+  const wait = async (name) => {
+    while (window[name] === undefined) await new Promise((done) => setTimeout(done, 10));
+  };
+  await wait('recorded');
+  const start = performance.now();
+  document.querySelector('[data-live=app]').dispatchEvent(new Event('pointermove'));
+  await wait('computed');
+  const paint = performance.getEntriesByName('first-contentful-paint')[0].startTime;
+  return { recorded: Math.round(window.recorded - paint), first_live_step: Math.round(window.computed - start) };
+})()
+"""
+
 
 def live(page: Page) -> list[str]:
     """What does not work on the open live page."""
@@ -153,8 +183,7 @@ def live(page: Page) -> list[str]:
     wrong = []
     for what, script in USES.items():
         answer = page.evaluate(
-            "(async () => { const { part, until, source, pressed, drop, picture, pixels, fetched } = window.demo;"
-            f" {script.replace('PATIENT', PATIENT)} }})()",
+            f"(async () => {{ {NAMES} {script.replace('PATIENT', PATIENT)} }})()",
             by_reader=True,
         )
         if answer is not True:
@@ -163,3 +192,9 @@ def live(page: Page) -> list[str]:
     if stalls > FROZEN:
         wrong.append(f"the page: frozen for {stalls:.0f} ms while the network was loaded and ran")
     return wrong
+
+
+def measure(page: Page) -> dict[str, int]:
+    """How soon recorded steps come after a page's first paint, and the network's own after a hint of interest: ms."""
+    found: dict[str, int] = page.evaluate(MEASURE)
+    return found
