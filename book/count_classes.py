@@ -1,7 +1,7 @@
 """Count what the label maps of a data set hold: classes an image, their areas, void. Masks alone are read, no pictures.
 
 `python book/count_classes.py voc train val --json data/results/voc-statistics.json` makes the table of chapter 1.
-The streets of chapter 13: `python tests/streets.py streets`, then the same with `streets train val`.
+The streets of chapter 14: `python tests/streets.py streets`, then the same with `streets train val`.
 """
 
 import argparse

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from recseg.book.measure_gpu import table as gpu_table
 from recseg.evaluation.report import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,14 +39,22 @@ def results() -> dict[Path, dict[str, Any]]:
 
 
 def table() -> str:
-    """One table for each data set and split: scores on different pictures never share a column."""
+    """One table for each data set and split: scores on different images never share a column."""
     groups: dict[tuple[str, str, int], list[tuple[Path, dict[str, Any]]]] = {}
     for path, result in results().items():
         key = (str(result.get("data", "?")), str(result.get("split", "?")), int(result.get("images", 0)))
         groups.setdefault(key, []).append((path, result))
     parts = [_compared(path) for path in sorted(ROOT.glob("data/results/*.json"))]
     parts = [part for part in parts if part] + [_one(*key, rows) for key, rows in sorted(groups.items())]
-    return "\n".join(parts) if parts else "No result has been measured yet.\n"
+    parts = parts or ["No result has been measured yet.\n"]
+    return "\n".join([*parts, gpus()])
+
+
+def gpus() -> str:
+    """What `recseg.book.measure_gpu` has found, a table for each GPU."""
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("data/results/gpu-*.json"))]
+    tables = [f"**{result['device']['name']}, 256×256**\n\n{gpu_table(result)}" for result in measured]
+    return "\n".join(tables) if tables else "**Speed on a GPU**: not measured.\n"
 
 
 def _compared(path: Path) -> str:
@@ -59,7 +68,7 @@ def _compared(path: Path) -> str:
 
 def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, Any]]]) -> str:
     shown = [name for name, (key, _) in COLUMNS.items() if any(row.get(key) is not None for _, row in rows)]
-    title = PARTS.get((data, split, images), f"{data}, {split}: {images} pictures")
+    title = PARTS.get((data, split, images), f"{data}, {split}: {images} images")
     lines = [f"**{title}**", ""]
     lines += ["| measured in | " + " | ".join(shown) + " | on |", "|---|" + "---:|" * len(shown) + "---|"]
     for path, row in rows:

@@ -26,7 +26,7 @@ PROMISES: dict[str, list[str]] = {
     "Ctrl-C, a full disk, a folder turned read-only, vanished data: one line, and the last checkpoint stays": [
         "test_faults.py"
     ],
-    "A dead reader, a bad picture, a number that is none: named with its picture": ["test_bad_pictures.py"],
+    "A dead reader, a bad image, a number that is none: named with its image": ["test_bad_pictures.py"],
     "A run goes on from any folder and on any machine, and with no other data than it began with": ["test_resume.py"],
     "Of two trainings that begin at once in one folder, one is refused before it writes": [
         "test_resume.py::test_of_two_trainings_that_begin_at_once_one_is_refused",
@@ -43,6 +43,11 @@ PROMISES: dict[str, list[str]] = {
         "test_data_messages.py::test_metadata_that_cannot_be_read_back_are_not_written",
     ],
     "What is wrong with a data folder is told by its cause": ["test_data_messages.py"],
+    "An export of an annotation tool gives the label maps that it was made from, or one line and no folder": [
+        "test_import.py",
+        "test_import_shapes.py",
+        "test_import_faults.py",
+    ],
     "Bad input gives the right result or one line that names the file, never a traceback": [
         "test_bad_input.py",
         "test_cli_process.py",
@@ -53,6 +58,14 @@ PROMISES: dict[str, list[str]] = {
     "A large image in windows keeps what is small, and what the network takes does not grow with the image's height": [
         "test_tiling.py"
     ],
+    "A report asks nothing of any server and runs no script, whatever classes and files are called": [
+        "test_report.py::test_the_page_asks_nothing_of_others_and_runs_nothing",
+        "test_report.py::test_names_are_words_and_never_markup",
+    ],
+    "Outputs of a folder of images never clash, and are not taken for images the next time": [
+        "test_predict_many.py::test_names_of_outputs_never_clash",
+        "test_predict_many.py::test_outputs_are_not_taken_for_images_the_next_time",
+    ],
     "Weights are numbers only: nothing is unpickled, nothing forged is used": ["test_safe_files.py"],
     "A download is checked before it is used, and never stands half under its name": [
         "test_download.py",
@@ -61,7 +74,7 @@ PROMISES: dict[str, list[str]] = {
     "The answer is the same alone or in a batch, on one thread or two, compiled, exported, on another Python": [
         "test_same_answer.py"
     ],
-    "A training list that shares a picture with the validation list is found out, whatever the picture's name": [
+    "A training list that shares an image with the validation list is found out, whatever the image's name": [
         "test_duplicates.py"
     ],
     "Scores are measured in eval(), whatever mode a network is handed over in": [

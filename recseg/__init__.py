@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recseg.models.convlstm import ConvLSTM, ConvLSTMCell
     from recseg.models.recurrent_unet import RecurrentUNet
     from recseg.models.unet import UNet
-    from recseg.training.trainer import train
+    from recseg.training.train import train
     from recseg.weights.hub import from_pretrained, save_pretrained
     from recseg.weights.io import load
 
@@ -56,7 +56,7 @@ _HOME = {
     "load": "weights.io",
     "predict": "inference.predict",
     "save_pretrained": "weights.hub",
-    "train": "training.trainer",
+    "train": "training.train",
 }
 
 

@@ -6,15 +6,17 @@ Under one process every function here does nothing.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from recseg.errors import RecsegError
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -63,7 +65,10 @@ def global_count(count: Tensor | int) -> Tensor | int:
     """
     if world_size() == 1:
         return count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
-    total = torch.as_tensor(count, dtype=torch.float32, device=_device()).clone()
+    if isinstance(count, Tensor):
+        total = count.to(_device(), torch.float32, copy=True)
+    else:
+        total = torch.full((), float(count), device=_device())
     dist.all_reduce(total)
     return total.clamp(min=1) / world_size()
 
@@ -131,6 +136,26 @@ def main_first() -> Iterator[None]:
     yield
     if rank() == 0 and world_size() > 1:
         dist.barrier()
+
+
+def from_first(act: Callable[[], T]) -> T:
+    """What an act gives in the first process, for all of them; it runs nowhere else. A `RecsegError` reaches all, too.
+
+    Between processes that trust each other: it travels as a pickle.
+    """
+    if world_size() == 1:
+        return act()
+    found: list[Any] = [None]
+    if rank() == 0:
+        try:
+            found = [act()]
+        except RecsegError as error:
+            found = [error]
+    dist.broadcast_object_list(found, 0)
+    if isinstance(found[0], RecsegError):
+        raise found[0]
+    value: T = found[0]
+    return value
 
 
 def all_gather(value: Any) -> list[Any]:

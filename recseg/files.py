@@ -5,9 +5,11 @@ terminal) is written into.
 """
 
 import os
+import shutil
 import stat
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,6 +72,34 @@ def atomic_write(path: Path | str, *, new: bool = False, sync: bool = True) -> I
         # On a disk that has become read-only it stays, and the error above says why.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder; if the block ends without an error, it becomes `path`, which must be absent or empty.
+
+    Raises:
+        RecsegError: the folder cannot be written, the disk is full, or `path` has come to hold something.
+    """
+    check_new_folder(path, "folder")
+    target = followed(path).absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:20]}-", dir=target.parent))
+    except OSError as error:
+        raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o777 & ~umask)
+        if target.is_dir() and os.name == "nt":  # elsewhere an empty folder is replaced
+            target.rmdir()
+        os.rename(temporary, target)
+    except OSError as error:
+        raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def followed(path: Path) -> Path:
@@ -139,6 +169,11 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def one_spelling(name: str) -> str:
+    """One spelling for an accented name: file systems and editors differ in how they compose it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def sweep(path: Path) -> None:

@@ -12,7 +12,8 @@ from recseg.data.stream import batches
 from recseg.distributed import average_gradients, process_group, rank, shard
 from recseg.evaluation.evaluate import evaluate
 from recseg.training.config import resolve
-from recseg.training.trainer import TrainConfig, Trainer, compute_loss, training_data
+from recseg.training.train import training_data
+from recseg.training.trainer import TrainConfig, Trainer, compute_loss
 from recseg.weights.io import load
 
 

@@ -1,6 +1,7 @@
 """Answers to the exercises as readers write them: a right one, a wrong one, and what is said of the wrong one."""
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import exercise_code as code
@@ -71,50 +72,50 @@ ANSWERS = {
         lambda *shape: torch.empty(shape).stride(),
         "default order",
     ),
-    "ch08.ex4": Answers(
-        lambda parts: [sum(part.tolist()) * len(parts) / sum(len(part) for part in parts) for part in parts],
-        lambda parts: [sum(part.tolist()) / max(1, len(part)) for part in parts],
-        "a mean in each process",
-    ),
-    "ch09.ex1": Answers(code.on_black(code.iou), code.on_black(code.by_image), "averaged by image"),
-    "ch09.ex2": Answers(code.dice, lambda confusion: code.dice(confusion, factor=1.0), "factor 2"),
-    "ch09.ex3": Answers(lambda labels: code.named(labels, 1), lambda labels: code.named(labels, 5), "name fewer"),
-    "ch09.ex5": Answers(code.iou, code.by_image, "averaged by image"),
-    "ch10.ex1": Answers(
+    "ch08.ex2": Answers(code.bound, lambda *given: code.bound(*given, each=False), "the larger of two sums"),
+    "ch08.ex3": Answers(code.scaled, lambda *given: code.scaled(*given, skip=False), "leave such an update out"),
+    "ch08.ex4": Answers(code.accumulate, lambda *given: code.accumulate(*given, mean=True), "a mean of means"),
+    "ch08.ex5": Answers(code.ring, lambda *given: code.ring(*given, whole=True), "send single parts"),
+    "ch09.ex1": Answers(code.iou, code.by_image, "averaged by image"),
+    "ch09.ex2": Answers(code.paired, code.unpaired, "two intervals were subtracted"),
+    "ch09.ex3": Answers(code.best_area, partial(code.best_area, largest=True), "the smallest is asked for"),
+    "ch09.ex4": Answers(code.on_black(code.iou), code.on_black(code.by_image), "averaged by image"),
+    "ch09.ex5": Answers(lambda labels: code.named(labels, 1), lambda labels: code.named(labels, 5), "name fewer"),
+    "ch10.ex1": Answers(0.37 / 19, 0.37, "pixel accuracy"),
+    "ch10.ex3": Answers(code.swap, code.one_after_the_other, "both are cats"),
+    "ch10.ex5": Answers(code.check_score, lambda *given: code.check_score(*given, black=False), "says nothing of"),
+    "ch12.ex1": Answers(
         lambda network, image: np.mean(np.fliplr(network(torch.flip(image, [-1]))) != network(image)),
         lambda network, image: np.mean(network(torch.flip(image, [-1])) != network(image)),
         "mirror the label map back",
     ),
-    "ch10.ex2": Answers(
+    "ch12.ex2": Answers(
         lambda one, other: {k: 0.5 * one[k] + 0.5 * other[k].fliplr() for k in one.keys() & other.keys()},
         lambda one, other: {k: 0.5 * one[k] + 0.5 * other[k] for k in one.keys() & other.keys()},
         "mirror the second mask back",
     ),
-    "ch10.ex3": Answers(code.steady, lambda frames: code.steady(frames, once=False), "one vote"),
-    "ch10.ex4": Answers(code.write_masks, lambda *given: code.write_masks(*given, white=1), "white is 255"),
-    "ch10.ex5": Answers(
+    "ch12.ex3": Answers(code.steady, lambda frames: code.steady(frames, once=False), "one vote"),
+    "ch12.ex4": Answers(code.write_masks, lambda *given: code.write_masks(*given, white=1), "white is 255"),
+    "ch12.ex5": Answers(
         code.lost,
         lambda prediction: [
             float((step.mask & (prediction.labels != step.class_id)).mean()) for step in prediction.steps
         ],
         "share of the image",
     ),
-    "ch11.ex2": Answers(code.flip, lambda labels: code.flip(labels, highest=20), "off by one"),
-    "ch11.ex3": Answers(code.by_name, code.pooled, "pooled"),
-    "ch11.ex5": Answers(code.check_alone, lambda network, images: None, "says nothing of a network in training mode"),
-    "ch12.ex1": Answers(0.37 / 19, 0.37, "pixel accuracy"),
-    "ch12.ex3": Answers(code.swap, code.one_after_the_other, "both are cats"),
-    "ch12.ex5": Answers(code.check_score, lambda *given: code.check_score(*given, black=False), "says nothing of"),
-    "ch13.ex1": Answers(
+    "ch13.ex2": Answers(code.flip, lambda labels: code.flip(labels, highest=20), "off by one"),
+    "ch13.ex3": Answers(code.by_name, code.pooled, "pooled"),
+    "ch13.ex5": Answers(code.check_alone, lambda network, images: None, "says nothing of a network in training mode"),
+    "ch14.ex1": Answers(
         (4 * 1204 * 512**2, 4 * (2 * 512**2 + 2 * 1203 + 3)), (4 * 1204 * 512**2, 4 * 2 * 512**2), "masks are not all"
     ),
-    "ch13.ex2": Answers((21 * 256**2 - 1) / (256**2 + 21), 21, "compares maps alone"),
-    "ch13.ex3": Answers(code.gates, lambda *given: code.gates(*given, stop=0), "at the last one the network stops"),
-    "ch13.ex4": Answers(code.small_ious, lambda *maps: code.small_ious(*maps, void=True), "void pixels count as wrong"),
-    "ch13.ex5": Answers(np.indices((128, 128)).sum(axis=0) % 2, np.eye(128), "not more than"),
-    "ch14.ex1": Answers(100 * 99 * 98, 100**3, "one query fewer"),
-    "ch14.ex2": Answers(code.suppress, lambda *given: code.suppress(*given, sort=False), "begin with the surest"),
-    "ch14.ex3": Answers(code.unroll, lambda *given: code.unroll(*given, clip=False), "those are the sigmoids alone"),
-    "ch14.ex4": Answers(code.faults, lambda *given: code.faults(*given, pool=True), "missed"),
-    "ch14.ex5": Answers(code.by_label, lambda lengths: code.by_label(lengths, first=1), "counted from 1"),
+    "ch14.ex2": Answers((21 * 256**2 - 1) / (256**2 + 21), 21, "compares maps alone"),
+    "ch14.ex3": Answers(code.gates, lambda *given: code.gates(*given, stop=0), "at the last one the network stops"),
+    "ch14.ex4": Answers(code.small_ious, lambda *maps: code.small_ious(*maps, void=True), "void pixels count as wrong"),
+    "ch14.ex5": Answers(np.indices((128, 128)).sum(axis=0) % 2, np.eye(128), "not more than"),
+    "ch15.ex1": Answers(100 * 99 * 98, 100**3, "one query fewer"),
+    "ch15.ex2": Answers(code.suppress, lambda *given: code.suppress(*given, sort=False), "begin with the surest"),
+    "ch15.ex3": Answers(code.unroll, lambda *given: code.unroll(*given, clip=False), "those are the sigmoids alone"),
+    "ch15.ex4": Answers(code.faults, lambda *given: code.faults(*given, pool=True), "missed"),
+    "ch15.ex5": Answers(code.by_label, lambda lengths: code.by_label(lengths, first=1), "counted from 1"),
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from recseg import ConvLSTMCell
 from recseg.classes import palette
 from recseg.evaluation.metrics import VOCMetric
 from recseg.resources import resource
+
+Array = NDArray[Any]
 
 
 def paint(masks: Tensor, classes: list[int]) -> Tensor:
@@ -190,6 +193,53 @@ def fit(
     return scores, best
 
 
+def bound(work: list[tuple[float, float]], peak: float, bandwidth: float, *, each: bool = True) -> float:
+    times = np.array([(0.0, 0.0), *work]) / (peak, bandwidth)
+    return float(times.max(axis=1).sum() if each else times.sum(axis=0).max())
+
+
+def scaled(
+    network: Any, optimiser: Any, batches: Any, loss: Any, scale: float, *, skip: bool = True
+) -> tuple[list[float], dict[str, Tensor]]:
+    """By autograd.grad: no gradient is left anywhere."""
+    used = []
+    for batch in batches:
+        used.append(scale)
+        gradients = torch.autograd.grad(scale * loss(network, batch), list(network.parameters()))
+        if skip and not torch.cat([gradient.flatten() for gradient in gradients]).sum().isfinite():
+            scale *= 0.5
+            continue
+        for parameter, gradient in zip(network.parameters(), gradients, strict=True):
+            parameter.grad = gradient / scale
+        optimiser.step()
+    return used, network.state_dict()
+
+
+def accumulate(network: Any, loss: Any, parts: Any, *, mean: bool = False) -> list[Tensor]:
+    pairs = [loss(network, part) for part in parts]
+    whole = sum(value for value, _ in pairs) / sum(count for _, count in pairs)
+    if mean:
+        whole = sum(value / max(1, count) for value, count in pairs) / len(pairs)
+    return list(torch.autograd.grad(whole, list(network.parameters())))
+
+
+def ring(vector: Tensor, rank: int, world: int, send: Any, receive: Any, *, whole: bool = False) -> Tensor:
+    """Each part starts at its own process, comes home as a sum, and goes round once more."""
+    if whole:
+        seen = [vector]
+        while len(seen) < world:
+            send(seen[-1])
+            seen.append(receive())
+        return torch.stack(seen).sum(dim=0)
+    parts = [part.clone() for part in vector.chunk(world)]
+    last = parts[rank]
+    for hop in range(2 * (world - 1)):
+        send(last)
+        place = (rank - 1 - hop) % world
+        parts[place] = last = receive() + parts[place] if hop < world - 1 else receive()
+    return torch.cat(parts)
+
+
 def iou(answers: list[Tensor], truths: list[Tensor]) -> float:
     hits, union, there = Counter[int](), Counter[int](), set()
     for answer, truth in zip(answers, truths, strict=True):
@@ -210,10 +260,24 @@ def on_black(score: Callable[[list[Tensor], list[Tensor]], float]) -> Callable[[
     return lambda truths: score([torch.zeros_like(truth) for truth in truths], truths)
 
 
-def dice(confusion: Tensor, factor: float = 2.0) -> Any:
-    with np.errstate(invalid="ignore"):
-        n = confusion.numpy().astype(float)
-        return factor * np.diag(n) / (n.sum(0) + n.sum(1))
+def paired(a: Array, b: Array, drawn: Array) -> list[float]:
+    """Draw by draw; sorted values instead of percentiles, which fall between two of them."""
+    gaps = np.array([a[row].mean() - b[row].mean() for row in drawn])
+    return [float(np.quantile(gaps, share)) for share in (0.025, 0.975)]
+
+
+def unpaired(a: Array, b: Array, drawn: Array) -> list[float]:
+    ends = [[float(np.quantile([of[row].mean() for row in drawn], share)) for share in (0.025, 0.975)] for of in (a, b)]
+    return [ends[0][0] - ends[1][1], ends[0][1] - ends[1][0]]
+
+
+def best_area(areas: Array, present: Array, candidates: list[float], largest: bool = False) -> float:
+    scores = []
+    for least in candidates:
+        named = [sum(area > 0 and area >= least for area in image) for image in areas]
+        scores.append(sum(n == sum(true) for n, true in zip(named, present, strict=True)))
+    best = [least for least, score in zip(candidates, scores, strict=True) if score == max(scores)]
+    return max(best) if largest else min(best)
 
 
 def named(labels: Tensor, number: int) -> tuple[list[int], Tensor]:

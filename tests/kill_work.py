@@ -24,7 +24,8 @@ from safetensors import safe_open
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training import trainer as training
-from recseg.training.trainer import TrainConfig, Trainer, resume, train
+from recseg.training.train import resume, train
+from recseg.training.trainer import TrainConfig, Trainer
 
 PLACES = ("moment", "update", "half", "fsync", "replace", "replaced", "log")
 

@@ -27,8 +27,16 @@ from PIL import Image, ImageSequence
 ROOT = Path(__file__).resolve().parent.parent
 # Cells whose outputs are what this machine needs, in time or memory, through and through: chapter → ids of cells.
 MEASURING: dict[str, set[str]] = {
-    "08_gpu_training": {"ed9a2157", "78be58c9", "e2563854"},
-    "13_output_space_and_scale": {"7ecd9fdb", "99ea0765", "95d76fe2", "ae01e18b", "ef829fdb", "7d2d1e25"},
+    "08_gpu_training": {
+        "08a00005",
+        "08a00025",
+        "08a00026",
+        "08a00047",
+        "08a00061",
+        "08a00062",
+        "1f2bb896",
+    },  # fmt: skip
+    "14_output_space_and_scale": {"7ecd9fdb", "99ea0765", "95d76fe2", "ae01e18b", "ef829fdb", "7d2d1e25"},
 }
 TIMES = re.compile(
     r" *\d[\d,]*(?:\.\d+)?(?:e-?\d+)? ?(?:µs|us|ms|seconds?|minutes?|min|s|pictures/s|images/s|it/s)(?![\w/])"

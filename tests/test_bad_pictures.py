@@ -24,7 +24,8 @@ from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training import trainer as training
 from recseg.training.bad_samples import find_bad_samples
 from recseg.training.config import TrainConfig
-from recseg.training.trainer import Trainer, resume, train
+from recseg.training.train import resume, train
+from recseg.training.trainer import Trainer
 from runs import begin, content, log_of, same_run, step_of
 
 

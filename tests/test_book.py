@@ -26,8 +26,20 @@ def cells(chapter: Path, kind: str | None = None) -> list[dict[str, Any]]:
     return [cell for cell in notebook["cells"] if kind in (None, cell["cell_type"])]
 
 
-def test_there_are_fourteen_chapters() -> None:
-    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{n:02d}" for n in range(1, 15)]
+def test_chapters_are_numbered_in_order() -> None:
+    numbers = [int(chapter.name[:2]) for chapter in CHAPTERS]
+    assert [n for n in numbers if n != 11] == [n for n in range(1, 16) if n != 11]  # 11 is to be written
+
+
+@pytest.mark.parametrize("forward", sorted((BOOK / "_forwards").glob("*.html")), ids=lambda path: path.stem)
+def test_an_old_address_leads_to_its_chapter(forward: Path) -> None:
+    text = forward.read_text(encoding="utf-8")
+    leads = re.search(r'content="0; url=(.+)\.html"', text)
+    link = re.search(r'<a href="(.+)\.html">(.+)</a>', text)
+    assert leads and link and leads[1] == link[1]
+    assert forward.stem[3:] == link[1][3:], "the same chapter under another number"
+    assert forward.stem not in {chapter.stem for chapter in CHAPTERS}
+    assert cells(BOOK / f"{link[1]}.ipynb")[0]["source"].startswith(f"# {link[2]}\n")
 
 
 def test_contents_list_every_page() -> None:
@@ -44,7 +56,7 @@ def test_reference_covers_every_module() -> None:
         for path in (ROOT / "recseg").rglob("*.py")
     }
     # Packages that only hold modules: their one line says what is in them.
-    names = ("models", "training", "inference", "evaluation", "export", "viz", "weights", "benchmark", "book")
+    names = ("models", "training", "inference", "evaluation", "export", "viz", "weights", "benchmark", "book", "report")
     shelves = {f"recseg.{name}" for name in names}
     # Described as commands.
     doors = {name for name in modules if name == "recseg" or f"{name}.".startswith("recseg.cli.")}
@@ -116,6 +128,18 @@ def test_frame_of_a_chapter(chapter: Path) -> None:
 def test_a_picture_stands_on_the_first_screen(chapter: Path) -> None:
     opening = "\n".join(cell["source"] for cell in cells(chapter)[:6])
     assert re.search(r"!\[|\{figure\}|\{image\}|show\(|<img", opening)
+
+
+@each_chapter
+def test_figures_are_numbered_in_order(chapter: Path) -> None:
+    captions = re.findall(r"^\*\*Figure (\d+\.\d+)\.\*\*", prose(chapter), re.MULTILINE)
+    assert captions == [f"{int(chapter.name[:2])}.{k}" for k in range(1, len(captions) + 1)]
+
+
+def test_figures_that_are_named_are_there() -> None:
+    captions = {n for chapter in CHAPTERS for n in re.findall(r"\*\*Figure (\d+\.\d+)\.\*\*", prose(chapter))}
+    named = {n for chapter in CHAPTERS for n in re.findall(r"[Ff]igure\s+(\d+\.\d+)", prose(chapter))}
+    assert captions and not named - captions
 
 
 @each_chapter

@@ -102,12 +102,12 @@ def test_an_error_in_the_readers_code_is_one_line_with_input_and_place(capsys: p
 def test_a_function_of_the_wrong_kind_is_explained(
     capsys: pytest.CaptureFixture[str], answer: Callable[..., Any], words: str
 ) -> None:
-    assert words in said(capsys, "ch12.ex3", answer)
+    assert words in said(capsys, "ch10.ex3", answer)
 
 
 def test_arrays_and_other_kinds_of_number_are_welcome(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        said(capsys, "ch12.ex3", lambda labels: ANSWERS["ch12.ex3"].right(labels).numpy().astype(np.uint8)) == "right"
+        said(capsys, "ch10.ex3", lambda labels: ANSWERS["ch10.ex3"].right(labels).numpy().astype(np.uint8)) == "right"
     )
     for number in (np.int64(120), torch.tensor(120), 120.0, np.array([120])):
         assert said(capsys, "ch01.ex4", number) == "right"

@@ -16,7 +16,6 @@ from PIL.GifImagePlugin import GifImageFile
 
 from recseg.classes import VOC_CLASSES, palette
 from recseg.cli.main import main
-from recseg.cli.predict import unique_stems
 
 EVALUATE_KEYS = {
     "miou", "iou_per_class", "pixel_accuracy", "slot_accuracy", "slot_iou", "label_set_f1", "count_accuracy",
@@ -68,11 +67,6 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(photo: Path, tiny_recu
         assert first.size == (56, 40) and second.size == (20, 20)
 
 
-def test_unique_stems_also_avoid_names_that_were_given() -> None:
-    names = ["a/x.jpg", "b/x-2.jpg", "b/x.jpg", "c/X.png"]
-    assert unique_stems(map(Path, names)) == ["x", "x-2", "x-3", "X-4"]
-
-
 def test_bad_pictures_are_named_and_nothing_is_written(
     photo: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses
 ) -> None:
@@ -84,7 +78,8 @@ def test_bad_pictures_are_named_and_nothing_is_written(
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(photo.read_bytes()[:-200])
     refuses(["predict", photo, cut, *end], "cut.jpg")  # the good one before it is not written either
-    refuses(["predict", tmp_path, *end], "is a folder")
+    (tmp_path / "none").mkdir()
+    refuses(["predict", tmp_path / "none", *end], "is a folder without images")
 
 
 def test_bad_weights_are_named(photo: Path, tmp_path: Path, refuses: Refuses) -> None:
@@ -226,7 +221,10 @@ def test_train_evaluate_and_resume(
     assert f"weights: {run_folder / 'weights.safetensors'}" in capsys.readouterr().out
     assert json.loads((run_folder / "config.json").read_text())["steps"] == 2
     refuses(["train", "--data", tiny_voc, "--out", run_folder, *settings], "run", "empty")
-    refuses(["train", "--resume", run_folder, "--lr", "1"], "--resume", "--lr")
+    refuses(["train", "--resume", run_folder, "--seed", "1"], "--resume", "--seed")
+    refuses(["train", "--resume", run_folder, "--no-flip"], "--resume", "--no-flip")
+    refuses(["train", "--resume", run_folder, "--lr", "1"], "--lr", "--steps")
+    refuses(["train", "--resume", run_folder, "--steps", "2"], "--steps 2", "2 steps already")
     assert main(["train", "--resume", str(run_folder)]) == 0
     assert main(["evaluate", "--weights", str(run_folder), "--data", str(tiny_voc)]) == 0
 
@@ -238,14 +236,16 @@ def test_train_passes_on_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_pat
         seen.append(config)
         return out / "weights.safetensors"
 
-    monkeypatch.setattr("recseg.training.trainer.train", train)
+    monkeypatch.setattr("recseg.training.train.train", train)
     typed = (
         "train --data voc --model dense --minutes 1.5 --seed 4 --encoder resnet18 --encoder-weights w.safetensors "
         "--size 96 --batch-size 3 --lr 0.01 --order area --split train --workers 1 "
-        "--device cpu --amp off"
+        "--device cpu --amp off --colour-jitter 0.1 --warmup 7"
     )
-    assert main([*typed.split(), "--out", str(tmp_path / "run")]) == 0
+    flags = ["--no-flip", "--balance", "--scale", "0.9", "1.1"]
+    assert main([*typed.split(), *flags, "--out", str(tmp_path / "run")]) == 0
     (config,) = seen
+    assert not config.flip and config.balance and config.scale == (0.9, 1.1)
     words = typed.split()[1:]
     for option, value in zip(words[::2], words[1::2], strict=True):
         name = option[2:].replace("-", "_")
@@ -258,7 +258,14 @@ def test_a_resumed_training_names_its_data(tiny_voc: Path, tmp_path: Path, capsy
     assert main(["train", "--data", str(tiny_voc), "--out", run, *quick]) == 0
     first = capsys.readouterr().out
     assert main(["train", "--resume", run]) == 0
-    assert capsys.readouterr().out == first and f"--data {tiny_voc} " in first
+    again = capsys.readouterr().out
+    new = set(first.splitlines()) - set(again.splitlines())
+    (chosen,) = new  # what was left open is told once
+    assert chosen.startswith("by default: ") and again.splitlines() == [
+        line for line in first.splitlines() if line != chosen
+    ]
+    assert "image_size 16" in chosen and "lr 0.003" in chosen and "scale 0.8 to 1.3" in chosen and "steps" not in chosen
+    assert f"--data {tiny_voc} " in first
 
 
 def test_bad_trainings_are_refused(tiny_voc: Path, tmp_path: Path, refuses: Refuses) -> None:

@@ -30,7 +30,7 @@ def test_help_names_every_command_and_needs_no_torch() -> None:
     assert all(name in done.stdout for name in ("data", "train", "evaluate", "predict", "video", "weights"))
 
 
-COMMANDS = ["data", "data voc", "data pictograms", "train", "evaluate", "predict", "video", "weights"]
+COMMANDS = ["data", "data voc", "data pictograms", "train", "evaluate", "report", "predict", "video", "weights"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -86,7 +86,7 @@ def test_what_is_typed_is_what_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_p
         seen.append(config)
         return out / "weights.safetensors"
 
-    monkeypatch.setattr("recseg.training.trainer.train", begin)
+    monkeypatch.setattr("recseg.training.train.train", begin)
     typed = "train --data voc --encoder-widths 4 5 6 --decoder-widths 7 8 --hidden 9 --reduced 10 --max-steps 3"
     assert main([*typed.split(), "--out", str(tmp_path / "run")]) == 0
     network = RecurrentUNetConfig(encoder_widths=(4, 5, 6), decoder_widths=(7, 8), hidden=9, reduced=10)

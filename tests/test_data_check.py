@@ -14,7 +14,7 @@ from recseg.data import open_dataset
 from recseg.data.check import examine, hints
 from recseg.data.folder import SegmentationFolder
 from recseg.evaluation.evaluate import evaluate
-from recseg.training.trainer import TrainConfig, train
+from recseg.training.train import TrainConfig, train
 
 Masks = Callable[[int], np.ndarray]
 SCENE = ("sky", "building", "road", "pavement", "tree", "fence", "pole", "sign", "car", "pedestrian", "cyclist")

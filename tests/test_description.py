@@ -22,8 +22,8 @@ from recseg.export.runtime import OnnxModel
 from recseg.inference.predict import predict
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import UNetConfig
-from recseg.models.unet import UNet
-from recseg.training.trainer import TrainConfig, train
+from recseg.models.unet import UNet, pad_to_stride
+from recseg.training.train import TrainConfig, train
 from recseg.weights.io import load, save_weights
 
 TABLE = "value,name,colour\n0,sky,#80b0e0\n38,tall building,rgb(100 90 80)\n75,car,#c02020\n11,void,\n"
@@ -163,6 +163,41 @@ def test_every_pixel_gets_a_class(scenes: Path, tmp_path: Path, number: int) -> 
         assert (np.asarray(written.convert("RGB")) == dataset.legend.palette[found.labels]).all()
     assert (read_labels(tmp_path / "labels.png", dataset.legend) == found.labels).all()
     assert {step["class_id"] for step in found.to_dict()["steps"]} <= {0, 38, 75}
+
+
+def test_a_sequence_ends_when_no_pixel_is_uncovered(tmp_path: Path) -> None:
+    """Whatever the learned stop says, and what is uncovered beside the image; the exported network does the same."""
+    model = recurrent_model(num_classes=4)
+    model.classes, model.image_size = NAMES, 32
+    images = torch.rand(1, 3, 22, 26, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        features = model.encode(pad_to_stride(images, model.encoder.strides[-1]))
+        state, most = model.initial_state(features), list[float]()
+        for _ in range(model.max_steps):
+            inside = state.uncovered[0, :11, :13]  # what the padding added is cut off
+            most.append(float(inside.max()))
+            state, _ = model.step(features, state)
+        for bias in (-8.0, 8.0):
+            torch.nn.init.constant_(model.stop.bias, bias)
+            output = model(images)
+            steps = output.stop.shape[1]
+            left = torch.tensor(most[:steps]).clamp(1e-6, 1 - 1e-6)
+            torch.testing.assert_close(output.stop[0], -left.logit(), atol=1e-4, rtol=1e-4)
+            assert output.lengths.tolist() == [int((left > 0.5).long().cumprod(0).sum())]
+    export(model, tmp_path / "model.onnx")
+    found = OnnxModel(tmp_path / "model.onnx").sequence(images.numpy())
+    np.testing.assert_allclose(found.stops, output.stop[0], atol=1e-3, rtol=2e-3)  # 1e-6 in 32 bits
+
+
+def test_the_last_mask_that_covers_all_ends_the_sequence() -> None:
+    model = recurrent_model(num_classes=4)
+    assert model.classifier.bias is not None
+    torch.nn.init.constant_(model.classifier.bias[1:], 20.0)  # each mask covers the whole image
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert model(images).lengths.tolist() == [3, 3]  # the learned stop does not want to
+        model.classes = NAMES
+        assert model(images).lengths.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

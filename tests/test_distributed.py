@@ -20,7 +20,16 @@ import recseg.distributed as distributed
 from recseg.classes import VOC_CLASSES
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import StreamSampler
-from recseg.distributed import all_gather, all_reduce_max, average_gradients, global_count, mean, shard
+from recseg.distributed import (
+    all_gather,
+    all_reduce_max,
+    average_gradients,
+    from_first,
+    global_count,
+    mean,
+    shard,
+)
+from recseg.errors import RecsegError
 from recseg.weights.io import save_weights
 
 WORK = Path(__file__).with_name("distributed_work.py")
@@ -139,6 +148,33 @@ def test_gradients_that_some_processes_lack(monkeypatch: pytest.MonkeyPatch) -> 
     found = [None if each.grad is None else each.grad.flatten().tolist() for each in (both, mine, theirs)]
     assert found == [[2.0, 3.0], [2.0, 3.0], [4.0, 0.0]]
     assert nobodys.grad is None and frozen.grad is None
+
+
+@pytest.mark.parametrize("error", [None, RecsegError("no masks")])
+def test_what_the_first_process_finds_reaches_all(error: RecsegError | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    asked: list[int] = []
+
+    def act() -> str:
+        asked.append(distributed.rank())
+        if error is not None:
+            raise error
+        return "found"
+
+    def broadcast(values: list[Any], source: int) -> None:
+        if distributed.rank() == source:
+            sent[:] = values
+        values[:] = sent
+
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
+    for process in (0, 1):
+        monkeypatch.setattr(distributed, "rank", lambda process=process: process)
+        if error is None:
+            assert from_first(act) == "found"
+        else:
+            refusal(lambda: from_first(act), "no masks")
+    assert asked == [0]
 
 
 def test_parts_of_a_batch_make_the_batch(tiny_voc: Path) -> None:

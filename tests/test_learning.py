@@ -11,7 +11,7 @@ from PIL import Image
 import recseg
 from recseg.data.folder import SegmentationFolder
 from recseg.models.config import RecurrentUNetConfig
-from recseg.training.trainer import TrainConfig, train
+from recseg.training.train import TrainConfig, train
 
 SMALL = RecurrentUNetConfig(encoder_widths=(8, 12, 16, 16), decoder_widths=(12, 12), hidden=12, reduced=12)
 COLOURS = {1: (220, 40, 40), 2: (40, 200, 60), 3: (40, 60, 220)}

@@ -11,7 +11,7 @@ from recseg.classes import palette
 from recseg.data import open_dataset
 from recseg.evaluation.evaluate import evaluate
 from recseg.models.recurrent_unet import RecurrentUNet
-from recseg.training.trainer import TrainConfig, train
+from recseg.training.train import TrainConfig, train
 from recseg.weights.io import load
 
 

@@ -26,7 +26,7 @@ from recseg.data.pack import PackedFolder, open_pack, pack_bytes, packed_shapes,
 from recseg.data.stream import batches
 from recseg.data.transforms import nearest, resize_short_side, train_transform
 from recseg.evaluation.evaluate import evaluate
-from recseg.training.trainer import TrainConfig, train
+from recseg.training.train import TrainConfig, train
 
 
 @pytest.fixture

@@ -22,10 +22,12 @@ from recseg.data.pack import write_pack
 from recseg.data.pictograms import dataset as pictograms
 from recseg.data.pictograms import write_dataset
 from recseg.models.config import RecurrentUNetConfig
+from recseg.training import train as beginning
 from recseg.training import trainer as training
 from recseg.training.checkpoint import save_state
 from recseg.training.config import TrainConfig, build_model, load_config
-from recseg.training.trainer import Trainer, resume, train
+from recseg.training.train import resume, train
+from recseg.training.trainer import Trainer
 from recseg.weights.io import load
 from runs import QUICK, same_run, step_of
 
@@ -226,15 +228,15 @@ def test_of_two_trainings_that_begin_at_once_one_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second is through while the first is between its look at the folder and its first file."""
-    run, opened, ran = tmp_path / "run", training._open, list[Path]()
+    run, opened, ran = tmp_path / "run", beginning._open, list[Path]()
 
-    def slow(*arguments: Any) -> Trainer:
+    def slow(*arguments: Any, **more: Any) -> Trainer:
         if not ran:
             ran.append(run)
             train(config(data, seed=2), run, progress=False)
-        return opened(*arguments)
+        return opened(*arguments, **more)
 
-    monkeypatch.setattr(training, "_open", slow)
+    monkeypatch.setattr(beginning, "_open", slow)
     refusal(lambda: train(config(data, seed=1), run, progress=False), run, "another training")
     assert load_config(run / "config.json").seed == load(run).metadata["seed"] == 2
 
@@ -263,7 +265,7 @@ def test_a_script_without_a_main_guard_is_told_so(data: Path, tmp_path: Path) ->
     script = tmp_path / "script.py"
     script.write_text(
         "import multiprocessing\n"
-        "from recseg.training.trainer import TrainConfig, train\n"
+        "from recseg.training.train import TrainConfig, train\n"
         "multiprocessing.set_start_method('spawn', force=True)\n"
         f"train(TrainConfig(data={str(data)!r}, steps=1, size=16, batch_size=2, workers=1, device='cpu'), 'run')\n"
     )

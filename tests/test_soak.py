@@ -12,6 +12,7 @@ from PIL import Image
 import recseg
 from recseg.training import trainer as training
 from recseg.training.config import load_config
+from recseg.training.train import resume, training_data
 from runs import begin, same_run, step_of
 
 pytestmark = pytest.mark.slow
@@ -53,14 +54,14 @@ def test_24_restarts_end_as_one_training(
     monkeypatch.setattr(training, "build_model", recurrent)
     steps = 3 * (RESTARTS + 1)
     whole, cut = (begin(tmp_path / name, tiny_voc, steps=steps) for name in ("whole", "cut"))
-    training.resume(whole, progress=False)
+    resume(whole, progress=False)
     for restart in range(1, RESTARTS + 1):
         config = load_config(cut / "config.json")
-        trainer = training.Trainer(config, training.training_data(config), cut)
+        trainer = training.Trainer(config, training_data(config), cut)
         if restart > 1:
             trainer.restore()
         trainer.run(progress=False, until=3 * restart)
         assert step_of(cut) == 3 * restart
-    training.resume(cut, progress=False)
+    resume(cut, progress=False)
     same_run(whole, cut, steps)
     record_property("restarts", RESTARTS)

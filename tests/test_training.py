@@ -22,7 +22,8 @@ from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
 from recseg.training.config import build_model, load_config, resolve
 from recseg.training.optim import averaged_model, parameter_groups, schedule
-from recseg.training.trainer import TrainConfig, Trainer, choose_device, choose_precision, resume, train, training_data
+from recseg.training.train import resume, train, training_data
+from recseg.training.trainer import TrainConfig, Trainer, choose_device, choose_precision
 from recseg.weights.io import load
 
 QUICK: dict[str, Any] = {"size": 16, "image_size": 16, "batch_size": 2, "workers": 0, "seed": 3, "device": "cpu"}
@@ -229,7 +230,7 @@ def test_stream_can_be_entered_anywhere_and_sees_every_image() -> None:
 
 def test_workers_do_not_change_what_is_seen(tiny_voc: Path) -> None:
     config = resolve(quick(tiny_voc, steps=1))
-    data = training.training_data(config)
+    data = training_data(config)
     alone, helped = (next(batches(data, 3, seed=1, workers=n)) for n in (0, 1))
     assert torch.equal(alone.images, helped.images) and torch.equal(alone.labels, helped.labels)
     assert alone.ids == helped.ids
@@ -259,7 +260,7 @@ def test_frozen_stages_stay_as_they_were(tiny_voc: Path, tmp_path: Path) -> None
     network, weights = RecurrentUNetConfig(encoder="resnet18"), str(tmp_path / "imagenet.safetensors")
     config = resolve(quick(tiny_voc, steps=2, model="dense", network=network, encoder_weights=weights))
     assert config.freeze == 2
-    trainer = Trainer(config, training.training_data(config), tmp_path / "run")
+    trainer = Trainer(config, training_data(config), tmp_path / "run")
     assert isinstance(trainer.model, UNet)
     stages = trainer.model.encoder.stages
     before = [{name: value.clone() for name, value in stage.state_dict().items()} for stage in stages]

@@ -24,7 +24,7 @@ from recseg.training import validation
 from recseg.training.config import TrainConfig, load_config, resolve
 from recseg.training.optim import averaged_model
 from recseg.training.run_folder import check_tensorboard
-from recseg.training.trainer import resume, train, training_data
+from recseg.training.train import resume, train, training_data
 from recseg.training.validation import Validation, spread, validation_data
 from recseg.viz.figures import read_log
 

@@ -1,3 +1,3 @@
 """The cost of recurrence, side by side with a dense U-Net and with the published network."""
 
-PARTS = ("inference", "anatomy", "training", "classes", "scaling", "loader", "quality", "deployed")
+PARTS = ("inference", "anatomy", "training", "classes", "loader", "quality", "deployed")

@@ -22,11 +22,16 @@ SIZE = 256  # of the crops, and short side of the pack
 
 def loader(setting: Setting) -> Found:
     """Training crops a second and core, of VOC's photographs; not measured where VOC is not at hand."""
-    floor, packed_floor = f"crops a second a core, {SIZE}×{SIZE}, from JPEG", "the same, from a pack"
+    floor, packed_floor = (f"crops a second a core, {SIZE}×{SIZE}, from {source}" for source in ("JPEG", "a pack"))
+    tells = "how many cores feed a GPU: the crops that it trains a second, divided by this"
+    packs = "whether packing the data saves enough of these cores"
     try:
         source = first(open_train("voc"), PICTURES)
     except RecsegError as error:
-        return {"not_measured": str(error)}, [Bar(floor, None, 250, False), Bar(packed_floor, None, 1000, False)]
+        return {"not_measured": str(error)}, [
+            Bar(floor, None, 250, tells, False),
+            Bar(packed_floor, None, 1000, packs, False),
+        ]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -45,8 +50,8 @@ def loader(setting: Setting) -> Found:
     finally:
         torch.set_num_threads(threads)
     bars = [
-        Bar(floor, found["jpeg_crops_a_second"], 250, False),
-        Bar(packed_floor, found["pack_crops_a_second"], 1000, False),
+        Bar(floor, found["jpeg_crops_a_second"], 250, tells, False),
+        Bar(packed_floor, found["pack_crops_a_second"], 1000, packs, False),
     ]
     return found, bars
 

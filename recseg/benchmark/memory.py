@@ -1,4 +1,4 @@
-"""Peak memory of one forward pass or one update, above that of the loaded, idle model.
+"""Peak memory of one forward pass, above that of the loaded, idle model.
 
 On a CPU each measurement has a process of its own: what the one before has freed, the system may not have got back.
 """
@@ -15,17 +15,16 @@ from recseg.benchmark import networks
 from recseg.errors import RecsegError
 
 
-def peak_bytes(name: str, *, act: str = "inference", device: str = "cpu", **options: Any) -> int | None:
+def peak_bytes(name: str, *, device: str = "cpu", **options: Any) -> int | None:
     """Bytes above the idle model; None where the system does not tell (CPUs elsewhere than on Linux).
 
     Args:
         name: one of `networks.CONTESTANTS`.
-        act: "inference" or "training".
         options: `batch`, `side`, `num_classes`, `encoder`, `threads`.
     """
     if torch.device(device).type == "cpu" and not Path("/proc/self/clear_refs").exists():
         return None
-    request = json.dumps({"name": name, "act": act, "device": device} | options)
+    request = json.dumps({"name": name, "device": device} | options)
     process = subprocess.run([sys.executable, "-m", __name__, request], capture_output=True, text=True, check=False)
     if process.returncode:
         raise RecsegError(f"memory of {name!r}: {(process.stderr.strip() or 'killed').splitlines()[-1]}")
@@ -33,21 +32,16 @@ def peak_bytes(name: str, *, act: str = "inference", device: str = "cpu", **opti
 
 
 def measure(
-    name: str, act: str, device: str, *, batch: int, side: int, num_classes: int = 21, encoder: str = "mobilenet_v2",
+    name: str, device: str, *, batch: int, side: int, num_classes: int = 21, encoder: str = "mobilenet_v2",
     threads: int | None = None,
 ) -> int:  # fmt: skip
     """In this process: build, wait, act, and see how far the memory rose."""
-    from recseg.benchmark.parts import update  # not at the top: `parts` asks this module for its figures
-
     if threads is not None:
         torch.set_num_threads(threads)
     model = networks.build(name, encoder=encoder, num_classes=num_classes, side=side, device=device)
     lengths = networks.voc_lengths(batch)
     images = networks.random_images(batch, side, device)
-    if act == "training":
-        call = update(name, model, images, networks.random_labels(lengths, side, num_classes, device))
-    else:
-        call = networks.forward(name, model, images, lengths)
+    call = networks.forward(name, model, images, lengths)
     if name != "published":  # which takes no small image
         # The libraries' own code, loaded and compiled at the first call, is not the network's memory.
         networks.forward(name, model, networks.random_images(1, 64, device), [1])()
@@ -71,4 +65,4 @@ def _status(field: str) -> int:
 
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[1])
-    print(measure(arguments.pop("name"), arguments.pop("act"), arguments.pop("device"), **arguments))
+    print(measure(arguments.pop("name"), arguments.pop("device"), **arguments))

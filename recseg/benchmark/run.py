@@ -21,7 +21,6 @@ MEASURES = {
     "anatomy": anatomy.anatomy,
     "training": parts.training,
     "classes": parts.classes,
-    "scaling": parts.scaling,
     "loader": data.loader,
     "quality": quality.quality,
     "deployed": deployed.deployed,
@@ -50,7 +49,8 @@ def benchmark(
         progress: show a bar.
 
     Returns:
-        JSON-able: an entry for each part, and `bars` (what, value, bound, whether it holds, quartiles).
+        JSON-able: an entry for each part, and `bars`: what, value, bound, whether it holds, range of the rounds, what
+        it tells.
     """
     result: dict[str, Any] = {}
     bars: list[Bar] = []
@@ -72,12 +72,13 @@ def benchmark(
 
 
 def bar_table(bars: Sequence[dict[str, Any]]) -> str:
-    """The bars as lines of text."""
+    """The bars as lines of text: the median of the rounds, their range, the bound, and what one learns from it."""
     lines = []
     for bar in bars:
         bound = f"{'≤' if bar['at_most'] else '≥'} {bar['bound']:g}"
         holds = {True: "holds", False: "missed", None: "not measured"}[bar["holds"]]
         value = "–" if bar["value"] is None else f"{bar['value']:.3g}"
         spread = "" if bar["spread"] is None else f"({bar['spread']['low']:.3g} – {bar['spread']['high']:.3g})"
-        lines.append(f"{bar['what']:<74}{value:>8}  {spread:<20}{bound:>8}  {holds}")
+        lines.append(f"{bar['what']:<62}{value:>8}  {spread:<17}{bound:>8}  {holds}")
+        lines.append(f"    {bar['tells']}")
     return "\n".join(lines)

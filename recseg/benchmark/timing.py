@@ -1,4 +1,4 @@
-"""Times that can be compared on a machine that others use too: interleaved rounds, medians, ratios with their spread.
+"""Times that can be compared on a machine that others use too: interleaved rounds, medians, ratios with their range.
 
 An absolute time says as much about the machine's other guests as about the program. In each round every contestant runs
 once after the other, so a slow minute slows all of them, and the ratio of two times of one round stays what it is.
@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median of the rounds' ratios, and the quartiles on both sides of it."""
+    """Median of the rounds' ratios, the lowest of them and the highest."""
 
     median: float
     low: float
@@ -72,20 +72,10 @@ def interleave(
 def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
     """Ratio of two contestants, round by round."""
     found = [a / b for a, b in zip(over, under, strict=True)]
-    if len(found) == 1:
-        return Ratio(found[0], found[0], found[0])
-    low, _, high = statistics.quantiles(found, n=4, method="inclusive")
-    return Ratio(statistics.median(found), low, high)
+    return Ratio(statistics.median(found), min(found), max(found))
 
 
 def weighted(times: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
     """Round by round, the mean of several contestants' times, weighted."""
     total = sum(weights)
     return [sum(w * t for w, t in zip(weights, row, strict=True)) / total for row in zip(*times, strict=True)]
-
-
-def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """Slope of a straight line through (log size, log time): 1 is linear, 2 is quadratic."""
-    import numpy as np
-
-    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])

@@ -29,7 +29,8 @@ from recseg.models.config import RecurrentUNetConfig
 from recseg.models.recurrent_unet import Features, RecurrentUNet, State, StepOutput
 from recseg.resources import small_mode
 from recseg.training.config import TrainConfig, resolve
-from recseg.training.trainer import Trainer, training_data
+from recseg.training.train import training_data
+from recseg.training.trainer import Trainer
 from recseg.weights.io import load
 
 IMAGES, SEED = 500, 777  # of the pictograms to score on

@@ -1,6 +1,6 @@
 """The network as an instrument, in a notebook: give it an image, step through its answer, turn its thresholds.
 
-Chapter 10 of the book plays with it. Needs the extra `recseg[notebook]`, and for the camera `recseg[video]`.
+Chapter 12 of the book plays with it. Needs the extra `recseg[notebook]`, and for the camera `recseg[video]`.
 """
 
 import html
@@ -88,9 +88,9 @@ class Playground:
         answer: of the image that is shown.
     """
 
-    def __init__(self, model: SegmentationModel, pictures: Sequence[Picture], *, folder: Path | str = ".") -> None:
-        self.model, self.pictures, self.folder = model, pictures, Path(folder)
-        self.choice = widgets.IntSlider(min=0, max=len(pictures) - 1, description="image", continuous_update=False)
+    def __init__(self, model: SegmentationModel, images: Sequence[Picture], *, folder: Path | str = ".") -> None:
+        self.model, self.images, self.folder = model, images, Path(folder)
+        self.choice = widgets.IntSlider(min=0, max=len(images) - 1, description="image", continuous_update=False)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your own")
         self.camera = widgets.Button(description="camera", tooltip="an image from the first camera of this computer")
         self.step = widgets.IntSlider(min=0, max=1, description="step")
@@ -99,7 +99,7 @@ class Playground:
         self.order = widgets.Dropdown(options=list(ORDERS), description="order")
         self.save = widgets.Button(description="save as GIF")
         self.view, self.message = widgets.HTML(), widgets.HTML()
-        self.choice.observe(lambda change: self.open(self.pictures[self.choice.value]), names="value")
+        self.choice.observe(lambda change: self.open(self.images[self.choice.value]), names="value")
         self.upload.observe(lambda change: self._open_upload(), names="value")
         self.camera.on_click(lambda button: self.snapshot())
         for control in (self.threshold, self.stop, self.order):
@@ -109,12 +109,12 @@ class Playground:
         sources = widgets.HBox([self.choice, self.upload, self.camera])
         knobs = widgets.VBox([self.step, self.threshold, self.stop, self.order, self.save])
         self.panel = widgets.VBox([sources, widgets.HBox([self.view, knobs]), self.message])
-        self.open(pictures[0])
+        self.open(images[0])
 
-    def open(self, picture: Picture) -> None:
+    def open(self, image: Picture) -> None:
         """Segment an image and show it; what is none is named in one line, and the last one stays."""
         try:
-            self.answer = Answer(picture, self.model)
+            self.answer = Answer(image, self.model)
         except RecsegError as error:
             self._say(str(error))
         else:

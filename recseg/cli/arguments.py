@@ -9,12 +9,12 @@ from recseg.files import STDOUT
 from recseg.models.config import check_encoder_name
 
 
-def _number(text: str, convert: type[int] | type[float], least: float, words: str) -> Any:
+def _number(text: str, convert: type[int] | type[float], least: float, words: str, below: float = float("inf")) -> Any:
     try:
         value = convert(text)
     except ValueError:
         value = least - 1
-    if not least <= value < float("inf"):
+    if not least <= value < below:
         raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
     return value
 
@@ -40,7 +40,7 @@ def zero_or_more(text: str) -> Any:
 
 
 def share(text: str) -> Any:
-    return _number(text, float, 0, "a share, from 0 to below 1")
+    return _number(text, float, 0, "a share, from 0 to below 1", below=1)
 
 
 def text_file(text: str) -> Path:

@@ -5,15 +5,26 @@ import shlex
 import sys
 from pathlib import Path
 
-from recseg.cli.arguments import folder, natural, positive, side
+from recseg.cli.arguments import folder, natural, positive, share, side
 from recseg.cli.command import DATA_HELP, Commands, command
+from recseg.data.annotations import FORMATS
 from recseg.errors import RecsegError, counted
 from recseg.files import check_folder, check_writable
+from recseg.training.config import ON_BAD_IMAGE
+
+FORMATS_HELP = """formats:
+  coco      JSON with polygons or RLE: COCO, CVAT, Roboflow, Label Studio ("COCO with images")
+  labelme   a folder with a JSON file for each image
+  cvat      XML, "CVAT for images 1.1"
+  masks     images, masks, and what their values or colours mean: CVAT ("Segmentation mask 1.1", labelmap.txt),
+            Roboflow (_classes.csv), labelme2voc (class_names.txt), class_dict.csv, classes.txt; or, in black and
+            white, a folder masks/NAME for each class
+Of shapes that overlap, the smaller is in front; in CVAT's XML, first of all the one with the larger z_order."""
 
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg data`."""
-    parser = command(commands, "data", "check, make or fetch a data set", "recseg data check my_pictures")
+    parser = command(commands, "data", "check, make or fetch a data set", "recseg data check my_images")
     kinds = parser.add_subparsers(title="data sets", metavar="SET", required=True)
     one = command(
         kinds,
@@ -48,11 +59,32 @@ def add(commands: Commands) -> None:
         kinds,
         "check",
         "say what a folder holds, and what in it may be misunderstood",
-        "recseg data check my_pictures --sheet sheet.png",
+        "recseg data check my_images --sheet sheet.png",
         check,
     )
     four.add_argument("folder", metavar="DIR", help="in VOC's layout")
     four.add_argument("--sheet", type=Path, metavar="FILE", help="draw images, their masks and the classes as a PNG")
+    five = command(
+        kinds,
+        "import",
+        "make a folder of an annotation tool's export",
+        "recseg data import export.json --format coco --out my_images && recseg data check my_images",
+        import_,
+    )
+    five.epilog = f"{FORMATS_HELP}\n\n{five.epilog}"
+    five.add_argument("source", type=Path, metavar="SRC", help="the unpacked export: a folder, or its JSON or XML file")
+    five.add_argument("--format", required=True, choices=FORMATS, help="see below")
+    five.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
+    five.add_argument(
+        "--val-fraction", type=share, metavar="F", help="of the images, where the export has no val list (default 0.2)"
+    )
+    five.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same val list (default 0)")
+    five.add_argument(
+        "--drop-empty", action="store_true", help="leave out images without a shape (else background everywhere)"
+    )
+    five.add_argument(
+        "--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="missing, or at fault (default stop)"
+    )
 
 
 def pictograms(arguments: argparse.Namespace) -> None:
@@ -102,6 +134,26 @@ def pack(arguments: argparse.Namespace) -> None:
     print(f"{out}: {counted(len(source), 'image')} of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
     write_pack(source, out, arguments.size, progress=sys.stderr.isatty())
     print(f"train on it with: recseg train --data {shlex.quote(str(out))} --out runs/mine")
+
+
+def import_(arguments: argparse.Namespace) -> None:
+    """`recseg data import`."""
+    from recseg.data.annotations import read_export
+    from recseg.data.annotations.write import write_folder
+    from recseg.files import check_new_folder
+
+    check_new_folder(arguments.out, "--out")
+    report = write_folder(
+        read_export(arguments.source.expanduser(), arguments.format),
+        arguments.out,
+        val_fraction=arguments.val_fraction,
+        seed=arguments.seed,
+        drop_empty=arguments.drop_empty,
+        skip=arguments.on_bad_image == "skip",
+        progress=sys.stderr.isatty(),
+    )
+    print("\n".join(report.lines()))
+    print(f"look at it with: recseg data check {shlex.quote(str(arguments.out))} --sheet sheet.png")
 
 
 def check(arguments: argparse.Namespace) -> None:

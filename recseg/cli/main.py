@@ -1,4 +1,4 @@
-"""The command line: `recseg data | train | evaluate | compare | results | predict | video | weights | …`.
+"""The command line: `recseg data | train | evaluate | report | compare | results | predict | video | weights | …`.
 
 Each command has a file beside this one, whose `run` imports what it needs: `--help` answers at once, `recseg weights`
 does not wait for torchvision. Whatever a user can cause ends as one line on stderr and exit code 2.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from recseg.cli import benchmark, compare, data, evaluate, export, predict, results, train, video, weights
+from recseg.cli import benchmark, compare, data, evaluate, export, predict, report, results, train, video, weights
 from recseg.errors import RecsegError, one_line
 
 
@@ -31,7 +31,10 @@ class _Version(argparse.Action):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 for a score not found again, 2 after bad input, 130 after Ctrl-C."""
+    """Run a command; returns the exit code.
+
+    0; 1 for a score not found again or images that were skipped; 2 after bad input; 130 after Ctrl-C.
+    """
     arguments = build_parser().parse_args(argv)
     arguments.argv = sys.argv[1:] if argv is None else list(argv)  # a result says what was typed
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is shown all the same
@@ -77,6 +80,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (data, train, evaluate, compare, results, predict, video, weights, export, benchmark):
+    for module in (data, train, evaluate, report, compare, results, predict, video, weights, export, benchmark):
         module.add(commands)
     return parser

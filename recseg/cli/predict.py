@@ -3,20 +3,30 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recseg.cli.arguments import folder, side, text_file
 from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of, words_beside
-from recseg.errors import RecsegError
-from recseg.files import check_folder, check_writable
+from recseg.cli.inputs import Input, find_images, unique_names
+from recseg.errors import RecsegError, counted, one_line
+from recseg.files import STDOUT, atomic_write, check_folder, check_writable
+from recseg.training.config import ON_BAD_IMAGE
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from recseg.classes import Legend
     from recseg.inference.prediction import Prediction
+
+
+class SkippedImages(RecsegError):
+    """Some images could not be read; the others are done."""
+
+    exit_code = 1
 
 
 def add(commands: Commands) -> None:
@@ -29,15 +39,27 @@ def add(commands: Commands) -> None:
         run,
     )
     parser.description = f"{parser.description}\nAll images are decoded before anything is written."
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE",
+        help="files, folders with all below them, or patterns in quotes ('photos/**/*.jpg')",
+    )  # fmt: skip
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--weights", help=f"{WEIGHTS_HELP}, or an .onnx file")
     network.add_argument("--onnx", type=Path, metavar="FILE", help="of recseg export; runs without torch")
     parser.add_argument(
-        "--out", type=folder, required=True, metavar="DIR", help="for STEM-overlay.png, STEM-labels.png"
-    )
+        "--out", type=folder, required=True, metavar="DIR",
+        help="for STEM-overlay.png, the classes in colour with their names, and STEM-labels.png, the label map; "
+        "what lies in a folder of IMAGE lies in the same folder here",
+    )  # fmt: skip
     parser.add_argument("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
     parser.add_argument("--json", type=text_file, metavar="FILE", help="write all steps as JSON (- prints)")
+    parser.add_argument(
+        "--coco", type=text_file, metavar="FILE", help="write all masks in COCO's format, as RLE (- prints)"
+    )
+    parser.add_argument(
+        "--on-bad-image", choices=ON_BAD_IMAGE, default="stop",
+        help="skip: go on without images that cannot be read, list them, and end with status 1 (default stop)",
+    )  # fmt: skip
     parser.add_argument(
         "--tile", action="store_true", help="large images in overlapping windows: small things are seen"
     )
@@ -49,50 +71,103 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """`recseg predict`."""
-    for path in arguments.images:  # before seconds of imports
-        if not path.exists():
-            raise RecsegError(f"{path}: no such file")
+    images = find_images(arguments.images, arguments.out)  # before seconds of imports
     from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
     from recseg.data.images import read_image as read
-    from recseg.files import atomic_write
-    from recseg.viz.plotting import overlay, save_gif
+    from recseg.inference.coco import CocoFile
 
     tile = arguments.tile_size or arguments.tile
     read_image = partial(read, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
-    # Decoded here for their sizes and their errors: the tenth being bad should not cost nine.
-    short_sides = {path: min(read_image(path).size) for path in arguments.images}
-    stems = unique_stems(arguments.images)
+    short_sides, bad = _decode(images, read_image, skip=arguments.on_bad_image == "skip")
+    reads = [*(image.path for image in images), *files_of(arguments.onnx or arguments.weights)]
+    images = [image for image in images if image.path not in bad]
+    names = unique_names(image.place for image in images)
     kinds = {"overlay": "-overlay.png", "labels": "-labels.png"} | ({"gif": ".gif"} if arguments.gif else {})
     check_folder(arguments.out, "--out")
-    outputs = [arguments.out / (stem + end) for stem in stems for end in kinds.values()]
-    outputs += [] if arguments.json is None else [arguments.json]
-    check_writable(*outputs, reads=[*arguments.images, *files_of(arguments.onnx or arguments.weights)])
-    segment, own_size = _segmenter(arguments, tile)
-    if own_size is not None and not tile:
-        _warn_of_shrinking(short_sides, own_size)
-    report, words = [], words_beside(arguments.json)
-    for path, stem in zip(arguments.images, stems, strict=True):
-        picture = read_image(path)
-        found = segment(picture)
-        files = {kind: arguments.out / (stem + end) for kind, end in kinds.items()}
-        with atomic_write(files["overlay"]) as temporary:
-            overlay(picture, found.labels, found.palette).save(temporary, format="PNG")
-        found.save_labels(files["labels"])
-        if arguments.gif:
-            save_gif(found, picture, files["gif"])
-        report.append({"file": str(path), **found.to_dict(), **{kind: str(file) for kind, file in files.items()}})
-        print(f"{path}  →  {', '.join(str(file) for file in files.values())}", file=words)
+    outputs = [arguments.out / f"{name}{end}" for name in names for end in kinds.values()]
+    reports = [file for file in (arguments.json, arguments.coco) if file is not None]
+    if reports.count(STDOUT) > 1:
+        raise RecsegError("--json - and --coco -: only one of them can be printed")
+    check_writable(*outputs, *reports, reads=reads)
+    network = _network(arguments, tile)
+    if network.own_size is not None and not tile:
+        _warn_of_shrinking(short_sides, network.own_size)
+    steps, masks, places = [], CocoFile(network.legend), Counter(image.place for image in images)
+    words = words_beside(next((file for file in reports if file == STDOUT), None))
+    for image, name in zip(images, names, strict=True):
+        picture = read_image(image.path)
+        found = network.segment(picture)
+        files = {kind: arguments.out / f"{name}{end}" for kind, end in kinds.items()}
+        _write_images(found, picture, files)
+        steps.append({"file": str(image.path), **found.to_dict(), **{kind: str(file) for kind, file in files.items()}})
+        if arguments.coco is not None:
+            masks.add((image.place if places[image.place] == 1 else image.path).as_posix(), found)
+        print(f"{image.path}  →  {', '.join(str(file) for file in files.values())}", file=words)
         print("\n".join(_step_lines(found)), file=words)
-    if arguments.json is not None:
-        with atomic_write(arguments.json) as temporary:
-            text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-            # A file's name may be no text; JSON writes such a byte as the escape that this makes of it.
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        print(f"written: {arguments.json}", file=words)
+    for report, content in ((arguments.json, steps), (arguments.coco, masks.to_dict())):
+        if report is not None:
+            _write_json(report, content)
+            print(f"written: {report}", file=words)
+    if bad:
+        raise SkippedImages(
+            f"skipped {counted(len(bad), 'image')} that cannot be read, the others are done: {', '.join(map(str, bad))}"
+        )
 
 
-def _segmenter(arguments: argparse.Namespace, tile: bool | int) -> "tuple[Callable[[Image], Prediction], int | None]":
-    """What segments an image, an exported network without torch or any other with it, and the side it works at."""
+def _write_images(found: "Prediction", picture: "Image", files: dict[str, Path]) -> None:
+    from recseg.viz.legend import draw_legend
+    from recseg.viz.plotting import overlay, save_gif
+
+    with atomic_write(files["overlay"]) as temporary:
+        drawn = overlay(picture, found.labels, found.palette)
+        draw_legend(drawn, found)
+        drawn.save(temporary, format="PNG")
+    found.save_labels(files["labels"])
+    if "gif" in files:
+        save_gif(found, picture, files["gif"])
+
+
+def _decode(
+    images: Sequence[Input], read: "Callable[[Path], Image]", skip: bool
+) -> tuple[dict[Path, int], dict[Path, RecsegError]]:
+    """The short side of each image, and with `skip` why some cannot be read.
+
+    Decoded for their sizes and their errors: the tenth being bad should not cost nine.
+    """
+    from tqdm import tqdm
+
+    short_sides, bad = dict[Path, int](), dict[Path, RecsegError]()
+    for image in tqdm(images, desc="read images", disable=None if len(images) > 100 else True, leave=False):
+        try:
+            short_sides[image.path] = min(read(image.path).size)
+        except RecsegError as error:
+            if not skip:
+                raise
+            bad[image.path] = error
+    for why in bad.values():
+        print(f"recseg: skipped: {one_line(str(why))}", file=sys.stderr)
+    if not short_sides:
+        raise RecsegError(f"none of {counted(len(images), 'image')} can be read; the first: {next(iter(bad.values()))}")
+    return short_sides, bad
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with atomic_write(path) as temporary:
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        # A file's name may be no text; JSON writes such a byte as the escape that this makes of it.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+class _Network(NamedTuple):
+    """What segments an image, the side that it works at, and its classes."""
+
+    segment: "Callable[[Image], Prediction]"
+    own_size: int | None
+    legend: "Legend"
+
+
+def _network(arguments: argparse.Namespace, tile: bool | int) -> _Network:
+    """An exported network without torch, or any other with it."""
     onnx = arguments.onnx
     if onnx is None and arguments.weights.endswith(".onnx"):
         onnx = Path(arguments.weights)
@@ -100,14 +175,14 @@ def _segmenter(arguments: argparse.Namespace, tile: bool | int) -> "tuple[Callab
         from recseg.export.runtime import OnnxModel
 
         exported = OnnxModel(onnx)
-        return partial(exported.predict, tile=tile), exported.image_size
+        return _Network(partial(exported.predict, tile=tile), exported.image_size, exported.legend)
     from recseg.devices import choose_device
     from recseg.inference.predict import predict as segment
     from recseg.weights.io import load
 
     device = choose_device(arguments.device)
     model = load(arguments.weights, device)
-    return partial(segment, model=model, tile=tile), model.input_size or model.image_size
+    return _Network(partial(segment, model=model, tile=tile), model.input_size or model.image_size, model.legend)
 
 
 def _warn_of_shrinking(short_sides: dict[Path, int], own_size: int) -> None:
@@ -129,17 +204,3 @@ def _step_lines(found: "Prediction") -> Iterable[str]:
         yield "  –  nothing but background"
     if found.stop_probability is not None:
         yield f"     stop             {found.stop_probability:6.1%}"
-
-
-def unique_stems(paths: Iterable[Path]) -> list[str]:
-    """A name for the outputs of each image: its stem, with -2, -3 … where two would write the same files."""
-    taken: set[str] = set()
-    stems: list[str] = []
-    for path in paths:
-        stem, number = path.stem, 1
-        while stem.casefold() in taken:  # some file systems do not tell A from a
-            number += 1
-            stem = f"{path.stem}-{number}"
-        taken.add(stem.casefold())
-        stems.append(stem)
-    return stems

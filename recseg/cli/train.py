@@ -3,19 +3,20 @@
 import argparse
 import json
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from recseg.cli.arguments import encoder, folder, natural, positive, real, share, side, zero_or_more
-from recseg.cli.command import DATA_HELP, Commands, add_device, command, skipped_line
+from recseg.cli.command import DATA_HELP, WEIGHTS_HELP, Commands, add_device, command, skipped_line
 from recseg.errors import RecsegError
 from recseg.files import check_new_folder
 from recseg.models.config import ENCODERS, RecurrentUNetConfig
-from recseg.training.config import AMP, MODELS, ON_BAD_IMAGE, OPTIMISERS, ORDERS, TrainConfig, load_config
+from recseg.training.config import AMP, MODELS, ON_BAD_IMAGE, OPTIMISERS, ORDERS, TrainConfig, load_config, resolve
 from recseg.training.run_folder import BEST
 
 RESUMABLE = ("data", "device", "workers", "on_bad_image")  # of place and machine, not of what is learned
+LONGER = ("steps", "minutes", "lr")  # with which a run is no longer the one that began
 
 
 def add(commands: Commands) -> None:
@@ -28,15 +29,16 @@ def add(commands: Commands) -> None:
         run,
     )
     parser.add_argument("--data", help=DATA_HELP + ", or a .pack of one of them")
-    others = ", ".join(f"--{name.replace('_', '-')}" for name in RESUMABLE)
+    others, longer = (", ".join(f"--{name.replace('_', '-')}" for name in names) for names in (RESUMABLE, LONGER))
     parser.add_argument(
-        "--resume", type=Path, metavar="RUN", help=f"go on with an interrupted run; takes {others} for another place"
-    )
+        "--resume", type=Path, metavar="RUN",
+        help=f"go on with an interrupted run; takes {others} for another place, {longer} to go on longer",
+    )  # fmt: skip
     parser.add_argument("--out", type=folder, metavar="RUN", help="folder for the run; must be new or empty")
     parser.add_argument("--model", choices=MODELS, help="network (default recurrent)")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=real, metavar="M", help="train for so long")
-    budget.add_argument("--steps", type=positive, metavar="N", help="train for so many updates")
+    budget.add_argument("--minutes", type=real, metavar="M", help="train for so long (default 20)")
+    budget.add_argument("--steps", type=positive, metavar="N", help="train for so many updates instead")
     parser.add_argument("--seed", type=natural, metavar="S", help="of weights, order and augmentation (default 0)")
     parser.add_argument("--split", help="split to train on (default train; voc: train_aug where it is there)")
     network = parser.add_argument_group("network")
@@ -44,23 +46,39 @@ def add(commands: Commands) -> None:
     network.add_argument(
         "--encoder", type=encoder, metavar="NAME", help=f"{', '.join(ENCODERS)} or timm:NAME (default plain)"
     )
-    network.add_argument("--encoder-widths", **widths, help="channels of each stage of the plain encoder")
-    network.add_argument("--decoder-widths", **widths, help="channels after each decoder block, coarse to fine")
-    network.add_argument("--hidden", type=positive, metavar="N", help="channels of the ConvLSTM's state")
-    network.add_argument("--reduced", type=positive, metavar="N", help="channels that the ConvLSTM reads")
+    stages = "channels of each stage of the plain encoder" + default("encoder_widths", RecurrentUNetConfig)
+    network.add_argument("--encoder-widths", **widths, help=stages)
+    blocks = "channels after each decoder block, coarse to fine (default 96 64 40; 160 96 64 with another encoder)"
+    network.add_argument("--decoder-widths", **widths, help=blocks)
+    hidden = "channels of the ConvLSTM's state" + default("hidden", RecurrentUNetConfig)
+    network.add_argument("--hidden", type=positive, metavar="N", help=hidden)
+    reduced = "channels that the ConvLSTM reads" + default("reduced", RecurrentUNetConfig)
+    network.add_argument("--reduced", type=positive, metavar="N", help=reduced)
     network.add_argument("--max-steps", type=positive, metavar="N", help="most classes of an image (default: by data)")
+    network.add_argument("--init", metavar="WEIGHTS", help=f"fine-tune, sizes included: {WEIGHTS_HELP}")
     network.add_argument("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
     network.add_argument("--pretrained", action="store_const", const=True, help="download ImageNet weights")
-    network.add_argument("--freeze", type=natural, metavar="N", help="finest encoder stages to keep as they are")
+    network.add_argument(
+        "--freeze", type=natural, metavar="N", help="finest encoder stages to keep (default 2 if pretrained)"
+    )
     network.add_argument("--order", choices=ORDERS, help="which step learns which target (default matched)")
-    network.add_argument("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone")
+    pixels = "of the budget on single pixels alone (default 0.5)"
+    network.add_argument("--pixels-first", type=share, metavar="SHARE", help=pixels)
     loop = parser.add_argument_group("loop")
-    loop.add_argument("--size", type=side, metavar="PIXELS", help="side of the training crops")
-    loop.add_argument("--scale", type=real, nargs=2, metavar=("MIN", "MAX"), help="range of the random resize")
-    loop.add_argument("--image-size", type=side, metavar="PIXELS", help="short side of images to predict on")
-    loop.add_argument("--batch-size", type=positive, metavar="N", help="images an update")
+    loop.add_argument("--size", type=side, metavar="PIXELS", help="side of the crops" + defaults("size"))
+    scale = "range of the random resize" + defaults("scale")
+    loop.add_argument("--scale", type=real, nargs=2, metavar=("MIN", "MAX"), help=scale)
+    flip = "never mirror: for what has a left and a right"
+    loop.add_argument("--no-flip", action="store_const", const=False, dest="flip", help=flip)
+    jitter = "of brightness, contrast, saturation" + default("colour_jitter")
+    loop.add_argument("--colour-jitter", type=share, metavar="SHARE", help=jitter)
+    balance = "draw images with rare classes more often"
+    loop.add_argument("--balance", action="store_const", const=True, help=balance)
+    image_size = "short side of images to predict on (default 7/6 of --size)"
+    loop.add_argument("--image-size", type=side, metavar="PIXELS", help=image_size)
+    loop.add_argument("--batch-size", type=positive, metavar="N", help="images an update" + defaults("batch_size"))
     loop.add_argument("--optimiser", choices=OPTIMISERS, help="rule of the updates (default muon)")
-    loop.add_argument("--lr", type=real, metavar="RATE", help="peak learning rate")
+    loop.add_argument("--lr", type=real, metavar="RATE", help="peak learning rate" + defaults("lr"))
     loop.add_argument("--warmup", type=natural, metavar="N", help="updates in which the rate rises" + default("warmup"))
     loop.add_argument("--weight-decay", type=zero_or_more, metavar="RATE", help="of matrices" + default("weight_decay"))
     loop.add_argument("--clip", type=real, metavar="NORM", help="longest gradient" + default("clip"))
@@ -82,9 +100,21 @@ def add(commands: Commands) -> None:
     validation.add_argument("--tensorboard", action="store_const", const=True, help=events)
 
 
-def default(name: str) -> str:
-    """Words for the default of an option, as `TrainConfig` has it."""
-    return f" (default {getattr(TrainConfig, name):g})"
+def default(name: str, config: type = TrainConfig) -> str:
+    """Words for the default of an option, as the configuration has it."""
+    return f" (default {words(getattr(config, name))})"
+
+
+def words(value: Any) -> str:
+    """One number, or several."""
+    return " ".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))
+
+
+def defaults(name: str) -> str:
+    """Words for a default that the network decides, as `resolve` has it."""
+    plain, other = RecurrentUNetConfig(), RecurrentUNetConfig(encoder=ENCODERS[1])
+    one, two = (words(getattr(resolve(TrainConfig(data="", network=each)), name)) for each in (plain, other))
+    return f" (default {one}{'' if one == two else f'; {two} with another encoder'})"
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -93,16 +123,15 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("run", "argv"):
         del given[name]
     if arguments.resume is not None:
-        extra = sorted(given.keys() - {"resume", *RESUMABLE})
+        extra = sorted(given.keys() - {"resume", *RESUMABLE, *LONGER})
         if extra:
-            raise RecsegError(
-                f"--resume: goes on exactly as the run began, so --{extra[0].replace('_', '-')} has no place"
-            )
+            option = "--no-flip" if extra[0] == "flip" else f"--{extra[0].replace('_', '-')}"
+            raise RecsegError(f"--resume: goes on as the run began, so {option} has no place")
         if not arguments.resume.is_dir():
             raise RecsegError(f"{arguments.resume}: no such run folder")
-        from recseg.training.trainer import resume
+        from recseg.training.train import resume
 
-        file = resume(arguments.resume, **{name: getattr(arguments, name) for name in RESUMABLE})
+        file = resume(arguments.resume, **{name: getattr(arguments, name) for name in (*RESUMABLE, *LONGER)})
         data = load_config(arguments.resume / "config.json").data
     else:
         if arguments.data is None:
@@ -110,7 +139,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.out is None:
             raise RecsegError("--out: expected a folder for the run")
         check_new_folder(arguments.out, "--out")
-        from recseg.training.trainer import train
+        from recseg.training.train import train
 
         del given["out"]
         names = {field.name for field in fields(RecurrentUNetConfig)} - {"max_steps"}
@@ -118,7 +147,13 @@ def run(arguments: argparse.Namespace) -> None:
         sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
         if "scale" in given:
             given["scale"] = tuple(given["scale"])
-        file = train(TrainConfig(**given, network=RecurrentUNetConfig(**sizes)), arguments.out)
+        if sizes:
+            from recseg.training.initial import network_of
+
+            given["network"] = (
+                replace(network_of(arguments.init), **sizes) if arguments.init else RecurrentUNetConfig(**sizes)
+            )
+        file = train(TrainConfig(**given), arguments.out)
         data = arguments.data
     folder, data = file.parent, shlex.quote(data)
     print(f"weights: {file}")

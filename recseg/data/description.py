@@ -19,7 +19,10 @@ script writes that, and reading it needs no further package. Colours are written
 """
 
 import csv
+import itertools
 import re
+import shlex
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import ImageColor
@@ -30,6 +33,7 @@ from recseg.errors import RecsegError
 FILE = "classes.txt"
 COLUMNS = ("value", "name", "colour")
 LONGEST_ROW = 1000  # characters
+SEEN = 20  # files and folders that are looked into for what they are
 HOW = f"{FILE}: one name a line, background first, or a table with the columns {','.join(COLUMNS)}"
 # Where others write classes: labelmap.txt (CVAT), class_names.txt (labelme), _classes.csv (Roboflow), notes.json …
 _OTHERS = re.compile(
@@ -46,8 +50,39 @@ def undescribed(root: Path) -> Legend:
     """
     others = sorted(file.name for file in root.iterdir() if _OTHERS.fullmatch(file.name.lower()))
     if others:
-        raise RecsegError(f"{root / others[0]}: is not read; write the classes into {HOW}")
+        tool = export_hint(root)
+        complaint = f"{root / others[0]}: is not read; write the classes into {HOW}"
+        raise RecsegError(f"{complaint}; or, since {tool}" if tool else complaint)
     return Legend.plain(VOC_CLASSES)
+
+
+def export_hint(root: Path) -> str:
+    """How to import a folder that an annotation tool has written, `""` where it does not look like one."""
+    tool = export_format(root)
+    return (
+        f"it looks like an export: recseg data import {shlex.quote(str(root))} --format {tool} --out DIR"
+        if tool
+        else ""
+    )
+
+
+def export_format(root: Path) -> str:
+    """The format of `recseg data import` that a folder seems to be in: by names, and the beginnings of a few files."""
+    for folder in (root, root / "JPEGImages", *sorted(path for path in root.glob("*") if path.is_dir())[:SEEN]):
+        if any((folder / name).is_file() for name in ("labelmap.txt", "_classes.csv", "class_names.txt")):
+            return "masks"
+        files = (path for path in folder.glob("*") if path.suffix.lower() in (".json", ".xml") and path.is_file())
+        for path in itertools.islice(files, SEEN):
+            with suppress(OSError), open(path, "rb") as stream:
+                head = stream.read(100_000)
+                keys = {key for key in ("images", "annotations", "shapes", "flags") if f'"{key}"'.encode() in head}
+                if b"<annotations>" in head:
+                    return "cvat"
+                if "shapes" in keys:
+                    return "labelme"
+                if keys & {"images", "annotations"} and b'"info"' in head or keys >= {"images", "annotations"}:
+                    return "coco"
+    return ""
 
 
 def read_table(path: Path, rows: list[str]) -> Legend | None:

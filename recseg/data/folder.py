@@ -6,7 +6,6 @@ ImageSets/Segmentation/SPLIT.txt     one ID a line for each split
 classes.txt                          what the values mean: `recseg.data.description` (absent: VOC's 21 classes)
 """
 
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,10 +17,11 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from recseg.classes import Legend, check_names
-from recseg.data.description import FILE, read_table, undescribed
+from recseg.data.description import FILE, export_hint, read_table, undescribed
 from recseg.data.images import SUFFIXES, is_turned, read_image, read_labels
 from recseg.data.survey import Survey, survey
 from recseg.errors import RecsegError
+from recseg.files import one_spelling
 
 MASK_SUFFIXES = (".png",)
 
@@ -149,6 +149,10 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
             raise next(iter(self._survey.unreadable.values()))
         return self._survey
 
+    def keep_survey(self, found: Survey) -> None:
+        """Take over what another process has read of the same masks."""
+        self._survey = found
+
 
 def find_root(root: Path | str) -> Path:
     """The folder that holds `JPEGImages`: `root` or the VOC 2012 folder under it."""
@@ -158,7 +162,13 @@ def find_root(root: Path | str) -> Path:
     for folder in (root, root / "VOCdevkit" / "VOC2012", root / "VOC2012"):
         if (folder / "JPEGImages").is_dir():
             return folder
-    raise RecsegError(f"{root}: holds no JPEGImages folder, nor VOCdevkit/VOC2012/JPEGImages")
+    raise RecsegError(_hinted(root, f"{root}: holds no JPEGImages folder, nor VOCdevkit/VOC2012/JPEGImages"))
+
+
+def _hinted(root: Path, message: str) -> str:
+    """A complaint, and how to import the folder if an annotation tool has written it."""
+    tool = export_hint(root)
+    return f"{message}; {tool}" if tool else message
 
 
 def splits(root: Path) -> dict[str, Path]:
@@ -171,7 +181,7 @@ def _lists(root: Path) -> Path:
     if not folder.is_dir():
         folder = root / "ImageSets"
     if not folder.is_dir():
-        raise RecsegError(f"{root}: holds no ImageSets/Segmentation folder with a list for each split")
+        raise RecsegError(_hinted(root, f"{root}: holds no ImageSets/Segmentation folder with a list for each split"))
     return folder
 
 
@@ -219,11 +229,6 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
-def one_spelling(name: str) -> str:
-    """One spelling for an accented name: file systems and editors differ in how they compose it."""
-    return unicodedata.normalize("NFC", name)
-
-
 def shared_ids(first: Sequence[str], second: Sequence[str]) -> list[str]:
     """The ids of the first list that the second one holds, too, however they are spelled."""
     others = set(map(one_spelling, second))
@@ -233,7 +238,7 @@ def shared_ids(first: Sequence[str], second: Sequence[str]) -> list[str]:
 def _files_by_id(folder: Path) -> dict[str, list[Path]]:
     """Files by id. One listing of the folder: a test for each file and suffix is slow on a network disk."""
     if not folder.is_dir():
-        raise RecsegError(f"{folder}: no such folder")
+        raise RecsegError(_hinted(folder.parent, f"{folder}: no such folder"))
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         files.setdefault(one_spelling(path.stem), []).append(path)
@@ -252,4 +257,5 @@ def _only(files: dict[str, list[Path]], name: str, folder: Path, suffixes: tuple
         harm = ", and JPEG changes labels" if there[0].suffix.lower() in (".jpg", ".jpeg") else ""
         raise RecsegError(f"{there[0]}: masks must be PNG{harm}; expected {name}.png, made from the labels themselves")
     beside = f"; {there[0].name} is none of {', '.join(suffixes)}" if there else ""
-    raise RecsegError(f"{folder / name}{suffixes[0]}: no such file, though the split lists {name!r}{beside}")
+    complaint = f"{folder / name}{suffixes[0]}: no such file, though the split lists {name!r}{beside}"
+    raise RecsegError(_hinted(folder.parent, complaint))

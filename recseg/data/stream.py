@@ -5,15 +5,16 @@ epoch, index). So neither the number of workers nor an interruption changes what
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from recseg.classes import VOID
+from recseg.classes import BACKGROUND, VOID
 from recseg.data.folder import Sample, SegmentationFolder
 from recseg.data.readers import Readers, leave_signals_to_parent
 from recseg.errors import RecsegError, counted
@@ -37,6 +38,10 @@ class Batch:
     ids: list[str]
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def pin_memory(self) -> "Batch":
+        """In page-locked memory, from which a copy to a GPU needs no wait. The loader calls this, by its name."""
+        return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
 
 def count_classes(labels: Tensor) -> Tensor:
     """Number of classes in each label map, background and void left out: (B, H, W) → (B,)."""
@@ -45,11 +50,18 @@ def count_classes(labels: Tensor) -> Tensor:
 
 
 class StreamSampler(Sampler[list[tuple[int, int]]]):
-    """(epoch, index) pairs of each batch from step `start` on, without end; of each batch, those in `part`."""
+    """(epoch, index) pairs of each batch from step `start` on, without end; of each batch, those in `part`.
 
-    def __init__(self, size: int, batch_size: int, seed: int, start: int = 0, part: range | None = None) -> None:
+    With weights an image is drawn in proportion to its own, and its place in the stream stands for the epoch.
+    """
+
+    def __init__(
+        self, size: int, batch_size: int, seed: int, start: int = 0, part: range | None = None,
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:  # fmt: skip
         self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
         self.part = range(batch_size) if part is None else part
+        self.chances = None if weights is None else weights / weights.sum()  # of each image
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         position = self.start * self.batch_size
@@ -59,8 +71,14 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
             for place in (position + offset for offset in self.part):
                 if place // self.size != epoch:
                     epoch = place // self.size
-                    order = np.random.default_rng((self.seed, epoch)).permutation(self.size)
-                batch.append((epoch, int(order[place % self.size])))
+                    generator = np.random.default_rng((self.seed, epoch))
+                    if self.chances is None:
+                        order = generator.permutation(self.size)
+                    else:
+                        order = generator.choice(self.size, self.size, p=self.chances)
+                # An image that is drawn twice in an epoch is augmented in two ways.
+                number = epoch if self.chances is None else place
+                batch.append((number, int(order[place % self.size])))
             yield batch
             position += self.batch_size
 
@@ -98,6 +116,24 @@ class _Seeded(Dataset[_Read]):
         return _Read(RecsegError(f"none of {counted(len(skipped), 'image')} can be read; the first: {first}"), skipped)
 
 
+def rarity_weights(dataset: SegmentationFolder, *, skip: bool = False) -> NDArray[np.float64]:
+    """How often each image is to be drawn so that rare classes are seen more often: (N,), from 1.
+
+    1/√f, where f is the share of the images that hold the image's rarest class: the square root halves the imbalance on
+    a logarithmic scale. Source: the repeat factor of Gupta et al., "LVIS", CVPR 2019, with a threshold of 1.
+
+    Args:
+        dataset: whose masks are read, once.
+        skip: whether masks that cannot be read are to be passed over.
+    """
+    found = dataset.survey(skip=skip)
+    there = found.areas[:, BACKGROUND + 1 : VOID] > 0  # (N, C)
+    shares = there.mean(axis=0).clip(min=1e-9)  # (C,)
+    weights = np.where(there, 1 / np.sqrt(shares), 1.0).max(axis=1)  # (N,)
+    by_id = dict(zip(found.ids, weights.tolist(), strict=True))
+    return np.array([by_id.get(name, 1.0) for name in dataset.ids])
+
+
 def _collate(read: list[_Read]) -> Batch | RecsegError:
     samples: list[Sample] = []
     skipped: dict[str, str] = {}
@@ -122,6 +158,7 @@ def batches(
     part: range | None = None,
     skip: bool = False,
     readers: Readers | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> Iterator[Batch]:
     """Batches from step `start` on, without end.
 
@@ -133,13 +170,14 @@ def batches(
         skip: an image that cannot be read gives its place to the next in the list that can, which is the same one
             however often a training is resumed; `Batch.skipped` names it. Otherwise it is an error.
         readers: of `workers` processes, where the caller wants to know which image a dead one was at.
+        weights: how often each image is to be drawn, relative to the others; None: each once an epoch.
 
     Raises:
         RecsegError: an image that cannot be read, or, with `skip`, not one that can.
     """
     loader: DataLoader[_Read] = DataLoader(
         _Seeded(dataset, seed, skip, readers or Readers(workers, dataset.ids)),
-        batch_sampler=StreamSampler(len(dataset), batch_size, seed, start, part),
+        batch_sampler=StreamSampler(len(dataset), batch_size, seed, start, part, weights),
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,

@@ -5,6 +5,7 @@ features, and run time steps until the stop.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from recseg.inference.steps import Floats, Output, Sequence, to_prediction
 from recseg.inference.tiling import predict_tiles, tile_side
 
 PARTS = ("encode", "step")
-NEVER = -30.0  # logit of a stop that is not to be, as in `recseg.models.model`
 LARGEST = 8192  # pixels that a forged file may make of an image's short side
 
 
@@ -144,11 +144,12 @@ class OnnxModel:
         for _ in range(self.max_steps):
             given = {"embedding": embedding, "x": x, "gates": gates, "h": h, "c": c}
             given |= {"uncovered": uncovered, "named": named}
+            most = float(cropped(uncovered, pixels, padded).max())  # share of any pixel that is still uncovered
             h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
             if scores.shape != named.shape or mask.shape != uncovered.shape:
                 raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
-            # Without a background there is some class in every image.
-            stops.append(float(stop[0]) if masks or has_background(self.classes) else NEVER)
+            # Without a background a sequence ends when no pixel is uncovered, as in `recseg.models.recurrent_unet`.
+            stops.append(float(stop[0]) if has_background(self.classes) else -log_odds(most))
             if stops[-1] > 0:
                 break
             masks.append(mask[0])
@@ -179,6 +180,12 @@ def pad(pixels: Floats, stride: int) -> Floats:
     padded[:] = np.array(MEAN_COLOUR, np.float32).reshape(3, 1, 1) / 255
     padded[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels
     return padded
+
+
+def log_odds(probability: float) -> float:
+    """Logit of a probability, finite at 0 and 1, too."""
+    inside = min(max(probability, 1e-6), 1 - 1e-6)
+    return math.log(inside / (1 - inside))
 
 
 def cropped(maps: Floats, pixels: Floats, padded: Floats) -> Floats:

@@ -16,6 +16,7 @@ What the description leaves open, and how it is read here:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +91,7 @@ class PublishedNetwork(SegmentationModel):
     """
 
     kind = "published"
+    class_rows: ClassVar[dict[str, int]] = {"head.18.weight": 0, "head.18.bias": 0}
     input_size: int
 
     def __init__(self, config: PublishedConfig | None = None) -> None:
@@ -209,15 +211,15 @@ def published_loss(
         class_logits: (B, T, num_classes), likewise.
         masks: (B, T, H, W) bool, the classes of each image by ascending label.
         classes: (B, T) their labels, 0 ("end") where the image has no more.
-        lengths: (B,) classes n of each image.
+        lengths: (B,) classes n of each image; on the CPU they cost a GPU no wait.
 
     Returns:
         {"loss": total, "bce", "dice", "classes": its terms}; scalars.
     """
-    steps = torch.arange(masks.shape[1], device=masks.device)
-    taught = steps <= lengths[:, None]  # (B, T): steps 1 … n + 1, counted from 0
-    logits = mask_logits.float()[taught].flatten(1)  # (P, H·W)
-    truth = masks[taught].flatten(1).float()  # (P, H·W)
+    taught = live_pairs((lengths + 1).clamp(max=masks.shape[1]))  # steps 1 … n + 1 of each image
+    sample, step = (index.to(masks.device, non_blocking=True) for index in taught)  # (P,)
+    logits = mask_logits.float()[sample, step].flatten(1)  # (P, H·W)
+    truth = masks[sample, step].flatten(1).float()  # (P, H·W)
     probability = logits.sigmoid()
     overlap = 2 * (probability * truth).sum(dim=1) + 1  # the 1: an empty mask on an empty target is perfect
     terms = {

@@ -1,7 +1,8 @@
-"""A convolutional LSTM: memory with a place for everything.
+"""A convolutional LSTM: a recurrent cell whose state is a map.
 
-An LSTM keeps a vector of memory. A ConvLSTM keeps a *map* of memory: a vector at each position, updated
-from the input and the memory around that position. It is the LSTM with convolutions for matrix products.
+The state of an LSTM is two vectors, h and c. The state of a ConvLSTM is two *maps*: a vector at each position,
+updated from the input and the hidden state around that position. It is the LSTM with convolutions for matrix
+products.
 
 Source: Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting",
 NeurIPS 2015, equation 3. Departures: no peephole terms `W_c ∘ C` (their weights are as large as the map,
@@ -103,7 +104,7 @@ class ConvLSTMCell(nn.Module):
         return gates
 
     def zero_state(self, gates_x: Tensor) -> State:
-        """An empty memory for gates `(B, 4 * hidden, H, W)`: two `(B, hidden, H, W)` maps on their device."""
+        """The state at the start: zeros, two maps `(B, hidden, H, W)` for gates `(B, 4 * hidden, H, W)`."""
         batch, _, height, width = gates_x.shape
         shape = (batch, self.hidden_channels, height, width)
         # c is a running sum: half precision would lose small additions, so it is float32 (or float64).
@@ -113,7 +114,7 @@ class ConvLSTMCell(nn.Module):
     def step(self, gates_x: Tensor, state: State | None) -> State:
         """The state after one step, from the input's gates `(B, 4 * hidden, H, W)` and the state before.
 
-        `None` is an empty memory. There is nothing to convolve then, and nothing to forget: the first step of a
+        `None` is a state of zeros. There is nothing to convolve then, and nothing to forget: the first step of a
         sequence costs next to nothing.
 
         Under autocast or in a half-precision module h has the precision of `gates_x`; c, and the arithmetic
@@ -129,7 +130,7 @@ class ConvLSTMCell(nn.Module):
         return h.to(gates_x.dtype), c
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
-        """One step on `x` `(B, input, H, W)`, from `state` or an empty memory: the new `(h, c)`."""
+        """One step on `x` `(B, input, H, W)`, from `state` or from zeros: the new `(h, c)`."""
         gates_x = self.input_gates(x)
         return self.step(gates_x, state)
 

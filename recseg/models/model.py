@@ -14,6 +14,7 @@ class SegmentationModel(nn.Module):
 
     Attributes:
         kind: name of the network's kind in weight files.
+        class_rows: tensors that have a row for each class, by name: the label of their first row.
         config: what it is made of, a dataclass of plain values.
         num_classes: labels, background included.
         classes: names of the labels, background first; none before a training or a file gives them. Where the first is
@@ -24,6 +25,7 @@ class SegmentationModel(nn.Module):
     """
 
     kind: ClassVar[str]
+    class_rows: ClassVar[dict[str, int]]
     config: Any
     num_classes: int
     classes: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ bilinear upsampling; and the decoder stops at a stride of 2 or 4, since the last
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -98,6 +99,7 @@ class UNet(SegmentationModel):
     """The dense baseline: one channel for each label, at every pixel."""
 
     kind = "dense"
+    class_rows: ClassVar[dict[str, int]] = {"classifier.weight": 0, "classifier.bias": 0}
 
     def __init__(self, config: UNetConfig | None = None) -> None:
         super().__init__()

@@ -5,7 +5,8 @@ JSON text.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,31 @@ def save_state(
     write_tensors(path, tensors, text)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str], dict[str, Any]]]:
+    """A checkpoint, open: its tensors, its text, and of that its progress."""
+    try:
+        with safe_open(path, framework="pt") as stream:
+            text = stream.metadata() or {}
+            if text.get("format") != FORMAT:
+                raise RecsegError(f"{path}: not a checkpoint of a training, expected format {FORMAT!r}")
+            yield stream, text, json.loads(text["progress"])
+    except RecsegError:
+        raise
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise RecsegError(f"{path}: not a readable checkpoint ({error})") from error
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The `progress` of a checkpoint, without its tensors.
+
+    Raises:
+        RecsegError: no such file, or a damaged one.
+    """
+    with _opened(path) as (_, _, progress):
+        return progress
+
+
 def load_state(
     path: Path,
     model: nn.Module,
@@ -68,19 +94,8 @@ def load_state(
     Raises:
         RecsegError: no such file, a damaged one, or one of another network.
     """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            text = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise RecsegError(f"{path}: not a readable checkpoint ({error})") from error
-    if text.get("format") != FORMAT:
-        raise RecsegError(f"{path}: not a checkpoint of a training, expected format {FORMAT!r}")
-
-    try:
-        progress: dict[str, Any] = json.loads(text["progress"])
-    except (ValueError, KeyError) as error:
-        raise RecsegError(f"{path}: not a readable checkpoint ({error})") from error
+    with _opened(path) as (stream, text, progress):
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
     if check is not None:
         check(progress)
 
@@ -115,6 +130,8 @@ def save_average(
     about["data"] = Path(config.data).name  # a name is a fact, its place is nobody's business
     if config.encoder_weights is not None:
         about["encoder_weights"] = Path(config.encoder_weights).name
+    if config.init is not None:
+        about["init"] = Path(config.init).name
     if (legend := dataset.legend.to_dict()) is not None:
         about["legend"] = legend
     about |= {"split": dataset.split, "threads": torch.get_num_threads()} | more

@@ -37,20 +37,27 @@ class TrainConfig:
         minutes: wall-clock budget of the steps. Either this or `steps`.
         steps: number of updates.
         seed: of the initial weights, the order of the images and their augmentation.
-        network: what to build. A dense network takes from it what both share (`UNetConfig`); its `num_classes` and
-            `max_steps` are those of the data.
+        network: what to build; left out, with `init`, what that is. A dense network takes from it what both share
+            (`UNetConfig`); its `num_classes` and `max_steps` are those of the data.
+        init: trained weights to start from: a published name, a .safetensors file or the folder of a run. What fits is
+            copied, classifier rows by the names of the classes: see `recseg.training.initial`.
         encoder_weights: safetensors file of a torchvision or timm classifier to start from.
         pretrained: fetch torchvision's or timm's own weights instead.
-        freeze: encoder stages, from the finest, that keep their weights; None freezes two of a pretrained encoder.
+        freeze: encoder stages, from the finest, that keep their weights; None freezes two of an encoder that is
+            pretrained, or not plain and that of `init`.
         order: of the targets: "matched" (each step learns the one that fits it best), "class" or "area".
         max_steps: the most classes of an image; None takes 5, or the most that an image of the folder has.
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
         scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the image's short side.
+        flip: mirror half of the crops; not for classes that have a left and a right.
+        colour_jitter: how far brightness, contrast and saturation move: 0.4 is factors of 0.6 to 1.4, 0 none.
+        augmentation: name of the caller's own, which `train` notes and `resume` asks for again.
+        balance: draw images with rare classes more often: see `recseg.data.stream.rarity_weights`.
         pixels_first: share of the budget in which the recurrent network only learns to classify single pixels, as the
             dense baseline does. The steps name classes with that same classifier, and learn faster once it is trained.
         optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
-        lr: peak learning rate; a pretrained encoder gets a tenth of it.
+        lr: peak learning rate; a pretrained encoder gets a tenth of it, and so does all that `init` gives.
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
         checkpoint_seconds: of training between two checkpoints.
@@ -61,6 +68,7 @@ class TrainConfig:
         val_every: updates between two validations; None: a tenth of the budget, and 100 updates at least.
         val_limit: the most images of a validation, spread evenly over the list; None takes 500.
         tensorboard: write the log in TensorBoard's format too, into the run's folder `tensorboard`.
+        fresh: the parameters that `init` did not give, which learn at the full rate; the training fills it in.
     """
 
     data: str
@@ -70,6 +78,7 @@ class TrainConfig:
     steps: int | None = None
     seed: int = 0
     network: RecurrentUNetConfig = RecurrentUNetConfig()
+    init: str | None = None
     encoder_weights: str | None = None
     pretrained: bool = False
     freeze: int | None = None
@@ -79,6 +88,10 @@ class TrainConfig:
     size: int | None = None
     image_size: int | None = None
     scale: tuple[float, float] | None = None
+    flip: bool = True
+    colour_jitter: float = 0.4
+    augmentation: str | None = None
+    balance: bool = False
     batch_size: int | None = None
     optimiser: str | None = None
     lr: float | None = None
@@ -95,6 +108,7 @@ class TrainConfig:
     val_every: int | None = None
     val_limit: int | None = None
     tensorboard: bool = False
+    fresh: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -121,13 +135,17 @@ class TrainConfig:
             raise RecsegError(f"pixels_first {self.pixels_first}: expected a share of the budget, from 0 to below 1")
         if self.freeze is not None and not 0 <= self.freeze <= 5:
             raise RecsegError(f"freeze {self.freeze}: expected a number of encoder stages, 0 to 5")
-        if self.freeze and not (self.encoder_weights or self.pretrained):
+        if self.init and (self.encoder_weights or self.pretrained):
+            raise RecsegError("--init: has an encoder's weights, so --encoder-weights and --pretrained have no place")
+        if self.freeze and not (self.init or self.encoder_weights or self.pretrained):
             raise RecsegError(
-                f"freeze {self.freeze}: expected --encoder-weights or --pretrained with it, else noise is kept"
+                f"freeze {self.freeze}: expected --init, --encoder-weights or --pretrained with it, else noise is kept"
             )
         for name in ("seed", "weight_decay", "warmup"):
             if getattr(self, name) < 0:
                 raise RecsegError(f"{name} {getattr(self, name)}: expected 0 or more")
+        if not 0 <= self.colour_jitter < 1:
+            raise RecsegError(f"colour_jitter {self.colour_jitter}: expected a share from 0 to below 1")
         if not 0 <= self.ema < 1:
             raise RecsegError(f"ema {self.ema}: expected a decay from 0 to below 1")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
@@ -141,6 +159,10 @@ def resolve(config: TrainConfig) -> TrainConfig:
     edges more pixels (measured on images that are neither trained on nor reported).
     """
     defaults: dict[str, Any]
+    if config.init and config.network is TrainConfig.network:  # the default itself: it was left out
+        from recseg.training.initial import network_of
+
+        config = replace(config, network=network_of(config.init))
     if config.model == "published":  # as its authors trained it: Adam 1e-3, batch 32, 256×256, fixed by its class head
         defaults = {"size": 256, "image_size": config.size or 256, "batch_size": 32, "lr": 1e-3, "scale": (0.5, 1.2)}
     elif config.network.encoder == "plain":
@@ -154,12 +176,26 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
     if config.steps is not None:  # with `minutes` the loop looks at the clock
-        defaults["val_every"] = max(FEWEST, -(-config.steps // 10))
+        defaults["val_every"] = validation_every(config.steps)
     defaults["val_limit"] = 500
     defaults["pixels_first"] = 0.5
     defaults["optimiser"] = "adamw" if config.model == "published" else "muon"
-    defaults["freeze"] = 2 if config.encoder_weights or config.pretrained else 0
+    known = config.encoder_weights or config.pretrained or (config.init and config.network.encoder != "plain")
+    defaults["freeze"] = 2 if known and config.model != "published" else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
+
+
+def validation_every(steps: int) -> int:
+    """Updates between two validations of a budget of so many, unless they are given."""
+    return max(FEWEST, -(-steps // 10))
+
+
+def used_up(config: TrainConfig, step: int, seconds: float) -> float:
+    """Share of the budget that so many updates, or so many seconds, are."""
+    if config.steps is not None:
+        return step / config.steps
+    assert config.minutes is not None  # resolved
+    return seconds / (60 * config.minutes)
 
 
 def network_for(config: TrainConfig, dataset: "SegmentationFolder") -> RecurrentUNetConfig:
@@ -180,6 +216,8 @@ def with_whole_paths(config: TrainConfig) -> TrainConfig:
     Raises:
         RecsegError: its data are not there.
     """
+    from recseg.weights.registry import published_weights
+
     if config.data in NAMED:
         data = config.data
     else:
@@ -187,7 +225,10 @@ def with_whole_paths(config: TrainConfig) -> TrainConfig:
         if not Path(data).exists():
             raise RecsegError(f"{data}: not there; a run whose data have moved goes on with --data")
     weights = config.encoder_weights and str(Path(config.encoder_weights).expanduser().absolute())
-    return replace(config, data=data, encoder_weights=weights)
+    init = config.init  # a published name wins over a file, and stays what it is
+    if init and Path(init).exists() and init not in [entry["name"] for entry in published_weights()]:
+        init = str(Path(init).absolute())
+    return replace(config, data=data, encoder_weights=weights, init=init)
 
 
 def build_model(config: TrainConfig, *, start: bool = True) -> "SegmentationModel":

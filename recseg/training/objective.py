@@ -28,7 +28,7 @@ def compute_loss(
     if isinstance(model, PublishedNetwork):
         masks, classes = model.forward_all(images)
         sequence = to_sequence(labels, model.max_steps, num_classes=model.num_classes, order="class")
-        return published_loss(masks, classes, sequence.masks, sequence.classes, sequence.lengths)
+        return published_loss(masks, classes, sequence.masks, sequence.classes, lengths.clamp(max=model.max_steps))
     assert isinstance(model, UNet | RecurrentUNet)
     if isinstance(model, UNet) or done < config.pixels_first:
         return dense_loss(model.pixel_logits(images), labels)

@@ -4,7 +4,7 @@ Chapter 7 of the book explains this file. AdamW: Loshchilov and Hutter, ICLR 201
 "DeepLab", 2017. Averaging weights: Polyak and Juditsky, 1992.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -13,12 +13,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from recseg.training.muon import Muon
 
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
-
-def parameter_groups(model: nn.Module, lr: float, encoder_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, encoder_lr: float, weight_decay: float, fresh: Collection[str] | None = None
+) -> list[dict[str, Any]]:
     """Parameters by optimiser, learning rate and decay: a pretrained encoder learns slower, vectors are not decayed.
 
+    Where `fresh` names the parameters that start anew, not the encoder but all others learn at `encoder_lr`.
     Frozen parameters belong to no group.
     Each group keeps `base_lr`, which the schedule multiplies, and `hidden`: whether it is for `Muon`.
     """
@@ -26,7 +27,8 @@ def parameter_groups(model: nn.Module, lr: float, encoder_lr: float, weight_deca
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = encoder_lr if name.startswith("encoder.") else lr
+        slow = name.startswith("encoder.") if fresh is None else name not in fresh
+        rate = encoder_lr if slow else lr
         decay = weight_decay if parameter.ndim > 1 else 0.0  # vectors are biases and the scales of norms
         groups.setdefault((rate, decay, is_hidden(name, parameter)), []).append(parameter)
     return [
@@ -45,10 +47,12 @@ def is_hidden(name: str, parameter: Tensor) -> bool:
 
 
 def make_optimisers(name: str, groups: list[dict[str, Any]]) -> list[torch.optim.Optimizer]:
-    """ "muon": Muon for the hidden weights and AdamW for all others; "adamw": AdamW for all."""
+    """ "muon": Muon for the hidden weights and AdamW for all others; "adamw": AdamW for all. Fused on GPUs."""
+    fused = True if groups[0]["params"][0].is_cuda else None  # one kernel for all weights
     hidden = [group for group in groups if group["hidden"] and name == "muon"]
     others = [group for group in groups if not group["hidden"] or name != "muon"]
-    return [Muon(hidden), torch.optim.AdamW(others)] if hidden else [torch.optim.AdamW(others)]
+    adamw = torch.optim.AdamW(others, fused=fused)
+    return [Muon(hidden), adamw] if hidden else [adamw]
 
 
 def schedule(step: int, progress: float, *, warmup: int, power: float = 0.9) -> float:
@@ -69,21 +73,34 @@ def set_learning_rate(optimisers: Iterable[torch.optim.Optimizer], factor: float
             group["lr"] = group["base_lr"] * factor
 
 
+class _Average(AveragedModel):
+    """PyTorch's own update copies its count to the device each time, and waits for it; this one counts on the CPU."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+        self.n_averaged.fill_(1)  # the start counts
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        update = int(self.n_averaged) - 1  # 0-based
+        pairs = [*zip(_values(self.module), _values(model), strict=True)]
+        ours, theirs = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(ours, theirs, 1 - min(self.decay, (1 + update) / (10 + update)))
+        if counters := [pair for pair in pairs if not pair[0].is_floating_point()]:  # of batch norms
+            ours, theirs = zip(*counters, strict=True)
+            torch._foreach_copy_(ours, theirs)
+        self.n_averaged += 1
+
+
+def _values(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
 def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
     """A second model that follows the first slowly; it scores better than the last step, and it is what gets published.
 
     Call `update_parameters(model)` after each update; the network itself is `module`. Its decay warms up, so that the
     random start is forgotten within the first updates of a short training too.
     """
-    average = AveragedModel(model, use_buffers=True)
-
-    def follow(averages: Tensors, values: Tensors, _: Tensor | int) -> None:
-        update = int(average.n_averaged) - 1  # 0-based; this copy of the number is on the CPU: no wait for a GPU
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, values, 1 - min(decay, (1 + update) / (10 + update)))
-        else:
-            torch._foreach_copy_(averages, values)  # counters of batch norms
-
-    average.multi_avg_fn = follow
-    average.n_averaged.fill_(1)  # the start counts, or the first update would copy the model
-    return average.eval().requires_grad_(False)
+    return _Average(model, decay).eval().requires_grad_(False)

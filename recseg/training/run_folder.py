@@ -75,7 +75,9 @@ def remove_run(run: Path) -> None:
 class Log:
     """Lines of JSON, each written at once and whole: nothing waits in memory that a kill could take.
 
-    A line tells of a batch of the training, or, by names that begin with `val_`, of a validation.
+    A line tells of a batch of the training (`step`, `seconds`, `lr`, `loss` and its terms), or, by names that begin
+    with `val_`, of a validation. A term has one name throughout, and is missing where it is no part of the loss:
+    `pandas.read_json(path, lines=True)` is a table.
     """
 
     def __init__(self, path: Path, stream: IO[bytes], events: "Events | None" = None) -> None:

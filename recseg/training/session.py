@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from recseg.data.readers import Readers, default_workers
-from recseg.data.stream import Batch, batches
+from recseg.data.stream import Batch, batches, rarity_weights
 from recseg.distributed import rank, shard
 from recseg.errors import RecsegError
 from recseg.training.bad_samples import explained
@@ -36,6 +36,7 @@ class Session:
         stopping: whether all processes have agreed to end.
         saved: when the last checkpoint was written, by this machine's clock.
         shown: what the bar tells.
+        terms: of the loss when it was last written.
     """
 
     stream: Iterator[Batch]
@@ -46,6 +47,7 @@ class Session:
     stopping: bool = False
     saved: float = field(default_factory=time.monotonic)
     shown: dict[str, str] = field(default_factory=dict)
+    terms: dict[str, float] = field(default_factory=dict)
 
     def write(self, trainer: "Trainer", terms: dict[str, float]) -> None:
         """Write the loss of a batch into the log, and show it."""
@@ -54,9 +56,21 @@ class Session:
         entry = {"step": trainer.step, "seconds": round(trainer.seconds, 2)}
         rate = trainer.optimisers[0].param_groups[0]["lr"]
         self.log.write(entry | {"lr": rate} | {name: round(value, 5) for name, value in terms.items()})
+        if joined := [name for name in terms if name not in self.terms] if self.terms else []:
+            self.say(
+                f"step {trainer.step}: from here on the steps of the recurrence learn too; the loss is now a sum with "
+                f"the terms {', '.join(joined)}, not to be compared with the loss of single pixels before"
+            )
+        self.terms = terms
         self._show(loss=f"{terms['loss']:.3f}")
-        if trainer.config.steps is None:
-            self._show(done=f"{100 * min(1.0, trainer.done()):.0f} %")
+        if trainer.config.minutes is not None:
+            left = max(0.0, 60 * trainer.config.minutes - trainer.seconds)
+            self._show(done=f"{100 * min(1.0, trainer.done()):.0f} %", left=tqdm.format_interval(left))
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar, where one is shown."""
+        if not self.bar.disable:
+            self.bar.write(line)
 
     def write_validation(self, trainer: "Trainer", scores: dict[str, Any]) -> None:
         """Write the scores of a validation into the log, and show them."""
@@ -97,6 +111,7 @@ def open_session(trainer: "Trainer", progress: bool) -> Iterator[Session]:
     stream = batches(
         trainer.dataset, config.batch_size, seed=config.seed, start=trainer.step, workers=workers,
         pin=trainer.device.type == "cuda", part=shard(config.batch_size), skip=skip, readers=readers,
+        weights=rarity_weights(trainer.dataset, skip=skip) if config.balance else None,
     )  # fmt: skip
     shown = progress and rank() == 0
     with contextlib.ExitStack() as stack:

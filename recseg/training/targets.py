@@ -9,12 +9,15 @@ import itertools
 import warnings
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recseg.classes import BACKGROUND, VOID
 from recseg.errors import RecsegError
 from recseg.training.config import ORDERS
+
+DIVERGED = "matching: a cost is not finite, the training has diverged; expected a lower learning rate"
 
 
 class TargetSequence(NamedTuple):
@@ -43,13 +46,14 @@ def class_areas(labels: Tensor, num_classes: int) -> Tensor:
     """Pixels of each label, void left out: (B, H, W) → (B, num_classes).
 
     Raises:
-        RecsegError: a label that is neither void nor below num_classes; another shape.
+        RecsegError: a label that is neither void nor below num_classes, in label maps on the CPU (to look at those on
+            a GPU is to wait for it; whoever reads masks has checked them); another shape.
     """
     if labels.ndim != 3:
         raise RecsegError(f"label maps of shape {tuple(labels.shape)}: expected (B, H, W)")
     flat = labels.flatten(1).long()  # (B, H·W)
     wrong = (flat != VOID) & ((flat < 0) | (flat >= num_classes))
-    if wrong.any():
+    if labels.is_cpu and wrong.any():
         raise RecsegError(f"label {int(flat[wrong][0])}: expected 0 to {num_classes - 1}, or {VOID} for void")
     flat = flat.where(flat != VOID, num_classes)  # void into a bin of its own, which is cut off
     areas = torch.zeros(len(flat), num_classes + 1, dtype=torch.long, device=labels.device)
@@ -62,7 +66,7 @@ def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str 
 
     Args:
         labels: (B, H, W) integer label maps, 255 where void.
-        max_steps: T. An image with more classes keeps its T largest; a warning counts what was dropped.
+        max_steps: T. An image with more classes keeps its T largest; on the CPU a warning counts what was dropped.
         num_classes: labels, background included.
         order: "class": ascending label; "area": largest first; "matched": ascending label too, for `match` to reorder.
     """
@@ -75,7 +79,9 @@ def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str 
     classes = (columns + 1).where(largest > 0, BACKGROUND)  # (B, C)
     dropped = classes[:, steps:]
     classes = classes[:, :steps]  # (B, T)
-    if dropped.any():
+    if not labels.is_cpu:  # where to ask whether there are any costs more than to forget none
+        labels = _forget(labels, dropped)
+    elif dropped.any():
         labels = _forget(labels, dropped)
         warnings.warn(
             f"images with more than {max_steps} classes: {int((dropped > 0).any(dim=1).sum())}; their largest stay, "
@@ -93,10 +99,10 @@ def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str 
 
 def _forget(labels: Tensor, dropped: Tensor) -> Tensor:
     """Void the pixels of dropped classes (B, K), 0 for none: not background, and nothing else is asked of them."""
-    for column in dropped.T:  # (B,)
-        gone = (labels == column[:, None, None]) & (column[:, None, None] != BACKGROUND)
-        labels = labels.masked_fill(gone, VOID)
-    return labels
+    is_dropped = torch.zeros(len(labels), VOID + 1, dtype=torch.bool, device=labels.device).scatter(1, dropped, True)
+    is_dropped[:, BACKGROUND] = False
+    gone = is_dropped.gather(1, labels.flatten(1).long())  # (B, H·W)
+    return labels.masked_fill(gone.view(labels.shape), VOID)
 
 
 def to_labels(sequence: TargetSequence) -> Tensor:
@@ -109,7 +115,7 @@ def match(cost: Tensor, lengths: Tensor) -> Tensor:
     """Which target each step learns: the assignment of least total cost (Kuhn, 1955).
 
     Up to five steps all permutations are tried at once on the device: 120 sums beat a round trip to the host. Above
-    that SciPy's `linear_sum_assignment` solves each image.
+    that SciPy's `linear_sum_assignment` solves each image, and a GPU is waited for once.
 
     Args:
         cost: (B, T, T) of step (row) against target (column); only the first n×n of an image with n classes count.
@@ -119,19 +125,21 @@ def match(cost: Tensor, lengths: Tensor) -> Tensor:
         (B, T) target of each step. A permutation of the first n; the steps after them keep their own number.
 
     Raises:
-        RecsegError: a cost that counts is not finite (a diverged training).
+        RecsegError: a cost that counts is not finite (a diverged training), where the host sees it: on a GPU with up
+            to five steps it is the loss that tells.
     """
-    batch, steps, _ = cost.shape
+    steps = cost.shape[1]
+    if steps > 5:
+        return _match_on_host(cost, lengths)
     index = torch.arange(steps, device=cost.device)
     alive = index < lengths[:, None]  # (B, T)
     both = alive[:, :, None] & alive[:, None, :]  # (B, T, T)
-    if not cost[both].isfinite().all():
-        raise RecsegError("matching: a cost is not finite, the training has diverged; expected a lower learning rate")
-    if steps > 5:
-        return _match_on_host(cost, lengths)
+    if cost.is_cpu and not cost[both].isfinite().all():
+        raise RecsegError(DIVERGED)
     # Steps that do not exist may only take targets that do not exist, and do so for free.
     cost = cost.float().where(both, 0.0).masked_fill(alive[:, :, None] ^ alive[:, None, :], torch.inf)
-    permutations = torch.tensor(list(itertools.permutations(range(steps))), device=cost.device)  # (T!, T)
+    permutations = torch.tensor(list(itertools.permutations(range(steps))))  # (T!, T)
+    permutations = permutations.to(cost.device, non_blocking=True)
     # totals[b, k] = Σ_t cost[b, t, permutations[k, t]]
     totals = cost[:, index, permutations].sum(dim=2)  # (B, T!)
     best = permutations[totals.argmin(dim=1)]  # (B, T)
@@ -142,7 +150,13 @@ def match(cost: Tensor, lengths: Tensor) -> Tensor:
 def _match_on_host(cost: Tensor, lengths: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
-    best = torch.arange(cost.shape[1]).repeat(len(cost), 1)  # (B, T)
-    for image, (matrix, length) in enumerate(zip(cost.float().cpu().numpy(), lengths.tolist(), strict=True)):
-        best[image, :length] = torch.from_numpy(linear_sum_assignment(matrix[:length, :length])[1])
-    return best.to(cost.device)
+    steps = cost.shape[1]
+    together = torch.cat([cost.float().flatten(1), lengths[:, None]], dim=1).cpu().numpy()  # (B, T·T + 1): one wait
+    best = torch.arange(steps).repeat(len(cost), 1)  # (B, T)
+    for image, row in enumerate(together):
+        length = int(row[-1])
+        matrix = row[:-1].reshape(steps, steps)[:length, :length]
+        if not np.isfinite(matrix).all():
+            raise RecsegError(DIVERGED)
+        best[image, :length] = torch.from_numpy(linear_sum_assignment(matrix)[1])
+    return best.to(cost.device, non_blocking=True)

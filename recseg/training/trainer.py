@@ -15,7 +15,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from recseg.data import NAMED, open_train
-from recseg.data.check import examine
 from recseg.data.folder import SegmentationFolder
-from recseg.data.readers import UnguardedScript, check_main_guard
 from recseg.data.stream import Batch
-from recseg.data.transforms import train_transform
 from recseg.devices import choose_device as choose_device
 from recseg.devices import choose_precision as choose_precision
 from recseg.devices import precision_name as precision_name
@@ -37,9 +32,7 @@ from recseg.distributed import (
     all_reduce_max,
     average_gradients,
     broadcast_parameters,
-    main_first,
     mean,
-    process_group,
     rank,
     synchronise_norms,
     world_size,
@@ -49,111 +42,16 @@ from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
 from recseg.training.checkpoint import load_state, save_average, save_state
 from recseg.training.config import TrainConfig as TrainConfig
-from recseg.training.config import (
-    build_model,
-    check_batch,
-    load_config,
-    network_for,
-    resolve,
-    save_config,
-    with_whole_paths,
-)
+from recseg.training.config import build_model, check_batch, network_for, used_up
+from recseg.training.initial import start_from
 from recseg.training.objective import compute_loss as compute_loss
-from recseg.training.optim import (
-    averaged_model,
-    make_optimisers,
-    parameter_groups,
-    schedule,
-    set_learning_rate,
-)
-from recseg.training.run_folder import BEST, CHECKPOINT, LAST, Log, check_tensorboard, claimed, remove_run
+from recseg.training.optim import averaged_model, make_optimisers, parameter_groups, schedule, set_learning_rate
+from recseg.training.run_folder import BEST, CHECKPOINT, LAST, Log, check_tensorboard
 from recseg.training.same_data import check_same_data, describe
 from recseg.training.session import Session, open_session
-from recseg.training.validation import NONE, Validation, validation_data
+from recseg.training.validation import NONE, Validation
 
 LOG_EVERY = 20  # steps
-
-
-def train(config: TrainConfig, out: Path | str, *, progress: bool = True) -> Path:
-    """Train a model from the start; started by `torchrun`, together with the other processes (`recseg.distributed`).
-
-    Args:
-        config: what to train; open choices are filled in and stored.
-        out: folder of the run; new or empty.
-        progress: print what the data hold, and show a bar.
-
-    Returns:
-        The weights to predict with, `out/weights.safetensors`.
-
-    Raises:
-        RecsegError: bad data or configuration, a folder in use, or a loss that is not finite.
-    """
-    out = Path(out)
-    check_main_guard()
-    with process_group(config.device) as device:
-        if rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to go on")
-        config = resolve(replace(config, device=device))
-        trainer = _open(config, out, progress)  # before the folder is made: bad data leaves no trace
-        if rank() == 0:
-            save_config(out / "config.json", with_whole_paths(trainer.config), new=True)
-        try:
-            return trainer.run(progress)
-        except UnguardedScript:
-            remove_run(out)
-            raise
-
-
-def resume(
-    run: Path | str, *, progress: bool = True, data: str | None = None, device: str | None = None,
-    workers: int | None = None, on_bad_image: str | None = None,
-) -> Path:  # fmt: skip
-    """Go on with a run that was interrupted, exactly as if it had not been (with as many processes as before).
-
-    Args:
-        run: its folder.
-        progress: print what the data hold, and show a bar.
-        data: where the same data are from now on; None: where they were.
-        device: where it runs from now on; None: as the run began.
-        workers: processes that read images from now on; None: as the run began.
-        on_bad_image: "skip" or "stop" from now on; None: as the run began.
-
-    Raises:
-        RecsegError: a folder without a run, other data than it began with, or what `train` raises.
-    """
-    run = Path(run)
-    before = load_config(run / "config.json")
-    given: dict[str, Any] = {"data": data, "device": device, "workers": workers, "on_bad_image": on_bad_image}
-    config = with_whole_paths(replace(before, **{name: value for name, value in given.items() if value is not None}))
-    with process_group(config.device) as device:
-        goes_on = (run / CHECKPOINT).exists()
-        settings = replace(config, device=device, val_split=config.val_split or NONE)
-        trainer = _open(settings, run, progress, partial(build_model, start=not goes_on))
-        if goes_on:
-            trainer.restore()
-        if config != before and rank() == 0:
-            with claimed(run):
-                save_config(run / "config.json", config)
-        return trainer.run(progress)
-
-
-def _open(
-    config: TrainConfig, out: Path, progress: bool, build: Callable[[TrainConfig], SegmentationModel] | None = None
-) -> "Trainer":
-    with main_first():
-        dataset = training_data(config)
-        held_out = validation_data(config, dataset)
-    if config.data not in NAMED:  # what these hold is known
-        lines = examine(dataset, held_out, skip=config.on_bad_image == "skip")
-        if progress and rank() == 0:
-            print("\n".join(lines), flush=True)
-    return Trainer(config, dataset, out, held_out, build)
-
-
-def training_data(config: TrainConfig) -> SegmentationFolder:
-    """The split to train on, with its augmentation."""
-    assert config.size is not None and config.scale is not None  # resolved
-    return open_train(config.data, config.split, transform=train_transform(config.size, scale=config.scale))
 
 
 class Trainer:
@@ -165,6 +63,7 @@ class Trainer:
         out: folder of the run.
         held_out: the images to validate on, without a transform; None: no validation.
         build: makes the network of a configuration; by default `build_model`.
+        start: read the weights that the network starts from; a run that goes on has all weights in its checkpoint.
     """
 
     def __init__(
@@ -174,6 +73,7 @@ class Trainer:
         out: Path,
         held_out: SegmentationFolder | None = None,
         build: Callable[[TrainConfig], SegmentationModel] | None = None,
+        start: bool = True,
     ) -> None:
         self.dataset, self.out = dataset, out
         if config.tensorboard:
@@ -185,16 +85,21 @@ class Trainer:
         config = replace(config, network=network_for(config, dataset), split=dataset.split, val_split=split)
         self.config, self.data = config, describe(dataset, held_out, config.network.max_steps)
         self.validation = Validation(config, held_out)
-        self.model = (build or build_model)(config)
+        self.model = build(config) if build else build_model(config, start=start)
         self.model.classes = dataset.classes
+        self.notes: list[str] = []  # lines for whoever watches
+        if config.init and start:
+            copied = start_from(self.model, config.init)
+            self.config = config = replace(config, fresh=copied.fresh)
+            self.notes.append(f"init {config.init}: {copied}")
         check_batch(config, self.model)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             synchronise_norms(self.model)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
         broadcast_parameters(self.model)
-        tenth = 0.1 if config.encoder_weights or config.pretrained else 1.0
+        tenth = 0.1 if config.encoder_weights or config.pretrained or config.init else 1.0
         assert config.lr is not None and config.optimiser is not None  # resolved
-        groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay)
+        groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay, config.fresh)
         self.optimisers = make_optimisers(config.optimiser, groups)
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = averaged_model(self.model, config.ema)
@@ -270,14 +175,11 @@ class Trainer:
 
     def done(self) -> float:
         """Share of the budget that is used up. Validations and checkpoints take nothing of it."""
-        if self.config.steps is not None:
-            return self.step / self.config.steps
-        assert self.config.minutes is not None
-        return self.seconds / (60 * self.config.minutes)
+        return used_up(self.config, self.step, self.seconds)
 
     def _write(self, session: Session, terms: dict[str, Tensor]) -> None:
         self.phase = "save"
-        means = mean(*(value.item() for value in terms.values()))
+        means = mean(*torch.stack(list(terms.values())).tolist())  # one wait for a GPU
         session.write(self, dict(zip(terms, means, strict=True)))
         self.phase = "rest"
 
@@ -326,7 +228,7 @@ class Trainer:
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.average.n_averaged.fill_(self.step + 1)
         self.skipped = progress.get("skipped", {})
-        self.validation.restore(progress.get("validation"))
+        self.validation.restore(progress.get("validation"), self.done())
 
     def check_gradient(self) -> None:
         """Refuse weights whose last gradient was not finite: they are to replace no checkpoint."""

@@ -20,13 +20,15 @@ import speed
 from server import FOLDER, serving
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+FORWARDS = {path.name for path in (ROOT / "book" / "_forwards").glob("*.html")}
 THEMES = {"light": "", "dark": FOLDER}
 STORE = "localStorage.setItem('mode', '{0}'); localStorage.setItem('theme', '{0}');"
 
 
 def pages_of(html: Path, only: list[str]) -> list[str]:
-    """The pages of a rendered book, as addresses below its root; those of `_static` are parts of the theme."""
+    """The pages of a rendered book, as addresses below its root: without parts of the theme, without forwards."""
     found = sorted(path.relative_to(html) for path in html.rglob("*.html") if "_static" not in path.parts)
+    found = [path for path in found if path.name not in FORWARDS]
     return [path.as_posix() for path in found if not only or any(part in path.as_posix() for part in only)]
 
 

@@ -1,9 +1,9 @@
-// Chapter 13: bytes of the output, against the number of classes that a model knows.
+// Chapter 14: bytes of the output, against the number of classes that a model knows.
 
 import { chart, legend, tens } from './chart.mjs';
 import { whole } from './kit.mjs';
 
-/** Bytes of what a model gives for one picture, in 32-bit numbers. `steps`: stops asked for. */
+/** Bytes of what a model gives for one image, in 32-bit numbers. `steps`: stops asked for. */
 export const denseBytes = ({ known, side }) => 4 * (known + 1) * side ** 2;
 export const sequenceBytes = ({ known, there, side, steps = there + 1 }) => 4 * (there * side ** 2 + there * known + steps);
 
@@ -21,13 +21,13 @@ export const size = (bytes) => {
 export const title = 'Bytes of the output';
 export const controls = [
   { name: 'power', label: 'Classes that it knows', min: 0, max: 4, step: 0.05, value: 1.3, show: (power) => whole(knownOf(power)) },
-  { name: 'there', label: 'Classes in the picture', min: 0, max: 30, value: 2 },
-  { name: 'side', label: 'Side of the picture', min: 64, max: 2048, step: 64, value: 512, show: (value) => `${value} pixels` },
+  { name: 'there', label: 'Classes in the image', min: 0, max: 30, value: 2 },
+  { name: 'side', label: 'Side of the image', min: 64, max: 2048, step: 64, value: 512, show: (value) => `${value} pixels` },
 ];
 
 export function draw({ power, there: wanted, side }) {
   const known = knownOf(power);
-  const there = Math.min(wanted, known); // a picture holds no class that is not known
+  const there = Math.min(wanted, known); // an image holds no class that is not known
   const places = Array.from({ length: 81 }, (_, k) => 10 ** (k / 20));
   const curves = [
     { kind: 'one', name: 'dense', points: places.map((k) => [k, denseBytes({ known: k, side })]) },

@@ -17,20 +17,20 @@ export const lengths = (kind, batch, steps) => BATCHES[kind].slice(0, batch).map
 export const livePairs = (counts) =>
   counts.flatMap((count, image) => Array.from({ length: count }, (_, step) => [image, step]));
 
-/** Multiplications at each place of the map for all steps: a kernel of `k`×`k`, `x` channels in, `d` of memory. */
+/** Multiplications at each place of the map for all steps: a kernel of `k`×`k`, `x` channels in, `d` of state. */
 export function gateMultiplications(steps, x, d, k = 3) {
   return { written: 4 * d * k * k * steps * (x + d), hoisted: 4 * d * k * k * (x + steps * d) };
 }
 
 export const title = 'What is computed, and what need not be';
 export const controls = [
-  { name: 'kind', label: 'Classes in the pictures', value: 'usual',
+  { name: 'kind', label: 'Classes in the images', value: 'usual',
     choice: [['usual', 'one or two, as in photographs'], ['single', 'one in each'], ['crowded', 'many, as in streets'],
       ['mixed', 'from none to many']] },
-  { name: 'batch', label: 'Pictures in the batch', min: 1, max: 12, value: 8 },
+  { name: 'batch', label: 'Images in the batch', min: 1, max: 12, value: 8 },
   { name: 'steps', label: 'Steps that there are', min: 1, max: 8, value: 5 },
   { name: 'x', label: 'Channels of the input', min: 16, max: 512, step: 16, value: 192 },
-  { name: 'd', label: 'Channels of the memory', min: 16, max: 512, step: 16, value: 64 },
+  { name: 'd', label: 'Channels of the state', min: 16, max: 512, step: 16, value: 64 },
 ];
 
 export function draw({ kind, batch, steps, x, d }) {
@@ -45,8 +45,8 @@ export function draw({ kind, batch, steps, x, d }) {
         svg('line', { x1: left + 3, y1: top + 11, x2: left + 19, y2: top + 3, class: 'rule' })];
   }));
   const names = Array.from({ length: steps }, (_, step) => text(4, 31 + 17 * step, `step ${step + 1}`, { class: 'small' }));
-  const stage = picture(360, 24 + 17 * steps, 'A column for each picture, a row for each step; filled where a pair is live.',
-    text(50, 12, 'pictures', { class: 'small' }), names, cells);
+  const stage = picture(360, 24 + 17 * steps, 'A column for each image, a row for each step; filled where a pair is live.',
+    text(50, 12, 'images', { class: 'small' }), names, cells);
   const { written, hoisted } = gateMultiplications(steps, x, d);
   const rows = bars('Bars: masks computed and multiplications for the gates, plain and economical.', [
     { name: 'masks, every pair', value: 1, words: whole(all), kind: 'off' },
@@ -55,7 +55,7 @@ export function draw({ kind, batch, steps, x, d }) {
     { name: 'gates, the input\'s half computed once', value: hoisted / written, words: whole(hoisted) },
   ]);
   const says = `${live} of ${all} pairs are live: packing saves ${percent(1 - live / all)} of the masks. `
-    + `Hoisting saves ${percent(1 - hoisted / written)} of the gates' multiplications, whatever the pictures show`
+    + `Hoisting saves ${percent(1 - hoisted / written)} of the gates' multiplications, whatever the images show`
     + (steps === 1 ? ': with one step there is nothing to share.' : '.');
   return { stage: [stage, rows], says };
 }

@@ -1,4 +1,4 @@
-// Chapter 3: how large the maps of the plain encoder are, and how much of the picture one of their cells sees.
+// Chapter 3: how large the maps of the plain encoder are, and how much of the image one of their cells sees.
 
 import { percent, picture, rect, svg, table, text } from './kit.mjs';
 
@@ -21,7 +21,7 @@ export function stages(side, count) {
 
 export const title = 'What one cell of each map sees';
 export const controls = [
-  { name: 'side', label: 'Side of the picture', min: 32, max: 512, value: 256, show: (value) => `${value} pixels` },
+  { name: 'side', label: 'Side of the image', min: 32, max: 512, value: 256, show: (value) => `${value} pixels` },
   { name: 'count', label: 'Stages', min: 2, max: 6, value: 5 },
 ];
 
@@ -39,7 +39,7 @@ export function draw({ side, count }) {
     svg('rect', { x: 222, y: 34 + 24 * index, width: 12, height: 12, class: `box ${KINDS[index]}` }),
     text(242, 44 + 24 * index, `stage ${index}: ${sees} pixels`, { class: 'small' }),
   ]);
-  const stage = picture(360, 208, 'The picture, and in it squares: what one cell in its middle sees, stage by stage.',
+  const stage = picture(360, 208, 'The image, and in it squares: what one cell in its middle sees, stage by stage.',
     rect(4, 4, 200, 200, { class: 'surface' }), rect(4, 4, 200, 200, { class: 'frame' }), boxes,
     text(222, 20, 'one cell sees', { class: 'strong' }), key);
   const rows = found.map((item, index) => [`stage ${index}`, item.stride, `${item.side}×${item.side}`, item.sees,

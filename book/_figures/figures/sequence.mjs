@@ -44,7 +44,7 @@ const length = ({ scene = 'street', most = 5 }) => toSequence(SCENES[scene], mos
 
 export const title = 'Take a label map apart, step by step';
 export const controls = [
-  { name: 'scene', label: 'Picture', value: 'street',
+  { name: 'scene', label: 'Image', value: 'street',
     choice: [['cat', 'a cat'], ['sofa', 'a dog on a sofa'], ['street', 'a rider, a car, a bird']] },
   { name: 'most', label: 'Steps that there are', min: 1, max: 5, value: 5 },
   { name: 'step', label: 'Step', min: 0, max: (values) => length(values) + 1, value: 1 },

@@ -1,4 +1,4 @@
-// Chapter 11: one picture, scored by the slot protocol of the published work, as a set, and by mIoU.
+// Chapter 13: one image, scored by the slot protocol of the published work, as a set, and by mIoU.
 
 import { VOC_CLASSES } from './classes.mjs';
 import { bars } from './chart.mjs';
@@ -8,7 +8,7 @@ const TRUE = [3, 12, 15]; // bird, dog, person
 const EACH = 20; // pixels of each, and as many of background for an invention to lie on
 const START = { 3: 0, 12: 20, 15: 40, 1: 60, 16: 60 };
 
-/** A picture as one row of 120 pixels, and a model's steps in its own order: { label, mask }. */
+/** An image as one row of 120 pixels, and a model's steps in its own order: { label, mask }. */
 export function answer({ bird, dog, person, extra, quality, order }) {
   const truth = Array.from({ length: 120 }, (_, k) => TRUE[Math.floor(k / EACH)] ?? 0);
   const named = [bird && 3, dog && 12, person && 15, extra].filter(Boolean).sort((a, b) => a - b);
@@ -40,7 +40,7 @@ export function score({ truth, steps }) {
   };
 }
 
-export const title = 'One picture of a bird, a dog and a person, scored in three ways';
+export const title = 'One image of a bird, a dog and a person, scored in three ways';
 export const controls = [
   { name: 'bird', label: 'it names the bird (3)', toggle: true, value: true },
   { name: 'dog', label: 'it names the dog (12)', toggle: true, value: true },

@@ -1,4 +1,4 @@
-// Chapter 10: where a sequence ends, and how an unsure stop makes later masks smaller.
+// Chapter 12: where a sequence ends, and how an unsure stop makes later masks smaller.
 
 import { bars } from './chart.mjs';
 import { percent, table } from './kit.mjs';
@@ -38,7 +38,7 @@ export function draw({ threshold, stop1, stop2, stop3, stop4 }) {
   const last = kept ? reached[kept - 1] : 1;
   const says = `${kept} of ${stops.length} steps are taken. `
     + (kept ? `In the label map a pixel of the last one needs a mask probability above ${percent(needed(last), 1)}, `
-      + 'not above one half: doubts multiply, and the thing loses its rim.' : 'The picture is called empty.')
+      + 'not above one half, so the mask loses its rim.' : 'The image is called empty.')
     + (threshold === 0.5 ? '' : ' (recseg itself stops at one half.)');
   return { stage: [drawing, table('The steps', [['', 'stop', 'survival', 'pixel needs'], ...rows])], says };
 }

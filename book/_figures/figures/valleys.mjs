@@ -1,4 +1,4 @@
-// Chapter 14: two things, two steps. What a given order teaches where pictures disagree about it, and what matching does.
+// Chapter 15: two things, two steps. What a given order teaches where images disagree about it, and what matching does.
 
 import { chart, legend } from './chart.mjs';
 import { percent } from './kit.mjs';
@@ -7,7 +7,7 @@ const log = (p) => -Math.log(Math.max(p, 1e-9));
 
 /** Loss of both steps, where step 1 says thing A with probability `first` and step 2 the other, if A is to come first. */
 export const ordered = (first) => 2 * log(first);
-/** With targets in a given order: A first in a share `aFirst` of pictures that look alike. */
+/** With targets in a given order: A first in a share `aFirst` of images that look alike. */
 export const fixedLoss = (first, aFirst) => (aFirst && aFirst * ordered(first)) + (aFirst < 1 && (1 - aFirst) * ordered(1 - first));
 /** Matching compares each step with the thing that it says rather (cost: −p), so the loss is the smaller of the two. */
 export const matchedLoss = (first) => Math.min(ordered(first), ordered(1 - first));
@@ -16,7 +16,7 @@ export const floor = (aFirst) => Number(fixedLoss(aFirst, aFirst));
 
 export const title = 'Order of targets against matching';
 export const controls = [
-  { name: 'aFirst', label: 'Pictures whose list begins with A', min: 0, max: 1, step: 0.05, value: 0.5, show: (value) => percent(value) },
+  { name: 'aFirst', label: 'Images whose list begins with A', min: 0, max: 1, step: 0.05, value: 0.5, show: (value) => percent(value) },
   { name: 'first', label: 'Step 1 says A with probability', min: 0.01, max: 0.99, step: 0.01, value: 0.5, show: (value) => percent(value) },
 ];
 

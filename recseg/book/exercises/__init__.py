@@ -19,10 +19,10 @@ from recseg.book.exercises import (
     chapter08,
     chapter09,
     chapter10,
-    chapter11,
     chapter12,
     chapter13,
     chapter14,
+    chapter15,
 )
 from recseg.book.exercises.exercise import Exercise, Off
 from recseg.errors import RecsegError
@@ -31,13 +31,13 @@ __all__ = ["EXERCISES", "check"]
 
 _CHAPTERS = (
     chapter01, chapter02, chapter03, chapter04, chapter05, chapter06,
-    chapter07, chapter08, chapter09, chapter10, chapter11, chapter12,
-    chapter13, chapter14,
+    chapter07, chapter08, chapter09, chapter10, chapter12, chapter13,
+    chapter14, chapter15,
 )  # fmt: skip
 
 EXERCISES: dict[str, Exercise] = {
-    f"ch{number:02}.ex{exercise}": checker
-    for number, chapter in enumerate(_CHAPTERS, 1)
+    f"ch{chapter.__name__[-2:]}.ex{exercise}": checker
+    for chapter in _CHAPTERS
     for exercise, checker in chapter.EXERCISES.items()
 }
 

@@ -68,7 +68,7 @@ BREAK_EVEN = Function(
 
 
 def _train() -> tuple[dict[int, int], int]:
-    """Pictures by number of classes, and pictures in all, of VOC's training list."""
+    """Images by number of classes, and images in all, of VOC's training list."""
     file = resource("results", "voc-statistics.json")
     split: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["splits"]["official_train"]
     return {int(key): value for key, value in split["images_by_number_of_classes"].items()}, split["images"]
@@ -76,24 +76,24 @@ def _train() -> tuple[dict[int, int], int]:
 
 def _share(least: int) -> float:
     by_number, images = _train()
-    return sum(pictures for number, pictures in by_number.items() if number >= least) / images
+    return sum(count for number, count in by_number.items() if number >= least) / images
 
 
 def _lost_classes() -> float:
-    """Of all (picture, class) pairs, those that find no step."""
+    """Of all (image, class) pairs, those that find no step."""
     by_number, _ = _train()
-    total = sum(number * pictures for number, pictures in by_number.items())
-    return sum(max(0, number - 3) * pictures for number, pictures in by_number.items()) / total
+    total = sum(number * count for number, count in by_number.items())
+    return sum(max(0, number - 3) * count for number, count in by_number.items()) / total
 
 
 LOSING = Number(
-    "the share of pictures that lose a class",
+    "the share of images that lose a class",
     lambda: _share(4),
     lambda: [
-        (_share(3), "a picture with three classes loses none: three steps are enough for it"),
-        (_share(5), "pictures with four classes lose one, too"),
-        (_train()[0][4] + _train()[0][5], "that is their number; divide it by the number of pictures"),
-        (_lost_classes(), "that is the share of classes that are lost; the question is for pictures"),
+        (_share(3), "an image with three classes loses none: three steps are enough for it"),
+        (_share(5), "images with four classes lose one, too"),
+        (_train()[0][4] + _train()[0][5], "that is their number; divide it by the number of images"),
+        (_lost_classes(), "that is the share of classes that are lost; the question is for images"),
     ],
     share=True,
 )
@@ -120,7 +120,7 @@ SETS = Number(
     "the number of sets of at most five classes",
     lambda: _sets(range(6)),
     lambda: [
-        (_sets(range(1, 6)), "the empty set is missing: a picture may show background alone"),
+        (_sets(range(1, 6)), "the empty set is missing: an image may show background alone"),
         (_sets(range(5, 6)), "those are the sets of exactly five; smaller ones count as well"),
         (2**20, "those are the sets of any size"),
         (_sets(range(5)), "those are the sets of at most four: does your `range` end too soon?"),

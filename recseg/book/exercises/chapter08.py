@@ -1,11 +1,17 @@
-"""Exercises of chapter 8: memory layouts and several devices."""
+"""Exercises of chapter 8: memory layouts, the roofline, loss scaling, accumulation, and a ring of processes."""
 
-from collections.abc import Sequence
+import functools
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from recseg.book.exercises.exercise import Case, Exercise, Function
+from recseg.book.exercises.comparison import difference, short, to_compare
+from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Mistakes, Off
+from recseg.book.exercises.running import what_happened
 
 
 def _strides(b: int, c: int, h: int, w: int) -> tuple[int, ...]:
@@ -30,34 +36,280 @@ STRIDES = Function(
 )
 
 
-def _shared(parts: Sequence[Tensor]) -> list[float]:
-    """What each process returns, so that the mean over processes is the mean over all steps."""
-    whole = torch.cat(list(parts)).numel() / len(parts)
-    return [float(part.sum() / whole) for part in parts]
+def _bound(work: Sequence[tuple[float, float]], peak: float, bandwidth: float) -> float:
+    """Seconds that a list of (operations, bytes) needs at least, one entry after the other."""
+    return sum(max(operations / peak, moved / bandwidth) for operations, moved in work)
 
 
-SHARED = Function(
-    "losses of each process → one number for each process",
-    _shared,
+def _totals(work: Sequence[tuple[float, float]], peak: float, bandwidth: float) -> tuple[float, float]:
+    return sum(a for a, _ in work) / peak, sum(b for _, b in work) / bandwidth
+
+
+BOUND = Function(
+    "(work, peak, bandwidth) → seconds",
+    _bound,
     lambda: (
-        Case(name, ([torch.tensor(part) for part in parts],))
-        for name, parts in {
-            "four steps and one step": ([1.0, 1.0, 1.0, 5.0], [3.0]),
-            "a process without a step": ([2.0, 4.0], [], [6.0]),
-            "one process": ([1.0, 2.0],),
+        Case(name, (work, 1e12, 1e11))
+        for name, work in {
+            "one convolution": [(4e9, 1e8)],
+            "a convolution and an addition": [(4e9, 1e8), (1e6, 3e8)],
+            "nothing": [],
         }.items()
     ),
     [
         (
-            lambda parts: [float(part.mean()) if len(part) else 0.0 for part in parts],
-            "a mean in each process gives a lone step the weight of all steps of another process",
+            lambda work, peak, bandwidth: max(_totals(work, peak, bandwidth)),
+            "the larger of two sums: while an addition waits for memory no convolution computes, so take the larger "
+            "time of each entry, then add",
         ),
         (
-            lambda parts: [float(part.sum()) / sum(map(len, parts)) for part in parts],
-            "gradients are averaged over processes, which divides once more: use the whole count over their number",
+            lambda work, peak, bandwidth: sum(_totals(work, peak, bandwidth)),
+            "an operation computes while it reads and writes: the larger of its two times counts, not their sum",
         ),
-        (lambda parts: [float(part.sum()) for part in parts], "sums grow with the batch: divide by the whole count"),
+        (
+            lambda work, peak, bandwidth: sum(min(a / peak, b / bandwidth) for a, b in work),
+            "the slower of the two decides: the larger time, not the smaller",
+        ),
+        (
+            lambda work, peak, bandwidth: sum(max(a * peak, b * bandwidth) for a, b in work),
+            "seconds are operations divided by operations a second",
+        ),
     ],
 )
 
-EXERCISES: dict[int, Exercise] = {1: STRIDES, 4: SHARED}
+Pair = tuple[Tensor, Tensor]
+
+
+class _Sixteen(torch.autograd.Function):
+    """Lets numbers through, and stores their gradient in float16, as a layer does under autocast."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.half().float()
+
+
+def _loss(network: nn.Module, batch: Pair) -> Tensor:
+    output: Tensor = _Sixteen.apply(network(batch[0]))  # type: ignore[no-untyped-call]
+    return nn.functional.mse_loss(output, batch[1])
+
+
+def _scaled(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batches: Sequence[Pair],
+    loss: Callable[[nn.Module, Pair], Tensor],
+    scale: float,
+    *,
+    unscale: bool = True,
+    skip: bool = True,
+    lower: bool = True,
+    zero: bool = True,
+) -> tuple[list[float], dict[str, Tensor]]:
+    """The loop, with room for mistakes."""
+    scales = []
+    for batch in batches:
+        scales.append(scale)
+        if zero:
+            optimiser.zero_grad()
+        (loss(network, batch) * scale).backward()
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        if unscale:
+            for gradient in gradients:
+                gradient /= scale
+        if not skip or all(bool(gradient.isfinite().all()) for gradient in gradients):
+            optimiser.step()
+        elif lower:
+            scale /= 2
+    return scales, network.state_dict()
+
+
+def _trainings() -> Iterator[Case]:
+    draw = torch.Generator().manual_seed(0)
+    for scale, size in ((1.0, 1.0), (2.0**20, 1.0), (2.0**12, 1e-6)):
+        network = nn.Linear(3, 1)
+        with torch.no_grad():
+            network.weight.fill_(0.0)
+            network.bias.fill_(0.0)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        batches = [(torch.randn(6, 3, generator=draw), size * torch.randn(6, 1, generator=draw)) for _ in range(12)]
+        yield Case(f"scale = {scale:g}", (network, optimiser, batches, _loss, scale))
+
+
+SCALED = Function(
+    "(network, optimiser, batches, loss, scale) → (scales, state dict)",
+    _scaled,
+    _trainings,
+    [
+        (functools.partial(_scaled, unscale=False), "the update is as many times too large as the scale: divide first"),
+        (functools.partial(_scaled, skip=False), "an infinite gradient reaches the weights: leave such an update out"),
+        (functools.partial(_scaled, lower=False), "the scale stays where it overflows: halve it after such a batch"),
+        (functools.partial(_scaled, zero=False), "gradients add up: they have to be set to zero before `backward()`"),
+    ],
+)
+
+
+def _summed(network: nn.Module, part: Pair) -> tuple[Tensor, int]:
+    """Sum of squared errors over the rows that count (whose target is a number), and how many do."""
+    counts = ~part[1].isnan()
+    return (network(part[0])[counts] - part[1][counts]).square().sum(), int(counts.sum())
+
+
+def _accumulated(
+    network: nn.Module, loss: Callable[[nn.Module, Any], tuple[Tensor, int]], parts: Sequence[Any], *,
+    how: str = "count",
+) -> list[Tensor]:  # fmt: skip
+    """Gradient of the mean over all that counts in all parts, with room for mistakes."""
+    network.zero_grad()
+    total = 0
+    for part in parts:
+        value, count = loss(network, part)
+        total += count
+        if how == "means":
+            value = value / max(1, count) / len(parts)
+        value.backward()
+    divisor = {"count": float(max(1, total)), "parts": float(len(parts))}.get(how, 1.0)
+    return [p.grad / divisor for p in network.parameters() if p.grad is not None]
+
+
+def _parts() -> Iterator[Case]:
+    draw = torch.Generator().manual_seed(0)
+    for name, counts in {
+        "parts of 4, 1 and 3": (4, 1, 3),
+        "a part in which nothing counts": (2, 0),
+        "one part": (5,),
+    }.items():
+        network = nn.Linear(3, 1)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=draw))
+        parts = []
+        for count in counts:
+            target = torch.randn(5, 1, generator=draw)
+            target[count:] = float("nan")
+            parts.append((torch.randn(5, 3, generator=draw), target))
+        yield Case(name, (network, _summed, parts))
+
+
+ACCUMULATED = Function(
+    "(network, loss, parts) → gradients",
+    _accumulated,
+    _parts,
+    [
+        (functools.partial(_accumulated, how="means"), "a mean of means: a part with few numbers counts too much"),
+        (
+            functools.partial(_accumulated, how="sums"),
+            "that is the gradient of the sum: divide by the count of all parts",
+        ),
+        (functools.partial(_accumulated, how="parts"), "divided by the number of parts, not by what counts in them"),
+    ],
+)
+
+Send = Callable[[Tensor], None]
+Receive = Callable[[], Tensor]
+Reduce = Callable[[Tensor, int, int, Send, Receive], Tensor]
+_PATIENCE = 3.0  # seconds until a message that has not come counts as one that never comes
+
+
+def _run(answer: Reduce, vectors: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
+    """Each process as a thread: what every one of them returns, and how many numbers it sent."""
+    world = len(vectors)
+    mail: list[queue.Queue[Tensor]] = [queue.Queue() for _ in vectors]
+    found: list[Any] = [None] * world
+    sent, errors = [0] * world, dict[int, str]()
+
+    def work(rank: int) -> None:
+        def send(message: Tensor) -> None:
+            sent[rank] += message.numel()
+            mail[(rank + 1) % world].put(message.clone())
+
+        def receive() -> Tensor:
+            return mail[rank].get(timeout=_PATIENCE)
+
+        try:
+            found[rank] = answer(vectors[rank].clone(), rank, world, send, receive)
+        except queue.Empty:
+            errors[rank] = f"process {rank} of {world} waits for a message that nobody sends: send first, then receive"
+        except Exception as error:
+            errors[rank] = f"process {rank} of {world} stops with {what_happened(error, answer)}"
+
+    threads = [threading.Thread(target=work, args=(rank,), daemon=True) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10 * _PATIENCE)
+    if errors:  # the cause, not those that wait because of it
+        raise Off(min(errors.values(), key=lambda line: "waits" in line))
+    if any(thread.is_alive() for thread in threads):
+        raise Off(f"one of {world} processes does not come to an end")
+    return found, sent
+
+
+def _judge_ring(answer: Any) -> None:
+    if not callable(answer):
+        raise Off(f"the answer is {short(answer)}; expected a function, (vector, rank, world, send, receive) → sum")
+    for world in (2, 3, 4, 1):
+        vectors = list(torch.randn(world, 12, generator=torch.Generator().manual_seed(world)))
+        total = torch.stack(vectors).sum(dim=0)
+        found, sent = _run(answer, vectors)
+        for rank, vector in enumerate(found):
+            if difference(to_compare(vector), total) is None:
+                continue
+            where = f"process {rank} of {world}"
+            if vector is None:
+                raise Off(f"{where} returns None: is there a `return` at the end?")
+            if difference(to_compare(vector), total / world) is None:
+                raise Off(f"{where} returns the mean; expected the sum")
+            given = vector if isinstance(vector, Tensor) and vector.shape == total.shape else torch.zeros(12)
+            if int(torch.isclose(given, total).sum()) == len(total) // world:
+                raise Off(f"{where} has the sum in one part only: a second round hands the finished parts on")
+            raise Off(f"{where} does not return the sum of all vectors: {difference(to_compare(vector), total)}")
+        least = 2 * (world - 1) * len(total) // world
+        if max(sent) > least:
+            raise Off(f"each of {world} processes sends {max(sent)} numbers, a ring needs {least}: send single parts")
+
+
+def _ring(vector: Tensor, rank: int, world: int, send: Send, receive: Receive, *, rounds: int = 2) -> Tensor:
+    """The sum over a ring: in the first round parts add up, in the second they are handed on."""
+    parts = list(vector.clone().chunk(world))
+    for hop in range(world - 1):
+        send(parts[(rank - hop) % world])
+        parts[(rank - hop - 1) % world] += receive()
+    for hop in range(world - 1 if rounds == 2 else 0):
+        send(parts[(rank + 1 - hop) % world])
+        parts[(rank - hop) % world] = receive()
+    return torch.cat(parts)
+
+
+def _whole_vectors(vector: Tensor, rank: int, world: int, send: Send, receive: Receive) -> Tensor:
+    total, passing = vector.clone(), vector
+    for _ in range(world - 1):
+        send(passing)
+        passing = receive()
+        total += passing
+    return total
+
+
+def _receive_first(vector: Tensor, rank: int, world: int, send: Send, receive: Receive) -> Tensor:
+    if world > 1:
+        received = receive()
+        send(vector)
+        vector = vector + received
+    return vector
+
+
+def _ring_mistakes() -> Mistakes:
+    return [
+        (_whole_vectors, "a ring needs 16: send single parts"),
+        (functools.partial(_ring, rounds=1), "a second round hands the finished parts on"),
+        (lambda vector, rank, world, *mail: _ring(vector, rank, world, *mail) / world, "the mean; expected the sum"),
+        (_receive_first, "waits for a message that nobody sends"),
+    ]
+
+
+RING = Custom(_judge_ring, _ring_mistakes)
+
+EXERCISES: dict[int, Exercise] = {1: STRIDES, 2: BOUND, 3: SCALED, 4: ACCUMULATED, 5: RING}

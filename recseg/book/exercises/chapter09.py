@@ -1,9 +1,11 @@
-"""Exercises of chapter 9: scores."""
+"""Exercises of chapter 9: scores, intervals, thresholds."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recseg.book.exercises.comparison import to_compare
@@ -15,6 +17,7 @@ from recseg.errors import RecsegError
 from recseg.evaluation.metrics import SlotMetric, VOCMetric
 
 Maps = Sequence[Tensor]
+Array = NDArray[np.float64]
 
 
 def _metric(answers: Maps, truths: Maps) -> VOCMetric:
@@ -53,10 +56,10 @@ def _accuracy(answers: Maps, truths: Maps) -> float:
 def _splits() -> dict[str, list[Tensor]]:
     maps = label_maps()
     return {
-        "two pictures without void": [maps["a map of four classes"], maps["a map of a cat and a dog"]],
-        "pictures with void": [maps["a map with void pixels"], maps["a map without background, with void"]],
-        "a picture that is all void, and another": [maps["a map that is all void"], maps["a map of four classes"]],
-        "a picture that is all background": [maps["a map that is all background"]],
+        "two images without void": [maps["a map of four classes"], maps["a map of a cat and a dog"]],
+        "images with void": [maps["a map with void pixels"], maps["a map without background, with void"]],
+        "an image that is all void, and another": [maps["a map that is all void"], maps["a map of four classes"]],
+        "an image that is all background": [maps["a map that is all background"]],
     }
 
 
@@ -67,59 +70,87 @@ BLACK = Function(
     [
         (_on_black(_accuracy), "that is the pixel accuracy; the mIoU is a mean over labels, and the others have 0"),
         (_on_black(_over_all), "labels that occur nowhere are no part of the mean: divide by those that occur"),
-        (_on_black(_by_image), "averaged by image; VOC counts all pixels of all pictures in one table"),
+        (_on_black(_by_image), "averaged by image; VOC counts all pixels of all images in one table"),
         (lambda truths: _on_black(_miou)(_no_void(truths)), "void was counted as background; leave it out"),
     ],
 )
 
 
-def _dice(confusion: Tensor) -> Tensor:
-    """From the package's IoU: 2 IoU / (1 + IoU), NaN where a label is neither true nor predicted."""
-    metric = VOCMetric(len(confusion))
-    metric.confusion += confusion
-    ious = metric.compute()["iou_per_class"]
-    iou = torch.tensor([torch.nan if value is None else value for value in ious], dtype=torch.float64)
-    return 2 * iou / (1 + iou)
+def _percentiles(values: Array, ends: tuple[float, float] = (2.5, 97.5)) -> Array:
+    found: Array = np.percentile(values, ends)
+    return found
 
 
-def _counts(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    n = confusion.double()
-    return n.diagonal(), n.sum(dim=1), n.sum(dim=0)  # hits, true, predicted
+def _gaps(a: Array, b: Array, drawn: NDArray[np.int64]) -> Array:
+    gaps: Array = a[drawn].mean(axis=1) - b[drawn].mean(axis=1)  # (R,)
+    return gaps
 
 
-def _ratio(rule: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    return lambda confusion: rule(*_counts(confusion))
+def _lists() -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    a = (rng.random(60) < 0.7).astype(float)
+    b = np.where(rng.random(60) < 0.8, a, 1 - a)  # mostly right on the same images
+    drawn = rng.integers(60, size=(400, 60))
+    yield Case("two networks that agree on most images", (a, b, drawn))
+    yield Case("two networks that agree on all images", (a, a.copy(), drawn))
+    yield Case("two networks that agree on no image", (a, 1 - a, drawn))
 
 
-def _matrices() -> Iterator[Case]:
-    draw = torch.Generator().manual_seed(0)
-    full = torch.randint(0, 50, (4, 4), generator=draw)
-    absent = full.clone()
-    absent[2, :] = absent[:, 2] = 0
-    missed = full.clone()
-    missed[:, 1] = 0
-    yield Case("a full matrix", (full,))
-    yield Case("a label that is neither true nor predicted", (absent,))
-    yield Case("a label that is never predicted", (missed,))
-
-
-DICE = Function(
-    "confusion matrix (C, C) → Dice (C,), NaN where a label does not occur",
-    _dice,
-    _matrices,
+INTERVAL = Function(
+    "(a, b, drawn) → (low, high) of the difference",
+    lambda a, b, drawn: _percentiles(_gaps(a, b, drawn)),
+    _lists,
     [
-        (_ratio(lambda hits, rows, columns: hits / (rows + columns - hits)), "that is the IoU"),
         (
-            _ratio(lambda hits, rows, columns: hits / (rows + columns)),
-            "the factor 2 is missing: a perfect answer has 1",
+            lambda a, b, drawn: _percentiles(a[drawn].mean(axis=1)) - _percentiles(b[drawn].mean(axis=1))[::-1],
+            "two intervals were subtracted: take the difference within each draw, then its percentiles",
         ),
         (
-            _ratio(lambda hits, rows, columns: hits / rows),
-            "that is the recall: it does not see what was predicted wrongly",
+            lambda a, b, drawn: _percentiles(_gaps(a, b, drawn), (5, 95)),
+            "that is the 90 % interval: 2.5 % on each side",
         ),
+        (lambda a, b, drawn: _percentiles(_gaps(b, a, drawn)), "that is B − A"),
+        (lambda a, b, drawn: _percentiles(a[drawn].mean(axis=1)), "that is the interval of A alone"),
+    ],
+)
+
+
+def _named(areas: Array, least: float) -> NDArray[np.bool_]:
+    return (areas >= least) & (areas > 0)
+
+
+def _count_accuracy(areas: Array, present: NDArray[np.bool_], least: float) -> float:
+    return float((_named(areas, least).sum(axis=1) == present.sum(axis=1)).mean())
+
+
+def _f1(areas: Array, present: NDArray[np.bool_], least: float) -> float:
+    named = _named(areas, least)
+    return float(2 * (named & present).sum() / max(1, named.sum() + present.sum()))
+
+
+def _first_best(score: Callable[[Array, NDArray[np.bool_], float], float]) -> Callable[..., float]:
+    return lambda areas, present, candidates: max(candidates, key=lambda least: score(areas, present, least))
+
+
+def _answers() -> Iterator[Case]:
+    candidates = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2]
+    present = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 1], [0, 1, 0]], dtype=bool)
+    specks = np.array([[0.5, 0.015, 0], [0.3, 0.06, 0], [0.01, 0, 0.4], [0, 0.3, 0.03]])
+    wrong = np.array([[0.03, 0.3, 0.03], [0.3, 0.06, 0.06], [0.3, 0, 0.015], [0.3, 0.04, 0.04]])
+    yield Case("right classes and specks of others", (specks, present, candidates))
+    yield Case("many wrong classes", (wrong, present, candidates))
+    yield Case("answers without specks", (0.5 * present, present, candidates))
+
+
+THRESHOLD = Function(
+    "(areas, present, candidates) → a candidate",
+    _first_best(_count_accuracy),
+    _answers,
+    [
+        (_first_best(_f1), "that one has the best F1; the count alone is asked for"),
         (
-            lambda confusion: _dice(confusion).nan_to_num(),
-            "a label that does not occur has no Dice: NaN and not 0, or it would lower a mean",
+            lambda areas, present, candidates: _first_best(_count_accuracy)(areas, present, candidates[::-1]),
+            "of several that are equally good the smallest is asked for",
         ),
     ],
 )
@@ -150,7 +181,7 @@ def _judge_shy(answer: Any) -> None:
         raise Off(f"the slot accuracy is {result['slot_accuracy']:.2f}, not below one half: name fewer classes")
 
 
-def _named(labels: Tensor, number: int | None) -> tuple[list[int], Tensor]:
+def _masks_of(labels: Tensor, number: int | None) -> tuple[list[int], Tensor]:
     classes = sorted(set(torch.unique(labels).tolist()) - {0, VOID})[:number]
     return classes, (labels == torch.tensor(classes).view(-1, 1, 1))
 
@@ -163,7 +194,7 @@ MIOU = Function(
         for name, truths in _splits().items()
     ),
     [
-        (_by_image, "averaged by image; VOC counts all pixels of all pictures in one table"),
+        (_by_image, "averaged by image; VOC counts all pixels of all images in one table"),
         (_over_all, "labels that occur nowhere are no part of the mean: divide by those that occur"),
         (lambda answers, truths: _miou(answers, _no_void(truths)), "void was counted as background; leave it out"),
         (_accuracy, "that is the pixel accuracy"),
@@ -171,16 +202,17 @@ MIOU = Function(
 )
 
 EXERCISES: dict[int, Exercise] = {
-    1: BLACK,
-    2: DICE,
-    3: Custom(
+    1: MIOU,
+    2: INTERVAL,
+    3: THRESHOLD,
+    4: BLACK,
+    5: Custom(
         _judge_shy,
         lambda: [
-            (lambda labels: _named(labels, None), "name fewer classes"),
+            (lambda labels: _masks_of(labels, None), "name fewer classes"),
             (lambda labels: ([], torch.zeros(0, *labels.shape)), "no slot is a hit"),
-            (lambda labels: (_named(labels, 1)[0], torch.ones(1, *labels.shape)), "have to be true"),
+            (lambda labels: (_masks_of(labels, 1)[0], torch.ones(1, *labels.shape)), "have to be true"),
             (lambda labels: labels, "expected (classes, masks)"),
         ],
     ),
-    5: MIOU,
 }

@@ -1,227 +1,132 @@
-"""Exercises of chapter 13: what networks hand back, what it costs, and in which form to store it."""
+"""Exercises of chapter 13: reading a paper's code."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from recseg.benchmark.networks import output_bytes
-from recseg.book.exercises.comparison import short, to_compare
-from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Mistakes, Number, Off
+from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Off
+from recseg.book.exercises.inputs import label_maps
+from recseg.book.exercises.running import call, what_happened
 from recseg.classes import VOID
-
-LVIS, VOC = 1203, 20  # classes
-LARGE, USUAL, STORED = 512, 256, 128  # sides of images
-
-
-def _dense(classes: int, side: int, *, background: int = 1) -> int:
-    """Counted on a tensor of the true shape that takes no memory."""
-    return output_bytes(torch.empty(classes + background, side, side, device="meta"))  # (C + 1, H, W)
+from recseg.evaluation.metrics import SetMetric, SlotMetric
+from recseg.models.config import UNetConfig
+from recseg.models.unet import UNet
 
 
-def _recurrent(present: int, classes: int, side: int, steps: int) -> int:
-    shapes = ((present, side, side), (present, classes), (steps,))
-    return sum(output_bytes(torch.empty(shape, device="meta")) for shape in shapes)
+def _flip(labels: Tensor) -> Tensor:
+    return torch.where((labels > 0) & (labels < 21), 21 - labels, labels)
 
 
-DENSE = Number(
-    "the bytes of the dense network",
-    lambda: _dense(LVIS, LARGE),
-    lambda: [
-        (_dense(LVIS, LARGE, background=0), "the dense network hands back a map of background as well: C + 1 maps"),
-        (_dense(LVIS, LARGE) / 4, "those are numbers; each has 4 bytes"),
-        (_dense(LVIS, LARGE) / 2**20, "that is in MiB; give bytes"),
-    ],
-)
-RECURRENT = Number(
-    "the bytes of the recurrent network",
-    lambda: _recurrent(2, LVIS, LARGE, 3),
-    lambda: [
-        (_recurrent(2, 0, LARGE, 0), "masks are not all: each step has logits of classes, too, and a stop"),
-        (_recurrent(2, LVIS, LARGE, 0), "the stops are missing: a logit for each step"),
-        (_recurrent(2, LVIS, LARGE, 2), "three steps ran: at the last one the network stops"),
-        (_recurrent(3, LVIS, LARGE, 3), "the step at which the network stops has neither a mask nor class logits"),
-        (_recurrent(2, LVIS, LARGE, 3) / 4, "those are numbers; each has 4 bytes"),
-        (_recurrent(2, LVIS, LARGE, 3) / 2**20, "that is in MiB; give bytes"),
+FLIP = Function(
+    "label map → label map",
+    _flip,
+    lambda: (Case(name, (labels,)) for name, labels in label_maps().items()),
+    [
+        (lambda labels: 21 - labels, "background and void are flipped, too; they keep their numbers"),
+        (lambda labels: labels.where(labels == VOID, 21 - labels), "background becomes 21; it stays 0"),
+        (
+            lambda labels: torch.where((labels > 0) & (labels < 21), 20 - labels, labels),
+            "off by one: 20 becomes 0, which is background; the first and the last class are 1 and 20",
+        ),
+        (lambda labels: labels.where(labels == 0, 21 - labels), "void is flipped, too; it stays 255"),
     ],
 )
 
 
-def _judge_both(answer: Any) -> None:
-    both = to_compare(answer)
-    if not isinstance(both, (list, Tensor)) or (isinstance(both, Tensor) and not both.dim()) or len(both) != 2:
-        raise Off(f"the answer is {short(answer)}; expected two numbers, (dense, recurrent)")
-    DENSE.judge(both[0])
-    RECURRENT.judge(both[1])
+def _present(labels: Tensor) -> set[int]:
+    return set(torch.unique(labels).tolist()) - {0, VOID}
 
 
-def _both_mistakes() -> Mistakes:
-    dense, recurrent = DENSE.truth(), RECURRENT.truth()
-    first = [((wrong, recurrent), hint) for wrong, hint in DENSE.mistakes()]
-    second = [((dense, wrong), hint) for wrong, hint in RECURRENT.mistakes()]
-    return [
-        *first,
-        *second,
-        (dense, "expected two numbers"),
-        ((recurrent, dense), "too small for the bytes of the dense"),
-    ]
+def _by_class(named: Sequence[Sequence[int]], ground_truths: Sequence[Tensor]) -> float:
+    """A recall for each class, by the package's own set metric, and their mean."""
+    recalls = []
+    for label in sorted(set().union(*map(_present, ground_truths))):
+        metric = SetMetric()
+        for classes, ground_truth in zip(named, ground_truths, strict=True):
+            metric.update({label} & set(classes), {label} & _present(ground_truth), steps=0)
+        recalls.append(metric.compute()["label_set_recall"])
+    return float(sum(recalls) / len(recalls))
 
 
-def _break_even() -> float:
-    """Where the recurrent network's line, through no class and one, meets the dense network's bytes."""
-    nothing, one = (_recurrent(present, VOC, USUAL, present + 1) for present in (0, 1))
-    return (_dense(VOC, USUAL) - nothing) / (one - nothing)
+def _pooled(named: Sequence[Sequence[int]], ground_truths: Sequence[Tensor]) -> float:
+    metric = SetMetric()
+    for classes, ground_truth in zip(named, ground_truths, strict=True):
+        metric.update(classes, _present(ground_truth), steps=len(classes))
+    return float(metric.compute()["label_set_recall"])
 
 
-BREAK_EVEN = Number(
-    "the number of classes",
-    _break_even,
-    lambda: [
-        (VOC + 1, "that compares maps alone: the classes' logits and the stops have bytes, too"),
-        (VOC, "the dense network hands back a map of background as well: C + 1 maps"),
+def _by_slot(named: Sequence[Sequence[int]], ground_truths: Sequence[Tensor]) -> float:
+    metric = SlotMetric(21)
+    for classes, ground_truth in zip(named, ground_truths, strict=True):
+        metric.update(classes, torch.ones(len(classes), *ground_truth.shape), ground_truth)
+    return float(metric.compute()["slot_accuracy"])
+
+
+def _answers() -> Iterator[Case]:
+    maps = label_maps()
+    four, pair = maps["a map of four classes"], maps["a map of a cat and a dog"]
+    void, black = maps["a map with void pixels"], maps["a map that is all background"]
+    yield Case("a missed class", ([[3, 15, 20], [8, 12]], [four, pair]))
+    yield Case("a class too many", ([[2, 3, 7, 15, 20], [12]], [four, pair]))
+    yield Case("a class that is named twice", ([[15, 15], [8]], [void, pair]))
+    yield Case("classes in another order", ([[20, 15, 7], [12, 8], []], [four, pair, void]))
+    yield Case("an image without classes", ([[8], [12]], [black, pair]))
+
+
+NAMED = Function(
+    "(named, ground_truths) → mean over classes",
+    _by_class,
+    _answers,
+    [
+        (_by_slot, "that is the slot accuracy: a class counts wherever it stands, so look at names, not at places"),
+        (_pooled, "all classes were pooled; take the share for each class, then the mean over classes"),
     ],
 )
 
 
-def _stretches(mask: Tensor) -> int:
-    """How many runs a mask has, the first one of pixels that are off: it may be empty."""
-    flat = torch.cat([torch.zeros(1, dtype=torch.bool), mask.flatten()])  # (1 + H·W,)
-    return 1 + int((flat[1:] != flat[:-1]).sum())
+def _network(training: bool) -> nn.Module:
+    config = UNetConfig(num_classes=3, encoder_widths=(4, 8), decoder_widths=(4,))
+    return UNet(config).train(training)
 
 
-def _judge_mask(answer: Any) -> None:
-    mask = to_compare(answer)
+def _judge_alone(answer: Any) -> None:
+    if not callable(answer):
+        raise Off("expected a function, (network, images) → nothing, which raises an error")
+    images = torch.rand(4, 3, 16, 16)
+    call(lambda *given: answer(*given) or True, "a network in eval mode, which is fine,", (_network(False), images))
     try:
-        mask = mask if isinstance(mask, Tensor) else torch.tensor(mask, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        raise Off(f"expected a mask of shape ({STORED}, {STORED}), not {short(answer)}") from None
-    if mask.shape != (STORED, STORED):
-        raise Off(f"expected a mask of shape ({STORED}, {STORED}), not {tuple(mask.shape)}")
-    if not ((mask == 0) | (mask == 1)).all():
-        raise Off("a mask holds zeros and ones only")
-    number = _stretches(mask == 1)
-    if 2 * number <= mask.numel():
-        raise Off(f"its {number} stretches take {2 * number} bytes, not more than the {mask.numel()} of its pixels")
+        answer(_network(True), images)
+    except AssertionError:
+        return
+    except Exception as error:
+        happened = what_happened(error, answer)
+        raise Off(f"on a network in training mode it stops with {happened}; expected an AssertionError") from error
+    raise Off("it says nothing of a network in training mode, whose answers depend on the batch")
 
 
-def _board(cell: int) -> Tensor:
-    """A board whose cells have a side of some pixels."""
-    place = torch.arange(STORED) // cell
-    return (place[:, None] + place) % 2 == 1  # (H, W)
+def _asserting(right: Callable[[nn.Module, Tensor], bool]) -> Callable[[nn.Module, Tensor], None]:
+    def check(network: nn.Module, images: Tensor) -> None:
+        with torch.no_grad():
+            assert right(network, images)
 
+    return check
 
-def _gates(
-    counts: Mapping[int, int],
-    x: int,
-    h: int,
-    T: int,  # noqa: N803 - as the chapter writes it
-    *,
-    first: int = 0,
-    stop: int = 1,
-    most: bool = True,
-) -> list[float]:
-    """Shares of the plain program's multiplications: hoisted; hoisted and stopped. All in units of 36 h g."""
-    plain = hoisted = stopped = 0
-    for n, images in counts.items():
-        steps = min(n + stop, T) if most else n + stop
-        plain += images * T * (x + h)
-        hoisted += images * (x + (T - first) * h)
-        stopped += images * (x + (steps - first) * h)
-    return [hoisted / plain, stopped / plain]
-
-
-def _mixes() -> Iterator[Case]:
-    yield Case("images of one to three classes", ({1: 60, 2: 30, 3: 10}, 104, 64, 5))
-    yield Case("images that are all full", ({5: 3}, 40, 16, 5))
-    yield Case("streets of eleven classes", ({8: 37, 9: 81, 10: 155, 11: 118}, 104, 64, 11))
-    yield Case("images with more classes than steps", ({1: 2, 9: 2}, 24, 8, 5))
-    yield Case("images without classes", ({0: 4, 1: 4}, 24, 8, 3))
-
-
-GATES = Function(
-    "(counts, x, h, T) → (share with hoisting, share with hoisting and stopping)",
-    _gates,
-    _mixes,
-    [
-        (
-            lambda *given: _gates(*given, first=1),
-            "the first step convolves its state of zeros, too: T steps convolve T times",
-        ),
-        (
-            lambda *given: _gates(*given, stop=0),
-            "an image with n classes runs n + 1 steps: at the last one the network stops",
-        ),
-        (lambda *given: _gates(*given, most=False), "no image runs more than T steps, whatever it holds"),
-        (lambda *given: _gates(*given)[::-1], "the two shares are swapped"),
-        (
-            lambda *given: [_gates(*given)[0], _gates(*given)[1] / _gates(*given)[0]],
-            "the second share is one of the hoisted program; both are of the plain one",
-        ),
-        (lambda *given: [1 - share for share in _gates(*given)], "that is what is saved; give what is left"),
-        (
-            lambda counts, x, h, T: _gates(dict.fromkeys(counts, 1), x, h, T),  # noqa: N803
-            "each number of classes counts once; count its images",
-        ),
-    ],
-)
-
-
-SMALL = 0.05  # share of an image
-
-
-def _ious(
-    truth: Tensor, back: Tensor, *, void: bool = False, below: float = SMALL, recall: bool = False, gone: bool = True
-) -> list[float]:
-    """IoU of each small class, by ascending label."""
-    ious = []
-    for label in sorted(set(torch.unique(truth).tolist()) - {0, VOID}):
-        true = truth == label
-        said = (back == label) if void else (back == label) & (truth != VOID)
-        both, either = int((true & said).sum()), int((true if recall else true | said).sum())
-        if float(true.double().mean()) < below and (both or gone):
-            ious.append(both / either)
-    return ious
-
-
-def _shrunk() -> Iterator[Case]:
-    truth = torch.zeros(20, 30, dtype=torch.int64)
-    truth[:10] = 15  # a large thing
-    truth[14:18, 4:9], truth[15:17, 20:24] = 8, 3
-    moved = truth.roll(1, dims=1)
-    yield Case("two small things, moved by a pixel", (truth, moved))
-    yield Case("a small thing that is gone", (truth, truth.where(truth != 3, 0)))
-    yield Case("a large thing alone", (truth.where(truth == 15, 0), moved))
-    framed = truth.clone()
-    framed[13:19, 3:10][framed[13:19, 3:10] == 0] = VOID
-    yield Case("a small thing with a rim of void", (framed, moved))
-    yield Case("a small thing that comes back too large", (truth, truth.where(framed != VOID, 8)))
-
-
-SMALL_ONES = Function(
-    "(truth, back) → IoU of each small class, by ascending label",
-    _ious,
-    _shrunk,
-    [
-        (lambda *maps: _ious(*maps, void=True), "void pixels count as wrong; leave them out of the union"),
-        (lambda *maps: _ious(*maps, below=2.0), "all classes are there; keep those of less than a twentieth"),
-        (lambda *maps: _ious(*maps, recall=True), "divided by the true pixels; divide by the union"),
-        (lambda *maps: _ious(*maps, gone=False), "a class that is gone is left out; its IoU is 0"),
-    ],
-)
 
 EXERCISES: dict[int, Exercise] = {
-    1: Custom(_judge_both, _both_mistakes),
-    2: BREAK_EVEN,
-    3: GATES,
-    4: SMALL_ONES,
+    2: FLIP,
+    3: NAMED,
     5: Custom(
-        _judge_mask,
+        _judge_alone,
         lambda: [
-            (_board(2), "not more than"),
-            (torch.zeros(STORED, STORED), "its 1 stretches take 2 bytes"),
-            (_board(1).flatten(), "expected a mask of shape"),
-            (255 * _board(1), "zeros and ones only"),
+            (lambda network, images: None, "says nothing of a network in training mode"),
+            (_asserting(lambda network, images: False), "which is fine, your answer stops with AssertionError"),
+            (
+                _asserting(lambda network, images: network(images)[0].shape == network(images[:1])[0].shape),
+                "says nothing of a network in training mode",
+            ),
+            (True, "expected a function"),
         ],
     ),
 }

@@ -1,227 +1,233 @@
-"""Exercises of chapter 14: sets, queries and order."""
+"""Exercises of chapter 14: what networks hand back, what it costs, and in which form to store it."""
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from recseg.book.exercises.exercise import Case, Exercise, Function, Number
-from recseg.models.recurrent_unet import live_pairs
+from recseg.benchmark.networks import output_bytes
+from recseg.book.exercises.comparison import short, to_compare
+from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Mistakes, Number, Off
+from recseg.classes import VOID
 
-QUERIES, TARGETS = 100, 3
+LVIS, VOC = 1203, 20  # classes
+LARGE, USUAL, STORED = 512, 256, 128  # sides of images
 
-WAYS = Number(
-    "the number of ways",
-    lambda: math.perm(QUERIES, TARGETS),
+
+def _dense(classes: int, side: int, *, background: int = 1) -> int:
+    """Counted on a tensor of the true shape that takes no memory."""
+    return output_bytes(torch.empty(classes + background, side, side, device="meta"))  # (C + 1, H, W)
+
+
+def _recurrent(present: int, classes: int, side: int, steps: int) -> int:
+    shapes = ((present, side, side), (present, classes), (steps,))
+    return sum(output_bytes(torch.empty(shape, device="meta")) for shape in shapes)
+
+
+DENSE = Number(
+    "the bytes of the dense network",
+    lambda: _dense(LVIS, LARGE),
     lambda: [
-        (
-            QUERIES**TARGETS,
-            "a query is matched with one target, so the second target has one query fewer to choose from",
-        ),
-        (math.comb(QUERIES, TARGETS), "that chooses three queries; which of them gets which target matters, too"),
-        (math.factorial(TARGETS), "those are the ways to order three targets; there are 100 queries to give them to"),
-        (QUERIES * TARGETS, "those are the entries of the matrix; an assignment takes one for each target"),
+        (_dense(LVIS, LARGE, background=0), "the dense network hands back a map of background as well: C + 1 maps"),
+        (_dense(LVIS, LARGE) / 4, "those are numbers; each has 4 bytes"),
+        (_dense(LVIS, LARGE) / 2**20, "that is in MiB; give bytes"),
+    ],
+)
+RECURRENT = Number(
+    "the bytes of the recurrent network",
+    lambda: _recurrent(2, LVIS, LARGE, 3),
+    lambda: [
+        (_recurrent(2, 0, LARGE, 0), "masks are not all: each step has logits of classes, too, and a stop"),
+        (_recurrent(2, LVIS, LARGE, 0), "the stops are missing: a logit for each step"),
+        (_recurrent(2, LVIS, LARGE, 2), "three steps ran: at the last one the network stops"),
+        (_recurrent(3, LVIS, LARGE, 3), "the step at which the network stops has neither a mask nor class logits"),
+        (_recurrent(2, LVIS, LARGE, 3) / 4, "those are numbers; each has 4 bytes"),
+        (_recurrent(2, LVIS, LARGE, 3) / 2**20, "that is in MiB; give bytes"),
     ],
 )
 
 
-def _suppress(
-    masks: Tensor, logits: Tensor, *, surest: bool = True, by_dropped: bool = False, most: float = 0.5
-) -> list[int]:
-    """Indices of the masks that stay."""
-    order = logits.argsort(descending=True, stable=True).tolist() if surest else list(range(len(masks)))
-    kept: list[int] = []
-    for place, answer in enumerate(order):
-        rivals = order[:place] if by_dropped else kept
-        both = [int((masks[answer] & masks[other]).sum()) for other in rivals]
-        either = [int((masks[answer] | masks[other]).sum()) for other in rivals]
-        if all(b <= most * e for b, e in zip(both, either, strict=True)):
-            kept.append(answer)
-    return kept
+def _judge_both(answer: Any) -> None:
+    both = to_compare(answer)
+    if not isinstance(both, (list, Tensor)) or (isinstance(both, Tensor) and not both.dim()) or len(both) != 2:
+        raise Off(f"the answer is {short(answer)}; expected two numbers, (dense, recurrent)")
+    DENSE.judge(both[0])
+    RECURRENT.judge(both[1])
 
 
-def _stripes(*spans: tuple[int, int]) -> Tensor:
-    """Masks (N, 2, 12), each on between two columns."""
-    columns = torch.arange(12)
-    return torch.stack([((columns >= start) & (columns < end)).expand(2, 12) for start, end in spans])
+def _both_mistakes() -> Mistakes:
+    dense, recurrent = DENSE.truth(), RECURRENT.truth()
+    first = [((wrong, recurrent), hint) for wrong, hint in DENSE.mistakes()]
+    second = [((dense, wrong), hint) for wrong, hint in RECURRENT.mistakes()]
+    return [
+        *first,
+        *second,
+        (dense, "expected two numbers"),
+        ((recurrent, dense), "too small for the bytes of the dense"),
+    ]
 
 
-def _answers() -> Iterator[Case]:
-    yield Case("two masks that are the same", (_stripes((0, 6), (0, 6)), torch.tensor([1.0, 2.0])))
-    yield Case("three masks apart, the surest last", (_stripes((0, 4), (4, 8), (8, 12)), torch.tensor([1.0, 2.0, 3.0])))
-    chain = _stripes((2, 10), (0, 8), (4, 12))
-    yield Case("a mask that overlaps only one that is dropped", (chain, torch.tensor([2.0, 3.0, 1.0])))
-    yield Case("two masks that overlap by a half", (_stripes((0, 6), (2, 8)), torch.tensor([2.0, 1.0])))
-    yield Case("two empty masks", (_stripes((0, 0), (3, 3), (1, 5)), torch.tensor([1.0, 3.0, 2.0])))
+def _break_even() -> float:
+    """Where the recurrent network's line, through no class and one, meets the dense network's bytes."""
+    nothing, one = (_recurrent(present, VOC, USUAL, present + 1) for present in (0, 1))
+    return (_dense(VOC, USUAL) - nothing) / (one - nothing)
 
 
-SUPPRESS = Function(
-    "(masks, logits) → indices of the masks that stay, surest first",
-    _suppress,
-    _answers,
-    [
-        (
-            lambda masks, logits: _suppress(masks, logits, surest=False),
-            "the masks are taken as the queries are numbered; begin with the surest",
-        ),
-        (
-            lambda masks, logits: _suppress(masks, logits, by_dropped=True),
-            "a mask is dropped for one that has been dropped itself; compare with those that stay",
-        ),
-        (
-            lambda masks, logits: _suppress(masks, logits, most=0.0),
-            "whatever overlaps at all is dropped; drop what overlaps by more than half",
-        ),
-        (lambda masks, logits: logits.argsort(descending=True).tolist(), "nothing is dropped"),
+BREAK_EVEN = Number(
+    "the number of classes",
+    _break_even,
+    lambda: [
+        (VOC + 1, "that compares maps alone: the classes' logits and the stops have bytes, too"),
+        (VOC, "the dense network hands back a map of background as well: C + 1 maps"),
     ],
 )
 
-Named = Sequence[Sequence[int]]
-Truths = Sequence[set[int]]
+
+def _stretches(mask: Tensor) -> int:
+    """How many runs a mask has, the first one of pixels that are off: it may be empty."""
+    flat = torch.cat([torch.zeros(1, dtype=torch.bool), mask.flatten()])  # (1 + H·W,)
+    return 1 + int((flat[1:] != flat[:-1]).sum())
 
 
-def _faults(named: Named, truths: Truths) -> tuple[int, int]:
-    twice = sum((Counter(classes) - Counter(set(classes))).total() for classes in named)
-    return twice, sum(len(truth.difference(classes)) for classes, truth in zip(named, truths, strict=True))
+def _judge_mask(answer: Any) -> None:
+    mask = to_compare(answer)
+    try:
+        mask = mask if isinstance(mask, Tensor) else torch.tensor(mask, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise Off(f"expected a mask of shape ({STORED}, {STORED}), not {short(answer)}") from None
+    if mask.shape != (STORED, STORED):
+        raise Off(f"expected a mask of shape ({STORED}, {STORED}), not {tuple(mask.shape)}")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise Off("a mask holds zeros and ones only")
+    number = _stretches(mask == 1)
+    if 2 * number <= mask.numel():
+        raise Off(f"its {number} stretches take {2 * number} bytes, not more than the {mask.numel()} of its pixels")
 
 
-def _by_number(named: Named, truths: Truths) -> tuple[int, int]:
-    lengths = [(len(classes), len(truth)) for classes, truth in zip(named, truths, strict=True)]
-    return _faults(named, truths)[0], sum(max(0, there - said) for said, there in lengths)
+def _board(cell: int) -> Tensor:
+    """A board whose cells have a side of some pixels."""
+    place = torch.arange(STORED) // cell
+    return (place[:, None] + place) % 2 == 1  # (H, W)
 
 
-FAULTS = Function(
-    "(named, truths) → (named twice, missed)",
-    _faults,
-    lambda: iter(
-        [
-            Case("a class that is named twice", ([[15, 15, 8]], [{15, 8}])),
-            Case("a class that is named three times", ([[7, 7, 7], [12]], [{7}, {12}])),
-            Case("a class that is missed", ([[3], [8, 12]], [{3, 20}, {8, 12}])),
-            Case("a wrong class in the place of a true one", ([[8], [12]], [{12}, {12}])),
-            Case("an image of which nothing is named", ([[], [5]], [{2, 5}, {5}])),
-        ]
-    ),
-    [
-        (_by_number, "missed are the true classes that are not named; the number of outputs does not tell that"),
-        (
-            lambda named, truths: (
-                sum(len({label for label in classes if classes.count(label) > 1}) for classes in named),
-                _faults(named, truths)[1],
-            ),
-            "a class that is named three times is named twice too often: count each output too many",
-        ),
-        (lambda named, truths: _faults(named, truths)[::-1], "the two numbers are swapped"),
-    ],
-)
-
-Logits = Callable[[Tensor], Tensor]
-
-
-def _unroll(
-    logits_of: Logits,
-    size: Sequence[int],
-    steps: int,
-    coverage: bool,
+def _gates(
+    counts: Mapping[int, int],
+    x: int,
+    h: int,
+    T: int,  # noqa: N803 - as the chapter writes it
     *,
-    multiply: bool = True,
-    subtract: bool = False,
-) -> Tensor:
-    """Attention maps (steps, h, w)."""
-    uncovered, maps = torch.ones(*size), []
-    for _ in range(steps):
-        share = logits_of(uncovered).sigmoid()  # (h, w)
-        maps.append(share * uncovered if multiply else share)
-        if coverage:
-            uncovered = uncovered - share if subtract else uncovered * (1 - share)
-    return torch.stack(maps)
+    first: int = 0,
+    stop: int = 1,
+    most: bool = True,
+) -> list[float]:
+    """Shares of the plain program's multiplications: hoisted; hoisted and stopped. All in units of 36 h g."""
+    plain = hoisted = stopped = 0
+    for n, images in counts.items():
+        steps = min(n + stop, T) if most else n + stop
+        plain += images * T * (x + h)
+        hoisted += images * (x + (T - first) * h)
+        stopped += images * (x + (steps - first) * h)
+    return [hoisted / plain, stopped / plain]
 
 
-def _half(uncovered: Tensor) -> Tensor:
-    """Attends to most of the left half, whatever is covered."""
-    logits = torch.full_like(uncovered, -3.0)
-    logits[:, : uncovered.shape[1] // 2] = 2.0
-    return logits
+def _mixes() -> Iterator[Case]:
+    yield Case("images of one to three classes", ({1: 60, 2: 30, 3: 10}, 104, 64, 5))
+    yield Case("images that are all full", ({5: 3}, 40, 16, 5))
+    yield Case("streets of eleven classes", ({8: 37, 9: 81, 10: 155, 11: 118}, 104, 64, 11))
+    yield Case("images with more classes than steps", ({1: 2, 9: 2}, 24, 8, 5))
+    yield Case("images without classes", ({0: 4, 1: 4}, 24, 8, 3))
 
 
-def _steps() -> Iterator[Case]:
-    for coverage in (True, False):
-        words = "with" if coverage else "without"
-        yield Case(f"logits of 0, {words} coverage", (torch.zeros_like, (2, 3), 3, coverage))
-        yield Case(f"attention to the left half, {words} coverage", (_half, (3, 4), 3, coverage))
-        yield Case(
-            f"logits that follow what is uncovered, {words} coverage", (lambda u: 4 * u - 1, (2, 2), 4, coverage)
-        )
-
-
-UNROLL = Function(
-    "(logits_of, size, steps, coverage) → attention maps (steps, h, w)",
-    _unroll,
-    _steps,
+GATES = Function(
+    "(counts, x, h, T) → (share with hoisting, share with hoisting and stopping)",
+    _gates,
+    _mixes,
     [
         (
-            lambda *given: _unroll(*given, multiply=False),
-            "those are the sigmoids alone; an attention map is their product with what is uncovered",
+            lambda *given: _gates(*given, first=1),
+            "the first step convolves its state of zeros, too: T steps convolve T times",
         ),
         (
-            lambda *given: _unroll(*given, multiply=False, subtract=True),
-            "those are the sigmoids alone, taken off what is uncovered; an attention map is the product of both",
+            lambda *given: _gates(*given, stop=0),
+            "an image with n classes runs n + 1 steps: at the last one the network stops",
         ),
+        (lambda *given: _gates(*given, most=False), "no image runs more than T steps, whatever it holds"),
+        (lambda *given: _gates(*given)[::-1], "the two shares are swapped"),
         (
-            lambda *given: _unroll(*given, subtract=True),
-            "the sigmoid is taken off what is uncovered, and so more than there is; multiply by one minus it",
+            lambda *given: [_gates(*given)[0], _gates(*given)[1] / _gates(*given)[0]],
+            "the second share is one of the hoisted program; both are of the plain one",
         ),
+        (lambda *given: [1 - share for share in _gates(*given)], "that is what is saved; give what is left"),
         (
-            lambda logits_of, size, steps, _: _unroll(logits_of, size, steps, True),
-            "without coverage every step is given a map of ones",
-        ),
-        (
-            lambda logits_of, size, steps, _: _unroll(logits_of, size, steps, False),
-            "with coverage a step is given what is uncovered",
-        ),
-        (
-            lambda logits_of, size, steps, coverage: _unroll(logits_of, size, steps, not coverage),
-            "coverage is on where it should be off, and off where it should be on",
+            lambda counts, x, h, T: _gates(dict.fromkeys(counts, 1), x, h, T),  # noqa: N803
+            "each number of classes counts once; count its images",
         ),
     ],
 )
 
 
-def _by_label(lengths: Tensor) -> Tensor:
-    """Image, step and target of each pair, (3, M)."""
-    image, step = live_pairs(lengths)
-    return torch.stack([image, step, step])
+SMALL = 0.05  # share of an image
 
 
-BY_LABEL = Function(
-    "lengths → image, step and target of each pair, (3, M)",
-    _by_label,
-    lambda: iter(
-        [
-            Case("three images of one to three classes", (torch.tensor([2, 1, 3]),)),
-            Case("an image without classes among others", (torch.tensor([1, 0, 2]),)),
-            Case("one image of five classes", (torch.tensor([5]),)),
-        ]
+def _ious(
+    ground_truth: Tensor,
+    back: Tensor,
+    *,
+    void: bool = False,
+    below: float = SMALL,
+    recall: bool = False,
+    gone: bool = True,
+) -> list[float]:
+    """IoU of each small class, by ascending label."""
+    ious = []
+    for label in sorted(set(torch.unique(ground_truth).tolist()) - {0, VOID}):
+        true = ground_truth == label
+        said = (back == label) if void else (back == label) & (ground_truth != VOID)
+        both, either = int((true & said).sum()), int((true if recall else true | said).sum())
+        if float(true.double().mean()) < below and (both or gone):
+            ious.append(both / either)
+    return ious
+
+
+def _shrunk() -> Iterator[Case]:
+    ground_truth = torch.zeros(20, 30, dtype=torch.int64)
+    ground_truth[:10] = 15  # a large thing
+    ground_truth[14:18, 4:9], ground_truth[15:17, 20:24] = 8, 3
+    moved = ground_truth.roll(1, dims=1)
+    yield Case("two small things, moved by a pixel", (ground_truth, moved))
+    yield Case("a small thing that is gone", (ground_truth, ground_truth.where(ground_truth != 3, 0)))
+    yield Case("a large thing alone", (ground_truth.where(ground_truth == 15, 0), moved))
+    framed = ground_truth.clone()
+    framed[13:19, 3:10][framed[13:19, 3:10] == 0] = VOID
+    yield Case("a small thing with a rim of void", (framed, moved))
+    yield Case("a small thing that comes back too large", (ground_truth, ground_truth.where(framed != VOID, 8)))
+
+
+SMALL_ONES = Function(
+    "(ground_truth, back) → IoU of each small class, by ascending label",
+    _ious,
+    _shrunk,
+    [
+        (lambda *maps: _ious(*maps, void=True), "void pixels count as wrong; leave them out of the union"),
+        (lambda *maps: _ious(*maps, below=2.0), "all classes are there; keep those of less than a twentieth"),
+        (lambda *maps: _ious(*maps, recall=True), "divided by the true pixels; divide by the union"),
+        (lambda *maps: _ious(*maps, gone=False), "a class that is gone is left out; its IoU is 0"),
+    ],
+)
+
+EXERCISES: dict[int, Exercise] = {
+    1: Custom(_judge_both, _both_mistakes),
+    2: BREAK_EVEN,
+    3: GATES,
+    4: SMALL_ONES,
+    5: Custom(
+        _judge_mask,
+        lambda: [
+            (_board(2), "not more than"),
+            (torch.zeros(STORED, STORED), "its 1 stretches take 2 bytes"),
+            (_board(1).flatten(), "expected a mask of shape"),
+            (255 * _board(1), "zeros and ones only"),
+        ],
     ),
-    [
-        (lambda lengths: _by_label(lengths).T, "one pair a row; `assign` gives one pair a column"),
-        (
-            lambda lengths: _by_label(lengths) + torch.tensor([[0], [1], [1]]),
-            "steps and targets are counted from 1; as indices they begin with 0",
-        ),
-        (
-            lambda lengths: torch.stack(
-                [_by_label(lengths)[0], _by_label(lengths)[1], torch.arange(int(lengths.sum()))]
-            ),
-            "targets are counted through the batch; each image's begin with 0",
-        ),
-        (
-            lambda lengths: _by_label(lengths[lengths > 0]),
-            "an image without classes has no pair and still its number; those behind it keep theirs",
-        ),
-    ],
-)
-
-EXERCISES: dict[int, Exercise] = {1: WAYS, 2: SUPPRESS, 3: UNROLL, 4: FAULTS, 5: BY_LABEL}
+}

@@ -43,7 +43,7 @@ class Number:
     Args:
         truth: computes it.
         mistakes: computes numbers that one gets by typical mistakes, and what to say of them.
-        what: the number in words, such as "the share of pictures".
+        what: the number in words, such as "the share of images".
         share: a share of a whole, between 0 and 1: who answers in per cent is told.
     """
 

@@ -1,0 +1,87 @@
+"""Images named on the command line, as files, folders and patterns, and a name for the outputs of each."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from recseg.errors import RecsegError
+
+
+class Input(NamedTuple):
+    """An image to read.
+
+    Attributes:
+        path: of the file.
+        place: where it lies in the folder that was named; of a file that was named itself, its name.
+    """
+
+    path: Path
+    place: Path
+
+
+def find_images(named: Sequence[Path], out: Path) -> list[Input]:
+    """The images that these files, folders and patterns stand for, in their order, those of a folder sorted.
+
+    Of a folder, files with the suffix of an image, also in folders below; hidden ones are passed over, and so is `out`.
+    A pattern (`**` for any folders) stands for what a shell would make of it.
+
+    Raises:
+        RecsegError: nothing of that name, a folder without images, or one that is `out` itself.
+    """
+    return [image for path in named for each in _matches(path) for image in _images(each, out)]
+
+
+def _matches(path: Path) -> list[Path]:
+    if path.exists():
+        return [path]
+    found = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else []
+    if not found:
+        raise RecsegError(f"{path}: no such file")
+    return [Path(each) for each in found]
+
+
+def _images(path: Path, out: Path) -> list[Input]:
+    if not path.is_dir():
+        return [Input(path, Path(path.name))]
+    if _same(path, out):
+        raise RecsegError(
+            f"--out {out}: is the folder of the images; expected another, or outputs would be read as images"
+        )
+    found = [Input(file, file.relative_to(path)) for file in _below(path, out)]
+    if not found:
+        raise RecsegError(f"{path}: is a folder without images")
+    return found
+
+
+def _below(folder: Path, out: Path) -> Iterator[Path]:
+    from recseg.data.images import SUFFIXES  # imports NumPy, for which nobody waits who misspelt a name
+
+    def complain(error: OSError) -> None:
+        raise RecsegError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    for place, folders, files in os.walk(folder, onerror=complain):
+        folders[:] = sorted(name for name in folders if name[0] != "." and not _same(Path(place, name), out))
+        for name in sorted(files):
+            if name[0] != "." and name.lower().endswith(SUFFIXES):
+                yield Path(place, name)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def unique_names(places: Iterable[Path]) -> list[Path]:
+    """For the outputs of each image: its place without the suffix, with -2, -3 … where two would clash."""
+    taken: set[str] = set()
+    names: list[Path] = []
+    for place in places:
+        first = name = place.with_name(place.stem)
+        number = 1
+        while str(name).casefold() in taken:  # some file systems do not tell A from a
+            number += 1
+            name = first.with_name(f"{first.name}-{number}")
+        taken.add(str(name).casefold())
+        names.append(name)
+    return names

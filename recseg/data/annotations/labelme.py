@@ -1,0 +1,128 @@
+"""labelme's JSON, one file for each image, read with the standard library: polygons, rectangles, circles, masks."""
+
+import base64
+import binascii
+import io
+import math
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from recseg.data.annotations.export import (
+    BOXES,
+    Annotated,
+    Export,
+    Outline,
+    Shape,
+    entry,
+    label_word,
+    legend_of,
+    load_json,
+    split_of,
+    walk,
+)
+from recseg.data.annotations.shapes import ellipse, placed
+from recseg.errors import RecsegError
+
+FAR = 1e9  # pixels; nor a NaN
+POLYGONS = ("polygon", "rotation", "oriented_rectangle")
+
+
+def read_labelme(source: Path) -> Export:
+    """Read the JSON files of a folder; images are the files that they name, not the copies inside (`imageData`).
+
+    Classes come in the order of labelme's `labels.txt` where the folder has it, else of the alphabet.
+
+    Raises:
+        RecsegError: no such file, a shape that cannot be meant, boxes alone.
+    """
+    if not source.is_dir():
+        raise RecsegError(f"{source}: expected a folder with labelme's JSON files")
+    notes, images, kinds = Counter[str](), list[Annotated](), Counter[str]()
+    for file in walk(source):
+        if file.suffix.lower() != ".json":
+            continue
+        data = load_json(file)
+        if not isinstance(data, dict) or "shapes" not in data or "imagePath" not in data:
+            notes["JSON that is not labelme's: left out"] += 1
+            continue
+        size = (entry(data, "imageHeight", int, str(file)), entry(data, "imageWidth", int, str(file)))
+        shapes = list[Shape]()
+        for shape in entry(data, "shapes", list, str(file)):
+            where = f"{file}: a shape"
+            name, kind = entry(shape, "label", str, where).strip(), shape.get("shape_type") or "polygon"
+            outline = _outline(shape, kind, size, f"{file}: {name}")
+            if outline is None:
+                notes[f"{kind}: left out"] += 1
+                continue
+            kinds[kind] += 1
+            shapes.append(Shape(name, outline))
+        # labelme on Windows writes backslashes; a file that was moved with its image still names the old folder.
+        name = entry(data, "imagePath", str, str(file)).replace("\\", "/")
+        base = name.rpartition("/")[2]
+        if not os.path.isfile(file.parent / os.path.normpath(name)) and os.path.isfile(file.parent / base):
+            name = base
+        split = split_of(*reversed(file.relative_to(source).parts[:-1]))
+        images.append(Annotated(name, file, split, size, tuple(shapes)))
+    if not images:
+        raise RecsegError(f"{source}: holds no JSON of labelme (with shapes and imagePath)")
+    if kinds and set(kinds) == {"rectangle"}:
+        raise RecsegError(f"{source}: {BOXES}")
+    if kinds["rectangle"]:
+        notes["rectangle: filled as drawn"] += kinds["rectangle"]
+    used = {shape.name for image in images for shape in image.shapes}
+    listed = _listed(source / "labels.txt")
+    classes = [*listed, *sorted(used - set(listed))]
+    return Export(source, legend_of(dict.fromkeys(classes), source), images, notes)
+
+
+def _listed(path: Path) -> list[str]:
+    """Names of labelme's own list of labels, which begins with `__ignore__` and `_background_`."""
+    if not path.is_file():
+        return []
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecsegError(f"{path}: is not UTF-8 text") from error
+    return [name for name in lines if name and label_word(name) not in ("background", "void")]
+
+
+def _outline(shape: Any, kind: str, size: tuple[int, int], where: str) -> Outline | None:
+    """Polygons or an RLE; None for what has no area."""
+    points = entry(shape, "points", list, where)
+    if not all(
+        isinstance(point, list | tuple)
+        and len(point) == 2
+        and all(isinstance(value, int | float) and abs(value) < FAR for value in point)
+        for point in points
+    ):
+        raise RecsegError(f"{where}: has the points {str(points)[:60]}, expected pairs of numbers")
+    if kind in POLYGONS or (kind == "rectangle" and len(points) > 2):
+        return [[value for point in points for value in point]]
+    if kind in ("rectangle", "circle", "mask") and len(points) != 2:
+        raise RecsegError(f"{where}: is a {kind} of {len(points)} points, expected 2")
+    if kind == "rectangle":
+        (left, top), (right, bottom) = points
+        return [[left, top, right, top, right, bottom, left, bottom]]
+    if kind == "circle":
+        (x, y), rim = points
+        return [ellipse(x, y, radius := math.dist((x, y), rim), radius)]
+    return _mask(shape, points, size, where) if kind == "mask" else None
+
+
+def _mask(shape: Any, points: list[list[float]], size: tuple[int, int], where: str) -> Outline:
+    """The RLE of a PNG of the part of the image between two corners, which are pixels of it."""
+    left, top = (round(value) for value in points[0])
+    try:
+        data = base64.b64decode(entry(shape, "mask", str, where), validate=True)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            part = np.asarray(image.convert("L")) > 0  # (h, w)
+    except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, RecsegError):
+            raise
+        raise RecsegError(f"{where}: has a mask that is no PNG") from error
+    return placed(part, left, top, size, where)

@@ -1,0 +1,129 @@
+"""Folders of images and masks, and the file that says what the values or colours of masks mean.
+
+CVAT's "Segmentation mask 1.1" (labelmap.txt), Roboflow's PNG masks (_classes.csv), the output of labelme2voc
+(class_names.txt), colours in class_dict.csv, or `classes.txt` as everywhere here. Without such a file each folder below
+`masks` holds the masks of one class, black and white, and has its name.
+
+An image and its mask are found by their names alone: a folder for images, a folder for masks and an ending `_mask` are
+not part of the name.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from recseg.classes import Legend, check_names
+from recseg.data.annotations.export import Annotated, Export, Shape, legend_of, split_of, walk
+from recseg.data.description import HOW, read_table
+from recseg.data.images import SUFFIXES
+from recseg.errors import RecsegError
+
+MASKS = ("segmentationclass", "segmentationclasspng", "masks", "mask")
+IMAGES = ("jpegimages", "images", "image", "imgs")
+OTHERS = ("segmentationobject", "segmentationclassvisualization", "segmentationclassnpy")  # of the same tools
+MAPS = ("classes.txt", "labelmap.txt", "_classes.csv", "class_names.txt", "class_dict.csv")
+Key = tuple[str, ...]  # folders and stem
+
+
+def read_masks(source: Path) -> Export:
+    """Pair the images and the masks of a folder, and read what the masks mean.
+
+    Raises:
+        RecsegError: nothing says what values mean, or two files say it differently; a mask without an image; two images
+            or masks of one name.
+    """
+    if not source.is_dir():
+        raise RecsegError(f"{source}: expected a folder with images and masks")
+    files = list(walk(source))
+    legends = {file: _legend(file) for file in files if file.name.lower() in MAPS}
+    images, masks = dict[Key, Path](), dict[Key, dict[str, Path]]()
+    for file in files:
+        if file.suffix.lower() not in SUFFIXES:
+            continue
+        folders = file.relative_to(source).parts[:-1]
+        place = next((number for number, part in enumerate(folders) if part.lower() in MASKS), None)
+        if any(part.lower() in OTHERS for part in folders):
+            continue
+        if place is None and not file.stem.endswith("_mask"):
+            key = (*(part for part in folders if part.lower() not in IMAGES), file.stem)
+            if images.setdefault(key, file) != file:
+                raise RecsegError(f"{images[key]}: and {file.name} have one name; give each image its own")
+            continue
+        after = () if place is None else folders[place + 1 :]
+        name = after[0] if after and not legends else ""
+        before = folders if place is None else folders[:place]
+        key = (*before, *(after[1:] if name else after), file.stem.removesuffix("_mask"))
+        if masks.setdefault(key, {}).setdefault(name, file) != file:
+            raise RecsegError(f"{masks[key][name]}: and {file} are masks of one name; give each its own")
+    if not masks:
+        raise RecsegError(f"{source}: holds no masks: none in a folder {', '.join(MASKS)}, none that ends in _mask.png")
+    names = sorted({name for named in masks.values() for name in named})
+    if not legends and "" in names:
+        raise RecsegError(
+            f"{source}: nothing says what the values of its masks mean; add {HOW}; or, for masks in black and white, a "
+            "folder masks/NAME for each class"
+        )
+    legend = next(iter(legends.values())) if legends else legend_of(dict.fromkeys(names), source)
+    if other := next((file for file, one in legends.items() if one != legend), None):
+        raise RecsegError(f"{next(iter(legends))}: and {other} do not say the same of the classes")
+    splits = _splits(files)
+    annotated = list[Annotated]()
+    for key, named in masks.items():
+        if key not in images:
+            raise RecsegError(f"{next(iter(named.values()))}: has no image {'/'.join(key)}; export the images as well")
+        split = splits.get("/".join(key)) or split_of(*reversed(key[:-1]))
+        shapes = tuple(Shape(name, file) for name, file in named.items() if name)
+        image = str(images[key].relative_to(source))
+        annotated.append(Annotated(image, source / image, split, None, shapes, named.get("")))
+    notes = Counter({"image without a mask: left out": len(images.keys() - masks.keys())})
+    return Export(source, legend, annotated, notes)
+
+
+def _legend(path: Path) -> Legend:
+    """What one of the files in `MAPS` says."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecsegError(f"{path}: is not UTF-8 text") from error
+    lines = [line.strip() for line in text.replace("\0", "").splitlines() if line.strip()]
+    kind = path.name.lower()
+    if kind == "labelmap.txt":  # name:red,green,blue:parts:actions
+        cells = [line.rsplit(":", 3) for line in lines if not line.startswith("#")]
+        rows = [[cell[0], _css(path, cell[1].split(","))] for cell in cells if len(cell) == 4]
+        lines = _table(["name", "colour"], rows)
+    elif kind == "class_dict.csv":
+        rows = [[row[0], _css(path, row[1:4])] for row in csv.reader(lines[1:]) if row]
+        lines = _table(["name", "colour"], rows)
+    elif kind == "_classes.csv":
+        lines[:1] = ["value,name"]
+    elif kind == "class_names.txt":
+        lines = _table(["value", "name"], [[str(number), name] for number, name in enumerate(lines)])
+    for labelme, plain in (("_background_", "background"), ("__ignore__", "void")):
+        lines = [line.replace(labelme, plain) for line in lines]
+    legend = read_table(path, lines)
+    return legend or Legend.plain(check_names(lines, str(path)))
+
+
+def _css(path: Path, colour: Sequence[str]) -> str:
+    if len(colour) != 3 or not all(part.strip().isdecimal() for part in colour):
+        raise RecsegError(f"{path}: has the colour {','.join(colour)!r}, expected three numbers from 0 to 255")
+    return f"rgb({','.join(part.strip() for part in colour)})"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a CSV file, names with commas in quotes."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([head, *rows])
+    return stream.getvalue().splitlines()
+
+
+def _splits(files: list[Path]) -> dict[str, str]:
+    """The list that each id is in, of the lists in VOC's layout that are called train, val or test."""
+    found: dict[str, str] = {}
+    for file in files:
+        if file.parts[-3:-1] == ("ImageSets", "Segmentation") and (split := split_of(file.stem)):
+            text = file.read_text(encoding="utf-8-sig", errors="replace")
+            found |= dict.fromkeys(map(str.strip, text.splitlines()), split)
+    return found

@@ -1,0 +1,167 @@
+"""What the numbers say in words, and what to do about it: one sentence or two for each thing that stands out.
+
+The bounds are rules of thumb: they choose what is worth a reader's minute, and prove nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from recseg.classes import BACKGROUND
+from recseg.data.check import FEW
+from recseg.report.facts import Facts
+
+OFTEN = 0.2  # share of a class's images, or pixels, from which on a confusion is told
+FEWEST_CASES = 3  # images that must show it
+MOST_SHRUNK = 3.0
+UNSURE = 0.1  # error of calibration from which on probabilities are not to be trusted
+MOST_NAMED = 5  # classes that a sentence names
+
+
+def hints(facts: Facts) -> list[str]:
+    """What stands out, what undoes the scores first."""
+    kinds = (_leak, _training, _shrunk, _thin, _rare, _never, _swapped, _mistaken, _stop, _calibration)
+    return [sentence for kind in kinds for sentence in kind(facts)]
+
+
+def _leak(facts: Facts) -> Iterator[str]:
+    if facts.shared:
+        yield (
+            f"{facts.shared} of these {len(facts.images)} images are in the list that the network was trained on "
+            f"({facts.trained_on}): the scores flatter it. Score a list that it has not seen."
+        )
+
+
+def _training(facts: Facts) -> Iterator[str]:
+    scored = [(row["step"], row["val_miou"]) for row in facts.log if row.get("val_miou") is not None]
+    if len(scored) < 4:
+        return
+    best, value = max(scored, key=lambda row: row[1])
+    last = scored[-1]
+    if best == last[0] and value - scored[-3][1] > 0.005:
+        yield (
+            f"The validation mIoU still rose at the end of the training (by {_points(value - scored[-3][1])} in the "
+            "last two validations): train longer."
+        )
+    elif value - last[1] > 0.02:
+        yield (
+            f"The validation mIoU was best at step {best:,}, {_points(value - last[1])} above the last: the run's "
+            "best.safetensors holds those weights."
+        )
+
+
+def _shrunk(facts: Facts) -> Iterator[str]:
+    if facts.shrink > MOST_SHRUNK:
+        yield (
+            f"An image shrinks {facts.shrink:.1f}-fold, to a short side of {facts.side} pixels, for the network: small "
+            "things are lost. Train and predict at a larger --image-size, or predict in windows (--tile)."
+        )
+
+
+def _thin(facts: Facts) -> Iterator[str]:
+    cell = facts.cell * facts.shrink
+    thin = sorted((width, label) for label, width in facts.widths.items() if width < cell)
+    if thin:
+        names = [f"{facts.legend.names[label]} (about {width:.0f} pixels wide)" for width, label in thin]
+        yield (
+            f"Thinner than the output stride, which spans {cell:.0f} pixels of an image: {_some(names)}. "
+            "A larger --image-size, or windows (--tile) with a network trained at that scale, make them wider."
+        )
+
+
+def _rare(facts: Facts) -> Iterator[str]:
+    if facts.training is None:
+        return
+    images = facts.training.images
+    rare = sorted((int(images[row.label]), row.name) for row in facts.classes if row.images and images[row.label] < FEW)
+    if rare:
+        names = [f"{name} ({count})" for count, name in rare]
+        yield f"In fewer than {FEW} training images (list {facts.trained_on}): {_some(names)}. Label more of them."
+
+
+def _never(facts: Facts) -> Iterator[str]:
+    never = [f"{row.name} (in {row.images} images)" for row in facts.classes if row.images and not row.named]
+    if never:
+        yield f"Never named: {_some(never)}."
+    answered = float(facts.confusion[:, BACKGROUND].sum() / facts.confusion.sum())
+    if answered and not facts.confusion[BACKGROUND].any():
+        yield (
+            f"{_percent(answered)} of the pixels are answered {facts.legend.names[BACKGROUND]}, which no mask holds. "
+            "If every pixel belongs to some class, a table in classes.txt without a row background says so."
+        )
+    absent = [row.name for row in facts.classes if not row.images]
+    if absent:
+        yield f"Named, though no image holds it: {_some(absent)}. No mean counts it; its pixels cost the others."
+
+
+def _swapped(facts: Facts) -> Iterator[str]:
+    found = []
+    for row in facts.classes:
+        other = int(facts.swaps[row.label].argmax())
+        count = int(facts.swaps[row.label, other])
+        if count >= FEWEST_CASES and count >= OFTEN * row.images:
+            share, name = count / row.images, facts.legend.names[other]
+            found.append(
+                (share, f"{row.name} is named as {name} in {_percent(share)} of its images ({count} of {row.images})")
+            )
+    yield from (f"{words}." for _, words in sorted(found, reverse=True)[:MOST_NAMED])
+
+
+def _mistaken(facts: Facts) -> Iterator[str]:
+    """Of pixels: what a class is lost to, and which classes are missed."""
+    shares = facts.confusion / facts.confusion.sum(axis=1, keepdims=True).clip(min=1)
+    lost, missed = [], []
+    for row in facts.classes:
+        others = shares[row.label].copy()
+        others[[row.label, BACKGROUND]] = 0
+        other = int(others.argmax())
+        if others[other] >= OFTEN:
+            lost.append((float(others[other]), f"{row.name} → {facts.legend.names[other]} ({_percent(others[other])})"))
+        if row.images and shares[row.label, BACKGROUND] > 0.5:
+            missed.append((float(shares[row.label, BACKGROUND]), row.name))
+    if lost:
+        yield f"Pixels of one class that are given to another: {_some(name for _, name in sorted(lost, reverse=True))}."
+    if missed:
+        names = [f"{name} ({_percent(share)})" for share, name in sorted(missed, reverse=True)]
+        yield f"More than half of the pixels are taken for {facts.legend.names[BACKGROUND]}: {_some(names)}."
+
+
+def _stop(facts: Facts) -> Iterator[str]:
+    counts = facts.counts
+    few, many = float(np.tril(counts, -1).sum() / counts.sum()), float(np.triu(counts, 1).sum() / counts.sum())
+    if max(few, many) < 0.1 or max(few, many) < 1.5 * min(few, many):
+        return
+    subject = {True: "The stop comes too early", False: "The stop comes too late"}
+    if facts.kind == "dense":
+        subject = {True: "Too few classes are named", False: "Too many classes are named"}
+    parts = f"fewer classes are named than there are in {_percent(few)} of the images, more in {_percent(many)}"
+    yield f"{subject[few > many]}: {parts}."
+
+
+def _calibration(facts: Facts) -> Iterator[str]:
+    for key, outcome, words in (("class", "present", "a class"), ("stop", "ended", "the stop")):
+        error, bins = facts.scores[f"{key}_calibration_error"], facts.scores[f"{key}_calibration"]
+        if error is not None and error > UNSURE:
+            total = sum(row["decisions"] for row in bins)
+            said, true = (
+                sum(row[name] * row["decisions"] for row in bins) / total for name in ("probability", outcome)
+            )
+            told = f"it says {_percent(said)}, and {_percent(true)} is true"
+            side = f"too sure: {told}" if said > true else f"not sure enough: {told}"
+            if abs(said - true) < error / 2:
+                side = "too sure of some cases and not sure enough of others"
+            yield f"Probabilities of {words} are off by {_points(error)} on average; the network is {side}."
+
+
+def _some(words: Iterable[str]) -> str:
+    listed = list(words)
+    more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
+    return ", ".join(listed[:MOST_NAMED]) + more
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:.1f} points"

@@ -1,0 +1,131 @@
+"""Tables of a report as HTML: each has a caption and headers of rows and columns, and a wide one scrolls."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recseg.classes import Colour, Legend
+from recseg.report.facts import MOST_COUNTED, ClassRow, Facts
+
+MOST_CONFUSED = 30  # classes of a matrix that a person can still read
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """A table whose first column names its rows; the cells are HTML."""
+    columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    lines = "".join(f'<tr><th scope="row">{first}</th>{"".join(rest)}</tr>' for first, *rest in map(_cells, rows))
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="{kind}">'
+        f"<caption>{escape(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _cells(row: Sequence[str]) -> list[str]:
+    return [row[0], *(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row[1:])]
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as a percentage; a dash for none."""
+    return "–" if share is None else f"{100 * share:.{digits}f}"
+
+
+def named(legend: Legend, label: int) -> str:
+    """A class's name beside its colour."""
+    return f"{_swatch(legend.colours[label])}{escape(legend.names[label])}"
+
+
+def _swatch(colour: Colour) -> str:
+    return f'<span class="swatch" style="background:rgb{colour}"></span>'
+
+
+def class_table(facts: Facts) -> str:
+    """Scores of each class, the worst IoU first."""
+    training = facts.training is not None
+    head = ["class", "IoU", "precision", "recall", "pixels", "images", "named in", "of them right"]
+    head += [f"images in {escape(facts.trained_on or '')}"] if training else []
+    rows = sorted(facts.rows, key=lambda row: (row.iou is None, row.iou))
+    return table(
+        "Each class, the worst IoU first. IoU, precision and recall are of pixels, in %; pixels are the class's share "
+        "of all that are scored, in %.",
+        head,
+        [_class_row(facts, row, training) for row in rows],
+        "numbers",
+    )
+
+
+def _class_row(facts: Facts, row: ClassRow, training: bool) -> list[str]:
+    bar = f'<td class="bar" style="--share:{percent(row.iou or 0)}%">{percent(row.iou)}</td>'
+    background = row.label == 0
+    counts = [str(row.images), *("–" if background else str(count) for count in (row.named, row.right))]
+    if training and facts.training is not None:
+        counts.append(f"{facts.training.images[row.label]:,}")
+    return [
+        named(facts.legend, row.label),
+        bar,
+        percent(row.precision),
+        percent(row.recall),
+        percent(row.share),
+        *counts,
+    ]
+
+
+def confusion_table(facts: Facts) -> str:
+    """Where the pixels of each class go, in whole percent; of many classes those that lose most."""
+    labels = [row.label for row in facts.rows]
+    wrong = facts.confusion.sum(axis=0) + facts.confusion.sum(axis=1) - 2 * facts.confusion.diagonal()
+    few = sorted(sorted(labels, key=lambda label: -wrong[label])[:MOST_CONFUSED])
+    left_out = f" Of {len(labels)} classes the {len(few)} with most wrong pixels." if len(few) < len(labels) else ""
+    shares = facts.confusion / facts.confusion.sum(axis=1, keepdims=True).clip(min=1)
+    return table(
+        "Where the pixels of a class (row) are put (column), in % of its pixels; blank is less than half a percent."
+        + left_out,
+        ["true ↓ · given →", *(f"<span>{escape(facts.legend.names[label])}</span>" for label in few)],
+        [
+            [named(facts.legend, true), *(_shaded(shares[true, given], true == given) for given in few)]
+            for true in few
+            if facts.confusion[true].any()
+        ],
+        "matrix",
+    )
+
+
+def count_table(facts: Facts) -> str:
+    """How many classes an image holds, and how many are named."""
+    used = np.flatnonzero(facts.counts.any(axis=0) | facts.counts.any(axis=1))
+    numbers = range(used[0], used[-1] + 1)
+    names = [f"{number} or more" if number == MOST_COUNTED else str(number) for number in numbers]
+    shares = facts.counts / facts.counts.sum(axis=1, keepdims=True).clip(min=1)
+    rows = [
+        [name, *(_shaded(shares[true, given], true == given, str(facts.counts[true, given])) for given in numbers)]
+        for true, name in zip(numbers, names, strict=True)
+        if facts.counts[true].any()
+    ]
+    caption = "Images by their number of classes (row) and the number that is named (column)."
+    return table(caption, ["classes ↓ · named →", *names], rows, "matrix")
+
+
+def _shaded(share: float, right: bool, words: str | None = None) -> str:
+    words = words if words is not None else f"{100 * share:.0f}"
+    if words == "0":
+        return "<td></td>"
+    return f'<td class="{"right" if right else "wrong"}" style="--share:{share:.2f}">{words}</td>'
+
+
+def bins_table(caption: str, outcome: str, bins: Sequence[dict[str, float]]) -> str:
+    """The bins of a calibration."""
+    rows = [[percent(row["probability"]), percent(row[outcome]), f"{row['decisions']:,}"] for row in bins]
+    return table(caption, ["said, %", "true, %", "cases"], rows, "numbers")
+
+
+def facts_table(caption: str, values: dict[str, object]) -> str:
+    """Names and values."""
+    rows = [[escape(name), escape(str(value))] for name, value in values.items()]
+    return table(caption, ["", ""], rows, "settings")
+
+
+def share_of_largest(confusion: NDArray[np.int64]) -> float:
+    """mIoU of an answer that gives every pixel the most frequent label."""
+    true = confusion.sum(axis=1)
+    return float(true.max() / true.sum() / np.count_nonzero(true))

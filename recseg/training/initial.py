@@ -1,0 +1,123 @@
+"""Fine-tuning: a network starts from weights that learned elsewhere, by name and shape, and by the names of classes.
+
+Chapter 7 of the book explains the loop that follows. What is copied learns at a tenth of the rate, as a pretrained
+encoder does: it is to be adapted, and full steps would wash it out before the new weights have learned anything.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from recseg.classes import BACKGROUND, NO_BACKGROUND
+from recseg.errors import RecsegError
+from recseg.models.config import RecurrentUNetConfig, UNetConfig
+from recseg.models.encoders import COUNTER
+from recseg.models.model import SegmentationModel
+from recseg.weights.io import load
+
+SHOWN = 8  # names in a line
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a network was given.
+
+    Attributes:
+        whole: names of the tensors that were copied as they are.
+        rows: names of the tensors of which the rows of `classes` were copied.
+        fresh: names of the parameters that start anew, in whole or in part.
+        classes: names of both networks.
+    """
+
+    whole: tuple[str, ...]
+    rows: tuple[str, ...]
+    fresh: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = list(dict.fromkeys(name.rpartition(".")[0] for name in self.fresh if name not in self.rows))
+        rows = f", of the classifier the rows of {_some(self.classes) or 'no class'}" if self.rows else ""
+        return f"{len(self.whole)} tensors copied{rows}; new: {_some(parts) or 'no other'}"
+
+
+def _some(names: list[str] | tuple[str, ...]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def network_of(source: str) -> RecurrentUNetConfig:
+    """The sizes of the network in a weight file, for a network that is to start from it.
+
+    Args:
+        source: as of `recseg.load`.
+
+    Raises:
+        RecsegError: what `recseg.load` raises.
+    """
+    config = load(source).config
+    names = {field.name for field in fields(RecurrentUNetConfig)}
+    known = {field.name for field in fields(config)} & names if isinstance(config, UNetConfig) else set()
+    return RecurrentUNetConfig(**{name: getattr(config, name) for name in known})
+
+
+@torch.no_grad()
+def copy_weights(model: SegmentationModel, source: SegmentationModel) -> Copied:
+    """Copy what fits from one network into another, in place: tensors by name and shape, classifier rows by class.
+
+    A row of a classifier is a class's (`SegmentationModel.class_rows`); it is copied where both networks know a class
+    of that name. The background is one class, whatever its name. A dense network gives its encoder, its decoder and its
+    classifier to a recurrent one, and the other way round.
+
+    Args:
+        model: the network to start, with its `classes`.
+        source: a trained network, with its `classes`.
+    """
+    target, given = model.state_dict(), source.state_dict()
+    places = {name: label for label, name in enumerate(_names(source))}
+    pairs = [(label, places[name]) for label, name in enumerate(_names(model)) if name in places]
+    whole, rows = list[str](), list[str]()
+    for name, tensor in target.items():
+        other = given.get(name)
+        if other is None or name.endswith(COUNTER):
+            continue
+        if name in model.class_rows:
+            first = model.class_rows[name]  # label of row 0
+            here = [(label - first, place - first) for label, place in pairs if min(label, place) >= first]
+            if here and other.shape[1:] == tensor.shape[1:]:
+                to, of = map(list, zip(*here, strict=True))
+                tensor[to] = other[of].to(tensor)
+                (whole if len(here) == len(tensor) else rows).append(name)
+        elif other.shape == tensor.shape:
+            tensor.copy_(other)
+            whole.append(name)
+    fresh = tuple(name for name, _ in model.named_parameters() if name not in whole)
+    return Copied(tuple(whole), tuple(rows), fresh, tuple(filter(None, (model.classes[label] for label, _ in pairs))))
+
+
+def _names(model: SegmentationModel) -> list[str | int]:
+    """What each label is recognised by; no class of data without a background stands for one."""
+    first = BACKGROUND if model.has_background else NO_BACKGROUND
+    return [first, *model.classes[1:]]
+
+
+def start_from(model: SegmentationModel, source: str) -> Copied:
+    """Let a network start from a weight file.
+
+    Args:
+        model: with its `classes`.
+        source: as of `recseg.load`.
+
+    Raises:
+        RecsegError: what `recseg.load` raises; another encoder; or no tensor fits.
+    """
+    other = load(source)
+    one, two = (getattr(network.config, "encoder", None) for network in (model, other))
+    if one != two:
+        raise RecsegError(
+            f"--init {source}: its encoder is {two or 'that of the published network'}, expected {one}; "
+            "leave --encoder out to take that of the weights"
+        )
+    found = copy_weights(model, other)
+    if not found.whole:
+        raise RecsegError(f"--init {source}: no tensor has a name and a shape of this network, expected one that fits")
+    return found
