@@ -65,6 +65,13 @@ PHOTOGRAPHS = [
         "no terms are named; scikit-image distributes it",
     ),
     ("grace_hopper.jpg, in matplotlib's sample data", "the United States Navy, an official portrait", "public domain"),
+    ("chelsea.png (`skimage.data.cat`), in scikit-image", "Stefan van der Walt", "CC0"),
+    ("astronaut.png, in scikit-image", "NASA", "public domain"),
+    (
+        "motorcycle_left.png (`skimage.data.stereo_motorcycle`), in scikit-image",
+        "the Middlebury 2014 stereo benchmark (Scharstein et al., GCPR 2014)",
+        "scikit-image takes images under CC0 or in the public domain, and names no other terms for this one",
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ Files are compressed here and expanded by the page: a plain web server sends the
 """
 
 import argparse
-import gzip
+import colorsys
 import hashlib
 import importlib
 import json
@@ -18,109 +18,64 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from live_gallery import Picture, drawn, photographed, write_picture
+from live_graphs import compress, write_graphs
 
 import recseg
-from recseg.classes import palette
-from recseg.data import open_dataset
+from recseg.classes import VOID
 from recseg.data.images import LONGEST, MEAN_COLOUR
 from recseg.errors import RecsegError
-from recseg.export.onnx import export
-from recseg.export.runtime import PARTS, part_path
 from recseg.weights.registry import published_weights
 
 HERE = Path(__file__).resolve().parent / "_live"
 FILES = HERE / "site" / "live" / "files"
-NETWORKS = {"pictograms-recurrent": "Pictograms (drawn shapes)", "voc-recurrent": "PASCAL VOC (photographs)"}
+NETWORKS = {"voc-recurrent": "PASCAL VOC (photographs)", "pictograms-recurrent": "Pictograms (drawn shapes)"}
 RUNTIMES = {  # script, loader and binary of ONNX Runtime, by what it computes with; a reader fetches one of them
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
 }
-SMALLEST = 256  # weights; below it, rounding saves nothing
-IMAGES = 8
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue: ITU-R BT.709
+BRIGHT = 0.35
+GOLDEN = 0.618034  # of a turn: hues that follow each other are far apart, however many there are
 
 
-def rounded(proto: Any) -> Any:
-    """The same graph with weights as 16-bit integers, and a scale for each row: half the bytes.
+def colours() -> list[tuple[int, ...]]:
+    """A bright colour for each label, since some of VOC's are hardly seen on a photograph; void is grey."""
 
-    ONNX Runtime turns them back into 32-bit floats when it loads the graph, so nothing is slower. The error is below a
-    30,000th of a row's largest weight. 16-bit floats, as long, are off by up to a 2,000th of each weight.
-    """
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
+    def bright(hue: float) -> tuple[int, ...]:
+        for lightness in (0.5, 0.55, 0.6, 0.65, 0.7):  # blue and red are dark at a lightness where yellow is not
+            rgb = colorsys.hls_to_rgb(hue, lightness, 1)
+            if sum(part * share for part, share in zip(rgb, LUMINANCE, strict=True)) > BRIGHT:
+                break
+        return tuple(round(255 * part) for part in rgb)
 
-    nodes = []
-    for tensor in list(proto.graph.initializer):
-        weights = numpy_helper.to_array(tensor)
-        if weights.dtype != np.float32 or weights.ndim < 2 or weights.size < SMALLEST:
-            continue
-        scale = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True) / np.float32(32767)
-        scale[scale == 0] = 1
-        name, short, long, by = tensor.name, tensor.name + ".short", tensor.name + ".long", tensor.name + ".scale"
-        proto.graph.initializer.remove(tensor)
-        proto.graph.initializer.append(numpy_helper.from_array(np.rint(weights / scale).astype(np.int16), short))
-        proto.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), by))
-        nodes += [helper.make_node("Cast", [short], [long], to=TensorProto.FLOAT)]
-        nodes += [helper.make_node("Mul", [long, by], [name])]
-    rest = list(proto.graph.node)
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes + rest)
-    return proto
+    return [*(bright(label * GOLDEN % 1) for label in range(VOID)), (150, 150, 150)]
 
 
-def with_gates(proto: Any) -> Any:
-    """The step's graph with its gates as outputs: all are computed anyway (i, f, g, o: `recseg.models.convlstm`)."""
-    from onnx import TensorProto, helper
-
-    splits = [node for node in proto.graph.node if node.op_type == "Split" and len(node.output) == 4]
-    if len(splits) != 1:
-        return proto
-    after = {node.input[0]: node.output[0] for node in proto.graph.node if node.op_type == "Sigmoid"}
-    for place, name in ((0, "input_gate"), (1, "forget_gate"), (3, "output_gate")):
-        if source := after.get(splits[0].output[place]):
-            proto.graph.node.append(helper.make_node("Identity", [source], [name]))
-            proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    return proto
-
-
-def compress(content: bytes, path: Path) -> int:
-    """Write content as gzip, the same bytes at every build; the size on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(content, 9, mtime=0))
-    return path.stat().st_size
-
-
-def write_network(model: Any, name: str, title: str, folder: Path, *, exact: bool = False) -> dict[str, Any]:
-    """Export a network into a folder; what the page has to know of it. `exact` keeps the weights in 32 bits."""
-    import onnx
-
-    raw = folder / "export" / f"{name}.onnx"
-    raw.parent.mkdir(parents=True, exist_ok=True)
-    export(model, raw)
-    graphs = {}
-    for part in PARTS:
-        proto = onnx.load(part_path(raw, part))
-        proto = with_gates(proto) if part == "step" else proto
-        file = f"{part_path(raw, part).name}.gz"
-        content = (proto if exact else rounded(proto)).SerializeToString()
-        graphs[part] = {"file": file, "bytes": compress(content, folder / file)}
-    if not exact:
-        shutil.rmtree(raw.parent)
+def write_network(
+    model: Any, name: str, title: str, folder: Path, pictures: Sequence[Picture], *, exact: bool = False
+) -> dict[str, Any]:
+    """Export a network into a folder, with its answers to some images; what the page has to know of it."""
     return {
-        "name": name, "title": title, "classes": list(model.classes), "image_size": model.image_size,
-        "max_steps": model.max_steps, "stride": model.encoder.strides[-1], "graphs": graphs,
+        "name": name, "title": title, "classes": list(model.classes), "background": model.has_background,
+        "image_size": model.image_size, "max_steps": model.max_steps, "stride": model.encoder.strides[-1],
+        "graphs": write_graphs(model, name, folder, exact=exact),
+        "gallery": [write_picture(picture, model, name, folder) for picture in pictures],
     }  # fmt: skip
 
 
 def published(name: str, title: str, folder: Path) -> dict[str, Any]:
     """`write_network` of published weights, left alone where neither they nor the code have changed since."""
-    sources = [Path(__file__), *sorted(Path(recseg.__file__).parent.rglob("*.py"))]
+    # Without scikit-image, drawn images are better than none.
+    pictures = (photographed() if name.startswith("voc") else []) or drawn()
+    sources = [*sorted(Path(__file__).parent.glob("live*.py")), *sorted(Path(recseg.__file__).parent.rglob("*.py"))]
     digest = next(entry["sha256"] for entry in published_weights() if entry["name"] == name)
-    state = hashlib.sha256(digest.encode() + b"".join(path.read_bytes() for path in sources)).hexdigest()
+    shown = "".join(picture.name for picture in pictures)
+    state = hashlib.sha256((digest + shown).encode() + b"".join(path.read_bytes() for path in sources)).hexdigest()
     note = folder / f"{name}.json"
     if note.is_file() and (facts := json.loads(note.read_text(encoding="utf-8")))["state"] == state:
         return dict(facts)
-    facts = write_network(recseg.load(name), name, title, folder) | {"state": state}
+    facts = write_network(recseg.load(name), name, title, folder, pictures) | {"state": state}
     note.write_text(json.dumps(facts), encoding="utf-8")
     return facts
 
@@ -169,34 +124,11 @@ def write_runtimes(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_gallery(folder: Path) -> list[dict[str, Any]]:
-    """A few images of the embedded set that no network was trained on, most of them with several classes."""
-    dataset = open_dataset("pictograms", "val")
-    names = dataset.classes
-    chosen: list[tuple[int, list[int]]] = []  # index and labels
-    for classes in (3, 2, 2, 1, 2, 3, 1, 4):  # for each, the next image that has so many
-        for index in range(chosen[-1][0] + 1 if chosen else 0, len(dataset)):
-            present = sorted(set(dataset.labels(index).ravel().tolist()) - {0, 255})
-            if len(present) == classes:
-                chosen.append((index, present))
-                break
-    images = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, (index, present) in enumerate(chosen[:IMAGES]):
-        file = f"image_{number}.png"  # no JPEG: its decoders differ by a grey level here and there
-        Image.fromarray(dataset.pixels(index)).save(folder / file, optimize=True)
-        images.append({"file": file, "classes": [names[label] for label in present]})
-    return images
-
-
 def build(folder: Path = FILES, networks: Callable[[Path], Sequence[dict[str, Any]]] = published_networks) -> list[str]:
     """Write everything; what is missing, in words for a reader (nothing, as a rule)."""
     folder.mkdir(parents=True, exist_ok=True)
     missing: list[str] = []
-    manifest: dict[str, Any] = {
-        "longest": LONGEST, "padding": list(MEAN_COLOUR), "palette": palette().tolist(),
-        "gallery": write_gallery(folder),
-    }  # fmt: skip
+    manifest: dict[str, Any] = {"longest": LONGEST, "padding": list(MEAN_COLOUR), "palette": colours()}
     try:
         manifest["runtimes"] = write_runtimes(folder)
     except FileNotFoundError:

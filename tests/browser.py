@@ -56,7 +56,7 @@ def browse(root: Path, profile: Path, policy: str = POLICY, *, flags: Sequence[s
                 [browser, *QUIET, *flags, f"--user-data-dir={profile}", address], stdout=log, stderr=log
             )
             try:
-                return reports.get(timeout=120)
+                return reports.get(timeout=600)  # seconds; a busy machine is slow
             except queue.Empty:
                 pytest.fail(f"the page did not report: {(profile / 'log').read_text()[-2000:]}")
             finally:

@@ -1,8 +1,10 @@
 """The live page: in a browser, the network says what it says in PyTorch, and no request leaves the page's server."""
 
-import importlib.util
+import importlib
 import json
 import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import recseg
-from recseg.classes import VOC_CLASSES
+from recseg.classes import NO_BACKGROUND, VOC_CLASSES, VOID
 from recseg.errors import RecsegError
 from recseg.export.runtime import PARTS, OnnxModel, part_path
+from recseg.inference.steps import Sequence, to_prediction
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import crop_padding, pad_to_stride
@@ -33,17 +36,15 @@ HARNESS = Path(__file__).with_name("live_harness.mjs")
 
 
 @pytest.fixture(scope="module")
-def live() -> ModuleType:
+def live() -> Iterator[ModuleType]:
     """book/live.py as a module."""
-    spec = importlib.util.spec_from_file_location("live", BOOK / "live.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BOOK))
+        yield importlib.import_module("live")
 
 
-def network(folder: Path, *, bold: bool) -> Any:
-    """A tiny network that stops before its third step.
+def network(folder: Path, *, bold: bool = False, background: bool = True) -> Any:
+    """A tiny network that stops before its third step; without background, at once, if it might.
 
     A bold one has mask logits 6,000 times as large, where sigmoids are zero in 32 bits, and roundings grow as much.
     """
@@ -65,14 +66,19 @@ def network(folder: Path, *, bold: bool) -> Any:
         if third < second:
             made.stop.weight *= -1
             made.stop.bias.mul_(-1)
+        if not background:
+            made.stop.weight.zero_()
+            made.stop.bias.fill_(3)
     path = folder / "tiny.safetensors"
-    save_weights(path, made, classes=VOC_CLASSES, image_size=64, metadata={})
+    classes = VOC_CLASSES if background else (NO_BACKGROUND, *VOC_CLASSES[1:])
+    save_weights(path, made, classes=classes, image_size=64, metadata={})
     return recseg.load(path)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return {name: network(tmp_path_factory.mktemp(name), bold=name == "bold") for name in ("bold", "mild")}
+    kinds: dict[str, dict[str, bool]] = {"bold": {"bold": True}, "mild": {}, "no-background": {"background": False}}
+    return {name: network(tmp_path_factory.mktemp(name), **kind) for name, kind in kinds.items()}
 
 
 def image() -> NDArray[np.float32]:
@@ -111,19 +117,21 @@ def built(live: ModuleType, models: dict[str, Any], tmp_path_factory: pytest.Tem
     shutil.copytree(BOOK / "_live" / "site" / "live", folder, ignore=shutil.ignore_patterns("files"))
     missing = live.build(
         folder / "files",
-        lambda files: [live.write_network(model, name, name, files, exact=True) for name, model in models.items()],
+        lambda files: [
+            live.write_network(model, name, name, files, live.drawn()[:1], exact=True) for name, model in models.items()
+        ],
     )
     (folder / "files" / "missing.txt").write_text("\n".join(missing))
     return folder
 
 
-def check_weights_in_16_bits(live: ModuleType, model: Any, built: Path, tmp_path: Path) -> None:
+def check_weights_in_16_bits(rounded: Callable[[Any], Any], model: Any, built: Path, tmp_path: Path) -> None:
     """Stored as the page stores them, the weights say nearly the same."""
     exact = built / "files" / "export" / "bold.onnx"
     for part in PARTS:
         proto = onnx.load(part_path(exact, part))
         before = proto.ByteSize()
-        part_path(tmp_path / "bold.onnx", part).write_bytes(live.rounded(proto).SerializeToString())
+        part_path(tmp_path / "bold.onnx", part).write_bytes(rounded(proto).SerializeToString())
         assert part != "encode" or proto.ByteSize() < before
     masks, classes, _, stops = in_torch(model)
     assert np.abs(masks).max() > 30  # where sigmoids are zero in 32 bits
@@ -163,8 +171,28 @@ def test_a_network_that_cannot_be_exported_leaves_the_page_to_the_other(
     refused.clear()
     assert [about["name"] for about in live.published_networks(tmp_path)] == list(live.NETWORKS)
     refused.update(live.NETWORKS)
-    with pytest.raises(RecsegError, match="pictograms-recurrent: of the first edition; voc-recurrent: of the first"):
+    with pytest.raises(RecsegError, match="voc-recurrent: of the first edition; pictograms-recurrent: of the first"):
         live.published_networks(tmp_path)
+
+
+def test_the_gallery_has_photographs_or_else_drawings_with_ground_truth(
+    live: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings = live.drawn()
+    assert [len(picture.classes) for picture in drawings] == [3, 2, 1, 2, 4]
+    for picture in drawings:
+        present = {VOC_CLASSES[label] for label in np.unique(picture.labels) if label not in (0, VOID)}
+        assert present == set(picture.classes)
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    assert live.photographed() == []
+
+
+def test_colours_are_bright_and_differ(live: ModuleType) -> None:
+    colours = np.array(live.colours())
+    assert colours.shape == (256, 3)
+    assert (colours[1:VOID] @ live.LUMINANCE).min() > 255 * live.BRIGHT * 0.98
+    voc = colours[1 : len(VOC_CLASSES)].astype(int)
+    assert min(np.abs(one - other).sum() for at, one in enumerate(voc) for other in voc[:at]) >= 30
 
 
 def test_the_lock_file_names_no_address() -> None:
@@ -173,7 +201,7 @@ def test_the_lock_file_names_no_address() -> None:
 
 # One test, not several: with several processes, each would export and fetch for itself.
 def test_the_browser_says_the_same(live: ModuleType, models: dict[str, Any], built: Path, tmp_path: Path) -> None:
-    check_weights_in_16_bits(live, models["bold"], built, tmp_path)
+    check_weights_in_16_bits(importlib.import_module("live_graphs").rounded, models["bold"], built, tmp_path)
     if missing := (built / "files" / "missing.txt").read_text():
         pytest.skip(missing)
     page = (BOOK / "live.md").read_text(encoding="utf-8")
@@ -191,31 +219,46 @@ def test_the_browser_says_the_same(live: ModuleType, models: dict[str, Any], bui
 
     # Same pixels, same steps, whatever computes them.
     for found in report["found"]:
-        masks, classes, attention, stops = in_torch(models[found["network"]])
+        model = models[found["network"]]
+        masks, classes, attention, stops = in_torch(model)
         assert found["itself"] and not found["agrees"]  # what the page asks before it lets a card compute
         *steps, ended = found["steps"]
-        assert len(steps) == 2 == len(masks), found["kind"]
+        assert len(steps) == len(masks) == (2 if model.has_background else 1), found["kind"]
         np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], stops, atol=1e-4)
         for step, mask, scores, seen in zip(steps, masks, classes, attention, strict=True):
             np.testing.assert_allclose(np.reshape(step["mask"], mask.shape), mask, atol=1e-4, rtol=1e-4)
             np.testing.assert_allclose(step["scores"], scores, atol=1e-4, rtol=1e-4)
             np.testing.assert_allclose(np.reshape(step["attention"], seen.shape), seen, atol=1e-4)
             np.testing.assert_allclose(step["h"], np.array(step["gate"]) * np.tanh(step["c"]), atol=1e-4)
+        # One label map; a network without background never answers with it.
+        fused = to_prediction(Sequence(masks, classes, stops.tolist()), image().shape[-2:], model.legend).labels
+        assert (np.reshape(found["labels"], fused.shape) == fused).mean() > 0.999
+        assert model.has_background or np.all(found["labels"])
+    # Recorded at the build in 8 bits, computed by the worker: the same.
+    for before, after in zip(report["recorded"], report["live"], strict=True):
+        np.testing.assert_allclose(before["stop"], after["stop"], atol=1e-3)
+        np.testing.assert_allclose(before["scores"], after["scores"], atol=1e-3, rtol=1e-3)
+        np.testing.assert_allclose(before["mask"], np.clip(after["mask"], -12, 12), atol=0.05)
+        if before["mask"]:
+            np.testing.assert_allclose(before["attention"], after["attention"], atol=0.005)
+    assert len(set(report["notable"])) == 4  # channels of the state
+    assert report["correlation"] == pytest.approx(1)
     assert report["kinds"] == ["wasm"]  # a card that is the processor in truth is not offered to a reader
     # Images are made smaller as Pillow does it, but for a grey level where a rounding is close.
     resized = np.asarray(Image.fromarray(odd).resize((47, 32), Image.Resampling.BILINEAR)) / 255  # (32, 47, 3)
     shrunk = np.reshape(report["resized"], (3, 32, 47)).transpose(1, 2, 0)
     assert np.abs(shrunk - resized).max() < 1.01 / 255 and (np.abs(shrunk - resized) < 1e-6).mean() > 0.99
-    # A reader sees the steps of the gallery's first image in words.
-    shown = OnnxModel(built / "files" / "export" / "bold.onnx").predict(built / "files" / "image_0.png")
-    texts = [f"Step {number}: {step.name} " for number, step in enumerate(shown.steps, 1)]
-    assert [line.startswith(text) for line, text in zip(report["list"], texts, strict=False)] == [True] * len(texts)
-    assert report["title"] == texts[-1].strip()  # one step back from all of them together
-    # Nothing is asked of anyone else, and the runtime and the model only by the button.
+    # A reader sees the steps of the gallery's first image in words: those of the build, and then the network's own.
+    shown = OnnxModel(built / "files" / "export" / "bold.onnx").predict(built / "files" / "drawn_1.png")
+    texts = [f"Step {number}: {step.name}" for number, step in enumerate(shown.steps, 1)]
+    for rows in (report["recordedList"], report["list"]):
+        assert [row.startswith(f"{text} ") for row, text in zip(rows, texts, strict=False)] == [True] * len(texts)
+    assert report["title"] == texts[-1]  # one step back from all of them together
+    # Nothing is asked of anyone else, and the runtime and the model not before a reader uses the demo.
     assert report["violations"] == []
     assert all(name.startswith("http://127.0.0.1:") for name in report["after"])
-    assert not [name for name in report["before"] if ".gz" in name or "ort" in name]
+    assert not [name for name in report["before"] if ".onnx" in name or "wasm" in name]
     assert [name for name in report["after"] if name.endswith(".wasm.gz")]
     if not report["card"]:
         pytest.skip("this browser has no WebGPU, not even in software: the steps were compared on the processor alone")
-    assert len(report["found"]) == 4  # each network by each
+    assert len(report["found"]) == 5  # each network by the processor, those with background by both

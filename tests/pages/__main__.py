@@ -13,6 +13,7 @@ from typing import Any
 import accessibility
 import behaviour
 import chromium
+import demo
 import layout
 import reading
 import self_contained
@@ -57,7 +58,7 @@ def use(browser: chromium.Browser, address: str, names: list[str]) -> Iterator[t
     """Use the pages as a reader does; page and what does not work, or breaks the policy meanwhile."""
     wanted = {
         "02_convlstm.html": behaviour.chapter, "index.html": behaviour.glossary,
-        "search.html": behaviour.search, "live.html": behaviour.live,
+        "search.html": behaviour.search, "live.html": demo.live,
     }  # fmt: skip
     for name, check in wanted.items():
         if name in names:
@@ -109,7 +110,7 @@ def main() -> int:
 
 
 def measure(browser: chromium.Browser, address: str, names: list[str], html: Path, path: Path) -> int:
-    """Measure the pages that a reader reads, and write the result; 1 where one is too heavy."""
+    """Measure the pages that a reader reads, and write the result; 1 where one is too heavy or slow."""
     from recseg.evaluation.results import write_result
 
     result: dict[str, Any] = {}
@@ -118,13 +119,22 @@ def measure(browser: chromium.Browser, address: str, names: list[str], html: Pat
             before, figures = speed.weigh(browser, f"{address}/{name}", html / name)
             result[name] = {"bytes_before_figures": before, "bytes_of_figures": figures}
             result[name] |= speed.measure(browser, f"{address}/{name}")
+            if name == "live.html":
+                page = browser.page()
+                page.before_scripts(demo.WATCH)
+                page.open(f"{address}/{name}")
+                result[name] |= demo.measure(page)
+                page.close()
             print(name, result[name], flush=True)
     details = {"rounds": speed.ROUNDS, "quiet_ms": speed.QUIET, "limit_bytes": speed.HEAVIEST}
     write_result(path, {"pages": result}, command="make measure-book", **details)
     heavy = [name for name, page in result.items() if page["bytes_before_figures"] > speed.HEAVIEST]
     for name in heavy:
         print(f"{name}: more than {speed.HEAVIEST} bytes before its figures")
-    return int(bool(heavy))
+    late = [name for name, page in result.items() if page.get("first_live_step", 0) > demo.SLOWEST]
+    for name in late:
+        print(f"{name}: more than {demo.SLOWEST} ms to the network's first step")
+    return int(bool(heavy or late))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What a reader does with a page, done under its policy: search, themes, copies, folds, the glossary, the live demo."""
+"""What a reader does with a page, done under its policy: search, themes, copies, folds, the glossary."""
 
-from chromium import PATIENCE, Page
+from chromium import Page
 
 # Each answers true, or what is wrong.
 CHAPTER = {
@@ -57,22 +57,6 @@ SEARCH = """
   return 'finds nothing';
 })()
 """
-LIVE = """
-(async () => {
-  const part = (name) => document.querySelector(`[data-live=${name}]`);
-  const { missing } = await (await fetch('live/files/manifest.json')).json();
-  if (missing.length) return `skipped: ${missing.join('; ')}`;
-  while (!part('load').checkVisibility()) await new Promise((done) => setTimeout(done, 100));
-  part('load').click();
-  for (const end = performance.now() + %d; performance.now() < end;) {
-    const said = part('status').textContent;
-    if (said.startsWith('Encoded once')) return part('list').children.length > 0 || 'shows no step';
-    if (/could not|failed/.test(said)) return said;
-    await new Promise((done) => setTimeout(done, 200));
-  }
-  return `does not answer: ${part('status').textContent}`;
-})()
-"""
 
 
 def chapter(page: Page) -> list[str]:
@@ -98,8 +82,3 @@ def glossary(page: Page) -> list[str]:
 def search(page: Page) -> list[str]:
     """Whether the open results page has results."""
     return _one(page, "the search", SEARCH)
-
-
-def live(page: Page) -> list[str]:
-    """Whether the live demo segments an image."""
-    return _one(page, "the live demo", LIVE % (PATIENCE * 800))

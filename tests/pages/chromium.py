@@ -17,6 +17,7 @@ OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-extensions", "--disable-dev-shm-usage",
     "--remote-debugging-pipe", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--hide-scrollbars",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",  # a camera, and a reader who allows it
 )  # fmt: skip
 PATIENCE = 300  # seconds; a busy machine is slow, a page that hangs is wrong
 
@@ -64,12 +65,17 @@ class Browser:
         self._log.close()
         self._profile.cleanup()
 
-    def command(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer; events that come meanwhile go to their pages."""
+    def send(self, method: str, session: str | None = None, **parameters: Any) -> int:
+        """Send a command; the number of its answer."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         os.write(self._write, json.dumps(message | ({"sessionId": session} if session else {})).encode() + b"\0")
-        while (answer := self.receive()).get("id") != self._number:
+        return self._number
+
+    def command(self, method: str, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Send a command and wait for its answer; events that come meanwhile go to their pages."""
+        number = self.send(method, session, **parameters)
+        while (answer := self.receive()).get("id") != number:
             pass
         if "error" in answer:
             raise Failed(f"{method}: {answer['error']['message']}")
@@ -86,8 +92,14 @@ class Browser:
             self._buffer += received
         line, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(line)
-        if page := self._pages.get(message.get("sessionId", "")):
+        page = self._pages.get(message.get("sessionId", ""))
+        if page and "method" in message:
             page.events.append(message)
+            if message["method"] == "Target.attachedToTarget":  # a worker, which waits until it is watched, too
+                worker = message["params"]["sessionId"]
+                self._pages[worker] = page
+                for method in ("Network.enable", "Runtime.enable", "Runtime.runIfWaitingForDebugger"):
+                    self.send(method, worker)
         return message
 
     def page(self) -> "Page":
@@ -98,16 +110,17 @@ class Browser:
         self._pages[session] = page = Page(self, session, context)
         for domain in ("Page", "Network", "Runtime"):
             page.command(f"{domain}.enable")
+        page.command("Target.setAutoAttach", autoAttach=True, waitForDebuggerOnStart=True, flatten=True)
         return page
 
     def forget(self, page: "Page") -> None:
         """Close a page and all it stored."""
-        self._pages.pop(page.session)
+        self._pages = {session: other for session, other in self._pages.items() if other is not page}
         self.command("Target.disposeBrowserContext", browserContextId=page.context)
 
 
 class Page:
-    """A page of the browser, and all that was reported of it since it was last opened."""
+    """A page of the browser, and all that was reported of it and its workers since it was last opened."""
 
     def __init__(self, browser: Browser, session: str, context: str) -> None:
         self.browser, self.session, self.context = browser, session, context

@@ -1,286 +1,262 @@
-// The live page: its controls, and what happens when one is used. The page's markup is in book/live.md.
+// The live page: what happens when one of its controls is used. The page's markup is in book/live.md.
 
-import { describe, drawMaps, element, MAP_NAMES, ranking, sentence, swatch, time } from './view.mjs';
-import { inside, paint, staged } from './drawing.mjs';
-import { address, graphsOf, manifest as readManifest } from './fetching.mjs';
-import { fuse } from './fusion.mjs';
-import { Network } from './network.mjs';
-import { planes, resize, resizedShape } from './pixels.mjs';
-import { isLoaded, kinds, loadRuntime, PLACES } from './runtime.mjs';
-import { acceptDrops, fromAddress, fromBlob, openCamera } from './sources.mjs';
+import { openCamera, frameRate } from './camera.mjs';
+import { Engine } from './engine.mjs';
+import { address, manifest as readManifest } from './fetching.mjs';
+import { fillGallery, mark, showTruth } from './gallery.mjs';
+import { MAP_NAMES } from './maps.mjs';
+import { PAUSE, Player } from './player.mjs';
+import { recorded } from './recorded.mjs';
+import { PLACES } from './runtime.mjs';
+import { acceptDrops, fromAddress, fromBlob } from './sources.mjs';
+import { element, named, plural, time } from './view.mjs';
 
-const PAUSE = 700; // ms that a step stays, so that one can see it come
+const HINTS = ['pointermove', 'pointerdown', 'focusin', 'touchstart', 'dragenter']; // of interest in the demo
 const ui = Object.fromEntries(Array.from(document.querySelectorAll('[data-live]'), (found) => [found.dataset.live, found]));
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 const rest = (ms) => new Promise((done) => setTimeout(done, ms));
 
 let manifest;
-let network; // the one that is loaded, or undefined
-let place; // what it computes with: a kind of runtime.mjs
-let image; // canvas in its own size
-let background; // and in the stage's
-let steps = []; // of network.mjs, with `labels` (what to paint) and `area`; the last may be the stop
-let fused; // labels of all steps together
-let position = 0; // 0: the image; 1 … N: a step; N + 1: all together
-let following = true; // show each step as it comes, until the reader steps by hand
-let encoded = 0; // ms of U-Net
-let latest = 0; // counts the images, so that an old run knows that it is out of date
-let playing = 0;
+let engine; // undefined where the book was built without a runtime
+let player;
+let about; // the network that is chosen
+let picture; // {canvas, item}: item is what the gallery says of it, if it comes from there
 let camera;
+let placed; // a promise: it is known what this browser can compute with
+let loading; // share of the network that has arrived
+let hinted = false;
+let chosen = 0; // counts the images that were asked for, so that one that arrives late is dropped
+let latest = 0; // counts the answers that were asked for, likewise
+let turn = Promise.resolve(); // a graph runs once at a time
 
 const say = (text) => (ui.status.textContent = text);
-const about = () => manifest.networks.find(({ name }) => name === ui.network.value);
-const last = () => steps.filter(({ ended }) => !ended).length + (fused ? 1 : 0);
-
-// ---------------------------------------------------------------------------------------------- loading
 
 function offer() {
-  const { graphs, name } = about();
-  const here = network?.about.name === name && place === ui.place.value;
-  const runtime = isLoaded(ui.place.value) ? 0 : manifest.runtimes[ui.place.value].bytes;
-  const size = Object.values(graphs).reduce((sum, { bytes }) => sum + bytes, runtime);
-  ui.load.textContent = here ? 'Loaded' : `Load the model (${(size / 1e6).toFixed(1)} MB)`;
-  ui.load.disabled = here;
+  if (!ui.place.value) return;
+  const bytes = engine.size(about, ui.place.value);
+  const size = `${(bytes / 1e6).toFixed(1)} MB`;
+  if (loading !== undefined) ui.run.textContent = `Loading … ${Math.round(100 * loading)} %`;
+  else ui.run.textContent = bytes ? `Run it in your browser (${size})` : 'Run again';
 }
 
-async function load() {
-  const chosen = about();
-  const kind = ui.place.value;
-  const controls = [ui.load, ui.network, ui.place];
-  for (const control of controls) control.disabled = true;
-  const total = Object.values(chosen.graphs).reduce((sum, { bytes }) => sum + bytes, manifest.runtimes[kind].bytes);
-  let arrived = isLoaded(kind) ? manifest.runtimes[kind].bytes : 0;
-  Object.assign(ui.progress, { hidden: false, value: arrived, max: total });
-  say('Loading …');
+// ---------------------------------------------------------------------------------------------- answers
+
+/** The chosen network, opened; where a graphics card fails, by the processor. */
+async function open() {
+  await placed;
+  const [wanted, kind] = [about, ui.place.value];
+  const progress = (share) => {
+    if (wanted === about) loading = share;
+    offer();
+  };
   try {
-    const more = (bytes) => (ui.progress.value = arrived += bytes);
-    const runtime = await loadRuntime(manifest.runtimes[kind], kind, more);
-    const graphs = await graphsOf(chosen, more);
-    say(`Preparing the ${PLACES[kind]} …`);
-    const padding = { stride: chosen.stride, colour: manifest.padding };
-    const opened = await Network.open(runtime, graphs, chosen, padding);
-    if (kind !== 'wasm') {
-      const judge = await Network.open(runtime.onProcessor, graphs, chosen, padding);
-      await judge.close();
-      if (!opened.agrees(judge)) throw new Error(`the ${PLACES[kind]} computes something else than the ${PLACES.wasm}`);
-    }
-    network = opened;
-    place = kind;
-    say('Ready.');
+    return await engine.open(wanted, kind, progress);
   } catch (error) {
-    const advice = kind === 'wasm' ? '' : ` Choose the ${PLACES.wasm} instead.`;
-    say(`The model could not be loaded: ${error.message}.${advice}`);
+    if (kind === 'wasm') throw new Error(`The network could not be loaded: ${error.message}.`);
+    ui.place.value = 'wasm';
+    return await open();
+  } finally {
+    loading = undefined;
+    offer();
   }
-  ui.progress.hidden = true;
-  for (const control of controls) control.disabled = false;
-  offer();
-  if (network?.about === chosen && place === kind) await run();
 }
 
-// ---------------------------------------------------------------------------------------------- running
+/** The steps of a canvas; `hear` gets each as it comes. */
+async function segment(opened, canvas, hear = () => {}) {
+  const rgba = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  const answer = { steps: [], encoded: 0 };
+  await engine.segment(opened, rgba, (part) => {
+    if (part.encoded !== undefined) answer.encoded = part.encoded;
+    else hear(answer.steps[answer.steps.push(part) - 1]);
+  });
+  return answer;
+}
 
-async function show(source) {
-  stop();
-  closeCamera();
+function tell(steps, classes, took = '') {
+  const names = named(steps, classes);
+  const found = names.length ? names.join(', ') : 'nothing that it knows';
+  say(`${plural(names.length, 'time step')}: ${found}.${took}`);
+}
+
+/** Let the chosen network answer to the present image: step by step to look at, or all at once. */
+async function run({ animate = true } = {}) {
+  endCamera();
   const mine = ++latest;
+  const old = () => mine !== latest;
   try {
-    const found = await source;
-    if (mine !== latest) return; // meanwhile another one was chosen
-    image = found;
+    const opened = await open();
+    turn = turn.catch(() => {}).then(() => (old() ? undefined : answer(opened, animate, old)));
+    await turn;
   } catch (error) {
-    say(error.message);
-    return;
+    if (!old()) say(error.message);
   }
-  background = staged(image);
-  await run();
 }
 
-let running = Promise.resolve(); // a graph runs once at a time
-
-function run() {
-  const mine = ++latest;
-  running = running.then(() => segment(mine)).catch((error) => say(`The network failed: ${error.message}`));
-  return running;
-}
-
-async function segment(mine) {
-  if (mine !== latest || !image) return;
-  stop();
-  steps = [];
-  fused = undefined;
-  following = true;
-  ui.list.replaceChildren();
-  go(0);
-  if (!network) {
-    say('Load the model to segment this image.');
-    return;
+async function answer(opened, animate, old) {
+  const name = `${opened.about.title} · computed here (${PLACES[opened.kind]})`;
+  let shown = Promise.resolve();
+  if (animate) {
+    player.begin(opened.about);
+    ui.source.textContent = name;
+    say('Encoding …');
   }
-  const { image_size: size } = network.about;
-  const rgba = image.getContext('2d').getImageData(0, 0, image.width, image.height);
-  const shape = resizedShape(rgba.height, rgba.width, size, manifest.longest);
-  say('Encoding …');
-  await rest(20); // let the page be drawn: the network holds it up
-  for await (const step of network.steps(planes(resize(rgba, shape)))) {
-    if (mine !== latest) return;
-    if (step.encoded !== undefined) {
-      encoded = step.encoded;
-      continue;
-    }
-    add(step);
-    if (following && !step.ended) go(steps.length);
-    await rest(calm.matches || !following ? 0 : PAUSE);
-    if (mine !== latest) return;
-  }
-  fused = fuse(steps.filter(({ ended }) => !ended), background.height, background.width);
+  const { steps, encoded } = await segment(opened, picture.canvas, (step) => {
+    if (!animate) return;
+    shown = shown.then(async () => {
+      if (old()) return;
+      player.add(step);
+      await rest(calm.matches || !player.following ? 0 : PAUSE);
+    });
+  });
+  await shown;
+  if (old()) return;
+  if (animate) player.finish();
+  else player.replace(opened.about, steps);
+  ui.source.textContent = name;
   const spent = steps.reduce((sum, { ms }) => sum + ms, 0);
-  const number = `${steps.length} time step${steps.length === 1 ? '' : 's'}`;
-  say(`Encoded once: ${time(encoded)}. ${number}: ${time(spent)}. By the ${PLACES[place]}.`);
-  go(following ? last() : position);
+  tell(steps, opened.about.classes, ` Encoded once in ${time(encoded)}, steps in ${time(spent)}.`);
 }
 
-function add(step) {
-  if (!step.ended) {
-    const [{ label }] = ranking(step.scores);
-    step.labels = inside(step.mask, background).map((covered) => covered * label);
-    step.area = step.labels.reduce((sum, value) => sum + (value > 0), 0) / step.labels.length;
-  }
-  steps.push(step);
-  const number = steps.length;
-  const button = element('button', { type: 'button' }, sentence(step, number, network.about.classes));
-  if (!step.ended) button.prepend(swatch(manifest.palette[ranking(step.scores)[0].label]));
-  button.addEventListener('click', () => pick(number));
-  ui.list.append(element('li', {}, button));
+/** What the network answered when the book was built. */
+async function showRecorded(coming) {
+  const mine = ++latest;
+  const network = about;
+  const steps = await coming;
+  if (mine !== latest) return;
+  player.replace(network, steps);
+  ui.source.textContent = `${network.title} · recorded when the book was built`;
+  tell(steps, network.classes, engine ? ' Use the demo, and the network answers here.' : ` ${ui.missing.textContent}`);
 }
 
-// ---------------------------------------------------------------------------------------------- stepping
-
-function go(to) {
-  position = Math.max(0, Math.min(to, last()));
-  if (!background) return;
-  const step = steps[position - 1];
-  const together = fused && position === last();
-  const labels = together ? fused : step?.labels;
-  paint(ui.image, background, labels, manifest.palette, { dimmed: !together });
-  const classes = network?.about.classes ?? [];
-  describe(ui.panel, { steps, position, total: steps.length, classes, palette: manifest.palette, busy: network });
-  drawMaps(ui.maps, ui.caption, { steps, position, background, name: ui.map.value });
-  const text = ui.panel.querySelector('h3').textContent;
-  ui.image.setAttribute('aria-label', `${text}, drawn over the image`);
-  Object.assign(ui.slider, { max: last(), value: position, disabled: !last() });
-  ui.slider.setAttribute('aria-valuetext', text);
-  ui.back.disabled = position === 0;
-  ui.forth.disabled = position === last();
-  ui.play.disabled = !fused;
-  [...ui.list.children].forEach((row, index) => row.firstChild.setAttribute('aria-current', index + 1 === position));
-}
-
-function pick(to) {
-  following = false;
-  stop();
-  go(to);
-}
-
-function stop() {
-  clearInterval(playing);
-  playing = 0;
-  ui.play.textContent = 'Play';
-}
-
-function play() {
-  if (playing) return stop();
-  go(position === last() ? 0 : position);
-  ui.play.textContent = 'Pause';
-  playing = setInterval(() => {
-    go(position + 1);
-    if (position === last()) stop();
-  }, PAUSE + 200);
-}
-
-function byKey(event) {
-  if (event.altKey || event.ctrlKey || event.metaKey || /^(INPUT|SELECT)$/.test(event.target.tagName)) return;
-  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!by) return;
-  event.preventDefault();
-  pick(position + by);
+/** The first hint of interest: fetch the network, and let it answer in place of what was recorded. */
+function prepare() {
+  if (hinted || !engine || navigator.connection?.saveData) return;
+  hinted = true;
+  run({ animate: false });
 }
 
 // ---------------------------------------------------------------------------------------------- images
 
-async function useCamera() {
-  if (camera) {
-    const taken = camera.take();
-    await show(taken);
-    return;
-  }
+/** Show an image and its answer; `item` is what the gallery says of it. */
+async function choose(found, item) {
+  const mine = ++chosen;
+  const before = item && !engine?.has(about, ui.place.value) && recorded(item.recorded);
   try {
-    ui.video.hidden = false;
-    ui.image.hidden = true;
-    camera = await openCamera(ui.video);
-    ui.camera.textContent = 'Take a photo';
-    say('The camera is on.');
+    const canvas = await found;
+    if (mine !== chosen) return;
+    endCamera();
+    latest += 1;
+    picture = { canvas, item };
+    mark(ui.gallery, item);
+    showTruth(ui, item, manifest.palette);
+    ui.source.textContent = about.title;
+    player.show(canvas, 'The network is on its way.');
+    if (before) await showRecorded(before);
+    if (engine && (hinted || !item)) await run({ animate: !before });
   } catch (error) {
-    closeCamera();
-    say(error.message);
+    if (mine === chosen) say(error.message);
   }
 }
 
-function closeCamera() {
+const chooseFrom = (item) => choose(fromAddress(address(item.file)), item);
+const chooseFile = (file) => (engine ? choose(fromBlob(file)) : say(ui.missing.textContent));
+
+async function changeNetwork() {
+  const own = picture && !picture.item;
+  about = manifest.networks.find(({ name }) => name === ui.network.value);
+  fillGallery(ui.gallery, about, chooseFrom);
+  offer();
+  if (camera) return; // the next frame is answered by it
+  if (!own) return await chooseFrom(about.gallery[0]);
+  ui.source.textContent = about.title;
+  player.show(picture.canvas, 'The network is on its way.'); // the other network's answer goes at once
+  say('Loading …');
+  await run();
+}
+
+// ---------------------------------------------------------------------------------------------- camera
+
+async function useCamera() {
+  if (camera) return endCamera();
+  const mine = ++latest;
+  try {
+    say('Loading …');
+    await open();
+    const opened = await openCamera(endCamera);
+    if (mine !== latest) return opened.close();
+    camera = opened;
+    ui.camera.textContent = 'Stop the camera';
+    ui.camera.setAttribute('aria-pressed', 'true');
+    mark(ui.gallery);
+    showTruth(ui);
+    say('The camera is on.');
+    const rate = frameRate();
+    while (camera === opened) {
+      const network = await open();
+      const canvas = opened.take();
+      const { steps } = await segment(network, canvas);
+      if (camera !== opened) return;
+      picture = { canvas };
+      player.film(canvas, network.about, steps);
+      ui.source.textContent = `${network.about.title} · camera`;
+      ui.rate.textContent = `${rate().toFixed(1)} frames a second`;
+      await new Promise(requestAnimationFrame); // none come while the page is hidden
+    }
+  } catch (error) {
+    endCamera();
+    if (mine === latest) say(error.message);
+  }
+}
+
+function endCamera() {
   camera?.close();
   camera = undefined;
-  ui.video.hidden = true;
-  ui.image.hidden = false;
   ui.camera.textContent = 'Use the camera';
-}
-
-function fillGallery() {
-  manifest.gallery.forEach(({ file, classes }, index) => {
-    const words = `Image ${index + 1}: ${classes.join(', ')}`;
-    const thumbnail = element('img', { src: address(file), alt: words, width: 72, height: 72 });
-    const button = element('button', { type: 'button', title: words }, thumbnail);
-    button.addEventListener('click', () => show(fromAddress(address(file))));
-    ui.gallery.append(button);
-  });
+  ui.camera.setAttribute('aria-pressed', 'false');
+  ui.rate.textContent = '';
 }
 
 // ---------------------------------------------------------------------------------------------- start
 
 async function fillPlaces() {
-  const found = await kinds();
-  for (const kind of found) ui.place.append(element('option', { value: kind }, PLACES[kind]));
+  const found = await engine.kinds();
+  const options = found.map((kind) => element('option', { value: kind }, PLACES[kind]));
+  ui.place.replaceChildren(...options);
   ui.places.hidden = found.length < 2;
-}
-
-function fillMaps() {
-  for (const [value, name] of Object.entries(MAP_NAMES)) ui.map.append(element('option', { value }, name));
+  offer();
 }
 
 export async function start() {
   manifest = await readManifest();
   const missing = manifest?.missing ?? ['its files were not made when the book was built (make book makes them)'];
-  if (missing.length || !manifest.networks.length) {
-    ui.missing.textContent = `The demo cannot run here: ${missing.join('; ') || 'no network is published'}.`;
-    return;
-  }
+  if (missing.length) ui.missing.textContent = `The network cannot run here: ${missing.join('; ')}.`;
+  if (!manifest?.networks?.length) return;
   for (const { name, title } of manifest.networks) ui.network.append(element('option', { value: name }, title));
-  fillGallery();
-  fillMaps();
-  await fillPlaces();
-  ui.load.addEventListener('click', load);
-  ui.network.addEventListener('change', offer);
-  ui.place.addEventListener('change', offer);
-  ui.map.addEventListener('change', () => go(position));
-  ui.slider.addEventListener('input', () => pick(Number(ui.slider.value)));
-  ui.back.addEventListener('click', () => pick(position - 1));
-  ui.forth.addEventListener('click', () => pick(position + 1));
-  ui.play.addEventListener('click', () => { following = false; play(); });
-  ui.file.addEventListener('change', () => ui.file.files[0] && show(fromBlob(ui.file.files[0])));
-  ui.camera.addEventListener('click', useCamera);
-  ui.app.addEventListener('keydown', byKey);
-  acceptDrops(ui.app, (file) => show(fromBlob(file)));
+  for (const [value, name] of Object.entries(MAP_NAMES)) ui.map.append(element('option', { value }, name));
+  player = new Player(ui, manifest.palette);
+  about = manifest.networks[0];
+  if (!missing.length) engine = new Engine(manifest);
+  for (const live of [ui.run, ui.camera, ui.pick]) live.hidden = !engine;
+  fillGallery(ui.gallery, about, chooseFrom);
   ui.fallback.hidden = true;
   ui.app.hidden = false;
-  offer();
-  await show(fromAddress(address(manifest.gallery[0].file)));
+  if (engine) placed = fillPlaces();
+  chooseFrom(about.gallery[0]);
+  listen();
+}
+
+function listen() {
+  ui.run.addEventListener('click', () => {
+    hinted = true;
+    run();
+  });
+  ui.network.addEventListener('change', changeNetwork);
+  ui.place.addEventListener('change', () => run({ animate: false }));
+  ui.file.addEventListener('change', () => ui.file.files[0] && chooseFile(ui.file.files[0]));
+  ui.camera.addEventListener('click', useCamera);
+  acceptDrops(ui.app, chooseFile, say);
+  for (const hint of HINTS) ui.app.addEventListener(hint, prepare, { passive: true });
+  document.addEventListener('scroll', prepare, { passive: true, once: true });
 }
 
 await start();

@@ -28,9 +28,7 @@ export async function bytes(file, progress = () => {}) {
   return new Uint8Array(await new Response(expanded).arrayBuffer());
 }
 
-/** The bytes of each graph of a network. */
-export async function graphsOf(network, progress) {
-  const graphs = {};
-  for (const [part, { file }] of Object.entries(network.graphs)) graphs[part] = await bytes(file, progress);
-  return graphs;
+/** The JSON in a file that may be gzip. */
+export async function json(file) {
+  return JSON.parse(new TextDecoder().decode(await bytes(file)));
 }

@@ -4,6 +4,7 @@ import { crop, pad } from './pixels.mjs';
 
 const PARTS = ['encode', 'step'];
 const TOLERANCE = 1e-2;
+const NEVER = -30; // logit of a stop that is not to be
 const PROBE = { data: Float32Array.from({ length: 3 * 64 * 64 }, (_, k) => ((k * k) % 251) / 250), height: 64, width: 64 };
 const GATES = ['input_gate', 'forget_gate', 'output_gate']; // which book/live.py makes outputs of the step's graph
 
@@ -20,31 +21,31 @@ export class Network {
   /**
    * @param runtime of runtime.mjs.
    * @param graphs {encode, step}: bytes.
-   * @param about of the manifest: classes, image_size, max_steps.
+   * @param about of the manifest: classes, background, image_size, max_steps.
    * @param padding {stride, colour}.
    */
   static async open(runtime, graphs, about, padding) {
     const network = new Network();
     Object.assign(network, { runtime, about, padding, sessions: {} });
     for (const part of PARTS) network.sessions[part] = await runtime.create(graphs[part]);
-    // A first run takes longer, since a browser and a graphics card compile as they go: not at the reader's first image.
-    network.probed = await network.says(PROBE);
     return network;
   }
 
-  /** All numbers that decide: stop, class logits and mask logits of each step. */
-  async says(pixels) {
-    const numbers = [];
-    for await (const { encoded, stop, scores = [], mask } of this.steps(pixels)) {
-      if (encoded === undefined) numbers.push(stop, ...scores, ...(mask?.data ?? []));
+  /** All numbers that decide, of one small image: stop, class logits and mask logits of each step. */
+  async probe() {
+    if (this.probed) return this.probed;
+    this.probed = [];
+    for await (const { encoded, stop, scores = [], mask } of this.steps(PROBE)) {
+      if (encoded === undefined) this.probed.push(stop, ...scores, ...(mask?.data ?? []));
     }
-    return numbers;
+    return this.probed;
   }
 
-  /** Whether another network said the same of that first image: not every card's arithmetic is to be trusted. */
-  agrees({ probed: theirs }) {
+  /** Whether another network says the same: not every graphics card's arithmetic is to be trusted. */
+  async agrees(other) {
+    const [ours, theirs] = [await this.probe(), await other.probe()];
     const near = (number, k) => Math.abs(number - theirs[k]) <= TOLERANCE * (1 + Math.abs(theirs[k]));
-    return this.probed.length === theirs.length && this.probed.every(near);
+    return ours.length === theirs.length && ours.every(near);
   }
 
   async close() {
@@ -82,7 +83,8 @@ export class Network {
       const found = await this.sessions.step.run({ ...features, h, c, uncovered, named });
       const ms = performance.now() - start;
       ({ h_next: h, c_next: c, uncovered_next: uncovered, named_next: named } = found);
-      const stop = found.stop.data[0];
+      // Without a background there is some class in every image.
+      const stop = step || this.about.background ? found.stop.data[0] : NEVER;
       const maps = { h: channelsOf(h, cropped), c: channelsOf(c, cropped) };
       for (const gate of GATES) if (found[gate]) maps[gate] = channelsOf(found[gate], cropped);
       if (stop > 0) {

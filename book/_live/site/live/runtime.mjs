@@ -1,6 +1,6 @@
 // ONNX Runtime, in one of two builds: for the graphics card by WebGPU, or for the processor by WebAssembly.
 
-import { address, bytes } from './fetching.mjs';
+import { address } from './fetching.mjs';
 
 export const PLACES = { webgpu: 'graphics card', wasm: 'processor' };
 
@@ -15,29 +15,25 @@ export async function kinds() {
 
 const loaded = {}; // each build once, for all networks
 
-export const isLoaded = (kind) => kind in loaded;
-
 /**
- * @param about of the manifest: script, loader and binary of that build.
- * @param progress hears of each piece that arrives (bytes on the way).
+ * @param files of the manifest: script and loader of that build.
+ * @param wasmBinary its binary; not needed once it is loaded.
  * @returns {create, Tensor, onProcessor}: create(bytes) opens a graph; onProcessor is the same runtime without the card.
  */
-export function loadRuntime(about, kind, progress) {
-  loaded[kind] ??= (async () => {
-    const wasmBinary = await bytes(about.binary, progress);
-    const ort = await import(address(about.script));
+export async function loadRuntime(files, kind, wasmBinary) {
+  if (!loaded[kind]) {
+    const ort = await import(address(files.script));
     Object.assign(ort.env.wasm, {
       numThreads: 1, // more need headers that a plain web server does not send
       wasmBinary,
-      wasmPaths: { mjs: address(about.loader) },
+      wasmPaths: { mjs: address(files.loader) },
     });
     ort.env.logLevel = 'error';
     const by = (provider) => ({
       create: (graph) => ort.InferenceSession.create(graph, { executionProviders: [provider] }),
       Tensor: ort.Tensor,
     });
-    return { ...by(kind), onProcessor: by('wasm') };
-  })();
-  loaded[kind].catch(() => delete loaded[kind]); // try again, after a lost connection say
+    loaded[kind] = { ...by(kind), onProcessor: by('wasm') };
+  }
   return loaded[kind];
 }

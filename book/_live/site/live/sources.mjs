@@ -1,11 +1,16 @@
-// Where images come from: a file, something dropped or pasted, the camera, the gallery. None of them is sent anywhere.
+// Where images come from: a file, something dropped or pasted, the gallery. None of them is sent anywhere.
 
 const LONGEST = 2048; // pixels; a network is given a few hundred
+const LARGEST = 100e6; // bytes
 
 /** A file as a canvas, upright, over white where it is transparent. */
 export async function fromBlob(blob) {
+  const name = blob.name || 'This file';
+  if (blob.size > LARGEST) throw new Error(`${name} is larger than ${LARGEST / 1e6} MB.`);
+  const unreadable = new Error(`${name} is not an image that this browser can read. JPEG, PNG and WebP work.`);
+  if (blob.type && !blob.type.startsWith('image/')) throw unreadable;
   const bitmap = await createImageBitmap(blob).catch(() => {
-    throw new Error('This file is no image that the browser can read.');
+    throw unreadable;
   });
   const canvas = fromDrawable(bitmap, bitmap.width, bitmap.height);
   bitmap.close();
@@ -18,8 +23,8 @@ export async function fromAddress(url) {
   return fromBlob(await answer.blob());
 }
 
-function fromDrawable(source, width, height) {
-  const factor = Math.min(1, LONGEST / Math.max(width, height));
+export function fromDrawable(source, width, height, longest = LONGEST) {
+  const factor = Math.min(1, longest / Math.max(width, height));
   const canvas = document.createElement('canvas');
   canvas.width = Math.max(1, Math.round(width * factor));
   canvas.height = Math.max(1, Math.round(height * factor));
@@ -31,42 +36,27 @@ function fromDrawable(source, width, height) {
   return canvas;
 }
 
-/** Call `use` with each image that is dropped on, or pasted into, the page. */
-export function acceptDrops(target, use) {
-  const image = (list) => Array.from(list ?? []).find((file) => file.type.startsWith('image/'));
+/**
+ * Whatever is dropped anywhere on the page gets an answer: else the browser would open it in place of the page.
+ * @param marked element that shows where to drop.
+ * @param use called with a file.
+ * @param refuse called with a sentence, where no file was dropped.
+ */
+export function acceptDrops(marked, use, refuse) {
   const mark = (over) => (event) => {
-    event.preventDefault(); // else the browser opens the file in place of the page
-    target.classList.toggle('live-over', over);
+    event.preventDefault();
+    marked.classList.toggle('live-over', over);
   };
-  target.addEventListener('dragover', mark(true));
-  target.addEventListener('dragleave', mark(false));
-  target.addEventListener('drop', (event) => {
+  document.addEventListener('dragover', mark(true));
+  document.addEventListener('dragleave', mark(false));
+  document.addEventListener('drop', (event) => {
     mark(false)(event);
-    const file = image(event.dataTransfer.files);
+    const [file] = event.dataTransfer.files;
     if (file) use(file);
+    else refuse('What was dropped is not a file: drop an image.');
   });
   document.addEventListener('paste', (event) => {
-    const file = image(event.clipboardData?.files);
+    const [file] = event.clipboardData?.files ?? [];
     if (file) use(file);
   });
-}
-
-/** The camera, shown in a video element; `take()` gives its image as a canvas, `close()` switches it off. */
-export async function openCamera(video) {
-  if (!navigator.mediaDevices?.getUserMedia) {
-    throw new Error('The browser gives no camera to this page: that takes https, or a page from this machine.');
-  }
-  let stream;
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' }, audio: false });
-  } catch (error) {
-    throw new Error(`No camera (${error.message || error.name}).`);
-  }
-  const close = () => {
-    stream.getTracks().forEach((track) => track.stop());
-    video.srcObject = null;
-  };
-  video.srcObject = stream;
-  await video.play();
-  return { close, take: () => fromDrawable(video, video.videoWidth, video.videoHeight) };
 }

@@ -1,21 +1,13 @@
-// What stands beside the image: the step's class and stop, its maps, and the list of all steps in words.
+// What stands beside the image: the step's class and stop as bars, and all steps in words.
 
 import { best } from './fusion.mjs';
-import { attended, largest, mosaic } from './drawing.mjs';
 import { sigmoid, softmax } from './network.mjs';
 
 const SHOWN_CLASSES = 3;
-export const MAP_NAMES = {
-  attention: 'Attention map',
-  h: 'Hidden state h',
-  c: 'Cell state c',
-  input_gate: 'Input gate',
-  forget_gate: 'Forget gate',
-  output_gate: 'Output gate',
-};
 
 export const percent = (share) => `${share > 0 && share < 0.001 ? '< 0.1' : (100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 export const time = (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+export const plural = (number, what) => `${number} ${what}${number === 1 ? '' : 's'}`;
 
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -38,13 +30,16 @@ export function ranking(scores) {
     .slice(0, SHOWN_CLASSES);
 }
 
-/** One step in words. */
-export function sentence(step, number, classes) {
+/** The names of the classes that steps have named, in their order. */
+export const named = (steps, classes) => steps.filter(({ ended }) => !ended).map(({ scores }) => classes[best(scores) + 1]);
+
+/** One step in words: a title, and the rest. */
+export function words(step, number, classes) {
   const stop = percent(sigmoid(step.stop));
-  if (step.ended) return `Stop: ${stop}, so the sequence ends here (${time(step.ms)})`;
+  const took = step.ms === undefined ? '' : `, ${time(step.ms)}`;
+  if (step.ended) return [`Stop: ${stop}`, `the sequence ends here${took}`];
   const [{ label, share }] = ranking(step.scores);
-  const mask = `covers ${percent(step.area)} of the image`;
-  return `Step ${number}: ${classes[label]} ${percent(share)}, ${mask}; stop ${stop} before it (${time(step.ms)})`;
+  return [`Step ${number}: ${classes[label]} ${percent(share)}`, `covers ${percent(step.area)}${took}`];
 }
 
 function bar(name, share, colour) {
@@ -55,54 +50,26 @@ function bar(name, share, colour) {
   return element('div', { class: 'live-bar' }, element('span', {}, name), element('span', { class: 'live-track' }, fill), value);
 }
 
+const title = (...children) => element('p', { class: 'live-title' }, ...children);
+const note = (text) => element('p', { class: 'live-note' }, text);
+
 /** Title and bars of a step, or of what there is before the first and after the last. */
-export function describe(box, { steps, position, total, classes, palette, busy }) {
+export function describe(box, { steps, position, classes, palette, waiting }) {
   const step = steps[position - 1];
   const parts = [];
   if (position === 0) {
-    parts.push(element('h3', {}, 'The image'));
-    parts.push(element('p', {}, total ? 'Before the first step: the state is empty.' : busy ? 'Encoding …' : ''));
+    parts.push(title('The image'), note(steps.length ? 'Before the first step: the state is empty.' : waiting));
   } else if (step && !step.ended) {
-    const [first, ...others] = ranking(step.scores);
-    const title = element('h3', {}, swatch(palette[first.label]), `Step ${position}: ${classes[first.label]}`);
-    parts.push(title, element('h4', {}, 'Class'), bar(classes[first.label], first.share, palette[first.label]));
-    for (const { label, share } of others) parts.push(bar(classes[label], share, palette[label]));
-    parts.push(element('h4', {}, 'Stop, asked before this step'), bar('stop', sigmoid(step.stop)));
+    const rows = ranking(step.scores).map(({ label, share }) => bar(classes[label], share, palette[label]));
+    const [{ label }] = ranking(step.scores);
+    parts.push(title(swatch(palette[label]), `Step ${position}: ${classes[label]}`), ...rows);
+    parts.push(note('Stop, asked before this step'), bar('stop', sigmoid(step.stop)));
   } else {
-    parts.push(element('h3', {}, 'All steps together'));
-    const found = [...new Set(steps.filter(({ ended }) => !ended).map(({ scores }) => best(scores) + 1))];
-    const names = found.map((label) => element('span', { class: 'live-name' }, swatch(palette[label]), classes[label]));
-    parts.push(element('p', {}, ...(names.length ? names : ['Nothing that it knows.'])));
-    if (step) parts.push(element('h4', {}, 'Stop, which ends the sequence'), bar('stop', sigmoid(step.stop)));
-    else parts.push(element('p', {}, 'No stop: the network took all the steps that it may.'));
+    const found = [...new Set(named(steps, classes))];
+    const names = found.map((name) => element('span', { class: 'live-name' }, swatch(palette[classes.indexOf(name)]), name));
+    parts.push(title('All steps together'), element('p', {}, ...(names.length ? names : ['Nothing that this network knows.'])));
+    if (step) parts.push(note('Stop, which ends the sequence'), bar('stop', sigmoid(step.stop)));
+    else parts.push(note('No stop: the network took all the steps that it may.'));
   }
   box.replaceChildren(...parts);
-}
-
-/** One kind of map after a step, and what it shows in words; of attention, the maps of all steps after the last. */
-export function drawMaps(canvas, caption, { steps, position, background, name }) {
-  const attention = name === 'attention';
-  const taken = steps.slice(0, position).filter(({ ended }) => !ended);
-  const all = attention && position > taken.length; // all steps together
-  const maps = all ? taken.flatMap((step) => step.maps.attention) : steps[position - 1]?.maps[name];
-  canvas.hidden = !maps?.length;
-  if (canvas.hidden) {
-    caption.textContent = position ? 'This step was not taken.' : 'The maps appear with the first step.';
-    return;
-  }
-  canvas.classList.toggle('live-smooth', attention);
-  const [{ height, width }] = maps;
-  const cells = `${height} × ${width} cells`;
-  if (attention) {
-    attended(canvas, background, maps);
-    const whose = all ? 'Where each step looked, in their order' : 'Where this step looked';
-    caption.textContent = `${whose}: orange is 1, grey is 0; ${cells}.`;
-  } else {
-    const gate = name.endsWith('gate');
-    const scale = gate ? 1 : Math.max(...steps.map((step) => largest(step.maps[name]))); // one for all steps
-    mosaic(canvas, maps, scale);
-    const colours = gate ? 'orange: open (1)' : `orange: up to ${scale.toFixed(2)}; blue: negative`;
-    caption.textContent = `${maps.length} channels of ${cells}; ${colours}.`;
-  }
-  canvas.setAttribute('aria-label', `${MAP_NAMES[name]} after step ${position}: ${caption.textContent}`);
 }
