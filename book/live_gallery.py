@@ -17,9 +17,9 @@ from torch import Tensor
 from recseg.book.photographs import photographs, side_by_side
 from recseg.classes import BACKGROUND, VOID
 from recseg.data import open_dataset
+from recseg.export.runtime import log_odds
 from recseg.inference.mode import inference_mode
 from recseg.inference.predict import prepare
-from recseg.models.model import NEVER
 from recseg.models.unet import crop_padding, pad_to_stride
 
 CLASSES_OF_DRAWINGS = (3, 2, 1, 2, 4)  # of each drawn image
@@ -84,9 +84,11 @@ def record(model: Any, image: Image.Image) -> Iterator[dict[str, Any]]:
         size = (pixels.shape[-2], pixels.shape[-1])
         features = model.encode(pad_to_stride(pixels, model.encoder.strides[-1]))
         state = model.initial_state(features)
-        for index in range(model.max_steps):
+        for _ in range(model.max_steps):
+            left = float(crop_padding(state.uncovered, size, model.decoder.stride).max())
             state, step = model.step(features, state)
-            stop = float(step.stop) if index or model.has_background else NEVER
+            # Without a background a sequence ends when no pixel is uncovered.
+            stop = float(step.stop) if model.has_background else -log_odds(left)
             if stop > 0:
                 yield {"stop": stop}
                 return

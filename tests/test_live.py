@@ -44,7 +44,7 @@ def live() -> Iterator[ModuleType]:
 
 
 def network(folder: Path, *, bold: bool = False, background: bool = True) -> Any:
-    """A tiny network that stops before its third step; without background, at once, if it might.
+    """A tiny network that stops before its third step; without background, its learned stop, not asked, is at once.
 
     A bold one has mask logits 6,000 times as large, where sigmoids are zero in 32 bits, and roundings grow as much.
     """
@@ -224,7 +224,9 @@ def test_the_browser_says_the_same(live: ModuleType, models: dict[str, Any], bui
         assert found["itself"] and not found["agrees"]  # what the page asks before it lets a card compute
         *steps, ended = found["steps"]
         assert len(steps) == len(masks) == (2 if model.has_background else 1), found["kind"]
-        np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], stops, atol=1e-4)
+        # Without background the first stop is the logit of nearly 1, of which 32 bits hold few digits.
+        tolerance = 1e-4 if model.has_background else 2e-2
+        np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], stops, atol=tolerance)
         for step, mask, scores, seen in zip(steps, masks, classes, attention, strict=True):
             np.testing.assert_allclose(np.reshape(step["mask"], mask.shape), mask, atol=1e-4, rtol=1e-4)
             np.testing.assert_allclose(step["scores"], scores, atol=1e-4, rtol=1e-4)

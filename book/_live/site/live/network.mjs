@@ -4,11 +4,16 @@ import { crop, pad } from './pixels.mjs';
 
 const PARTS = ['encode', 'step'];
 const TOLERANCE = 1e-2;
-const NEVER = -30; // logit of a stop that is not to be
 const PROBE = { data: Float32Array.from({ length: 3 * 64 * 64 }, (_, k) => ((k * k) % 251) / 250), height: 64, width: 64 };
 const GATES = ['input_gate', 'forget_gate', 'output_gate']; // which book/live.py makes outputs of the step's graph
 
 export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
+
+/** Logit of a probability, finite at 0 and 1, too. */
+function logOdds(probability) {
+  const inside = Math.min(Math.max(probability, 1e-6), 1 - 1e-6);
+  return Math.log(inside / (1 - inside));
+}
 
 export function softmax(logits) {
   const most = Math.max(...logits);
@@ -79,12 +84,13 @@ export class Network {
     let uncovered = this.filled(1, [1, height, width]);
     let named = this.filled(0, [1, this.about.classes.length - 1]);
     for (let step = 0; step < this.about.max_steps; step++) {
+      const left = cropped(uncovered.data, height, width).data.reduce((most, share) => Math.max(most, share), 0);
       start = performance.now();
       const found = await this.sessions.step.run({ ...features, h, c, uncovered, named });
       const ms = performance.now() - start;
       ({ h_next: h, c_next: c, uncovered_next: uncovered, named_next: named } = found);
-      // Without a background there is some class in every image.
-      const stop = step || this.about.background ? found.stop.data[0] : NEVER;
+      // Without a background a sequence ends when no pixel is uncovered.
+      const stop = this.about.background ? found.stop.data[0] : -logOdds(left);
       const maps = { h: channelsOf(h, cropped), c: channelsOf(c, cropped) };
       for (const gate of GATES) if (found[gate]) maps[gate] = channelsOf(found[gate], cropped);
       if (stop > 0) {
