@@ -69,7 +69,8 @@ def test_choices_are_those_of_the_code() -> None:
     assert tuple(MEASURES) == PARTS
 
 
-NO_OPTIONS = {"network", "num_classes"}  # made of other options, and of the data
+# Made of other options, of the data, of what `init` lacks, and in Python only.
+NO_OPTIONS = {"network", "num_classes", "fresh", "augmentation"}
 
 
 def test_everything_that_a_user_may_set_has_an_option() -> None:

@@ -285,6 +285,23 @@ def test_cvat_draws_many_shapes(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_cvat_turns_a_box_clockwise(tmp_path: Path) -> None:
+    root = tmp_path / "cvat"
+    picture(root / "images" / "a.png", H, W)
+    box = element("box", "car", xtl=3, ytl=5, xbr=13, ybr=7, rotation=30.0)  # around 8, 6
+    rim = element("polygon", "road", points=f"0,0;{W},0;{W},{H};0,{H}", z_order=-1)  # boxes alone are refused
+    (root / "annotations.xml").write_text(
+        cvat([({"name": "a.png", "width": W, "height": H}, [rim, box])], ("car", "road")), encoding="utf-8"
+    )
+    imported(root, "cvat", tmp_path / "out")
+    rows, columns = np.nonzero(only(tmp_path / "out") == 1)
+    x, y = columns + 0.5 - 8, rows + 0.5 - 6  # y grows downwards, so the right end sinks
+    cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    along, across = cos * x + sin * y, cos * y - sin * x
+    assert len(rows) >= 16 and abs(along).max() < 5.1 and abs(across).max() < 1.1  # corners are rounded
+    assert (y[x > 2] > 0).all() and (y[x < -2] < 0).all()
+
+
 # Masks
 
 

@@ -19,6 +19,7 @@ OPTIMISERS = ("muon", "adamw")
 ORDERS = ("matched", "class", "area")  # of `recseg.training.targets.to_sequence`
 AMP = ("auto", "off", "bf16", "fp16")
 ON_BAD_IMAGE = ("stop", "skip")
+_CHOICES = {"model": MODELS, "amp": AMP, "on_bad_image": ON_BAD_IMAGE, "order": ORDERS, "optimiser": OPTIMISERS}
 FEWEST = 100  # updates between two validations, unless `val_every` says otherwise: a short trial run is left alone
 _POSITIVE = (
     "minutes", "steps", "batch_size", "lr", "max_steps", "clip", "checkpoint_seconds",
@@ -111,8 +112,10 @@ class TrainConfig:
     fresh: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.model not in MODELS:
-            raise RecsegError(f"model {self.model!r}: expected one of {', '.join(MODELS)}")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices and not (name == "optimiser" and value is None):
+                raise RecsegError(f"{name} {value!r}: expected one of {', '.join(choices)}")
         if self.minutes is not None and self.steps is not None:
             raise RecsegError("--minutes and --steps: expected one of them, not both")
         for name in ("size", "image_size"):
@@ -123,16 +126,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecsegError(f"{name} {value}: expected a positive number")
-        if self.amp not in AMP:
-            raise RecsegError(f"amp {self.amp!r}: expected auto, off, bf16 or fp16")
-        if self.on_bad_image not in ON_BAD_IMAGE:
-            raise RecsegError(f"on_bad_image {self.on_bad_image!r}: expected stop or skip")
-        if self.order not in ORDERS:
-            raise RecsegError(f"order {self.order!r}: expected one of {', '.join(ORDERS)}")
-        if self.optimiser not in (None, *OPTIMISERS):
-            raise RecsegError(f"optimiser {self.optimiser!r}: expected muon or adamw")
-        if self.pixels_first is not None and not 0 <= self.pixels_first < 1:
-            raise RecsegError(f"pixels_first {self.pixels_first}: expected a share of the budget, from 0 to below 1")
+        shares = {"pixels_first": self.pixels_first or 0.0, "colour_jitter": self.colour_jitter, "ema": self.ema}
+        for name, share in shares.items():
+            if not 0 <= share < 1:
+                raise RecsegError(f"{name} {share}: expected a share from 0 to below 1")
         if self.freeze is not None and not 0 <= self.freeze <= 5:
             raise RecsegError(f"freeze {self.freeze}: expected a number of encoder stages, 0 to 5")
         if self.init and (self.encoder_weights or self.pretrained):
@@ -144,10 +141,6 @@ class TrainConfig:
         for name in ("seed", "weight_decay", "warmup"):
             if getattr(self, name) < 0:
                 raise RecsegError(f"{name} {getattr(self, name)}: expected 0 or more")
-        if not 0 <= self.colour_jitter < 1:
-            raise RecsegError(f"colour_jitter {self.colour_jitter}: expected a share from 0 to below 1")
-        if not 0 <= self.ema < 1:
-            raise RecsegError(f"ema {self.ema}: expected a decay from 0 to below 1")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1]:
             raise RecsegError(f"scale {self.scale}: expected two numbers above 0, the smaller one first")
 
