@@ -84,6 +84,9 @@ ANSWERS = {
     "ch10.ex1": Answers(0.37 / 19, 0.37, "pixel accuracy"),
     "ch10.ex3": Answers(code.swap, code.one_after_the_other, "both are cats"),
     "ch10.ex5": Answers(code.check_score, lambda *given: code.check_score(*given, black=False), "says nothing of"),
+    "ch11.ex1": Answers(code.remap, partial(code.remap, other=0), "void, 255, not background"),
+    "ch11.ex2": Answers(code.rarity, partial(code.rarity, power=1.0), "square root"),
+    "ch11.ex3": Answers(code.leaks, lambda train, val: sorted(set(train) & set(val)), "numbers of the tables"),
     "ch12.ex1": Answers(
         lambda network, image: np.mean(np.fliplr(network(torch.flip(image, [-1]))) != network(image)),
         lambda network, image: np.mean(network(torch.flip(image, [-1])) != network(image)),

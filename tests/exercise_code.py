@@ -260,6 +260,21 @@ def on_black(score: Callable[[list[Tensor], list[Tensor]], float]) -> Callable[[
     return lambda truths: score([torch.zeros_like(truth) for truth in truths], truths)
 
 
+def remap(mask: Array, table: dict[int, int], other: int = 255) -> Array:
+    return np.array([[table.get(int(number), other) for number in row] for row in mask], dtype=np.uint8)
+
+
+def rarity(present: Array, power: float = 0.5) -> list[float]:
+    shares = [sum(column) / len(present) for column in present.T]
+    each = [min([shares[k] for k, there in enumerate(image) if there], default=1.0) ** -power for image in present]
+    return [weight / sum(each) for weight in each]
+
+
+def leaks(train: list[str], val: list[str]) -> list[str]:
+    tables = {name[6:].split("_")[0] for name in train}
+    return sorted({name[6:].split("_")[0] for name in val if name[6:].split("_")[0] in tables})
+
+
 def paired(a: Array, b: Array, drawn: Array) -> list[float]:
     """Draw by draw; sorted values instead of percentiles, which fall between two of them."""
     gaps = np.array([a[row].mean() - b[row].mean() for row in drawn])

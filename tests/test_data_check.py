@@ -71,7 +71,8 @@ def test_a_training_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFix
     assert printed[0] == "train: 4 images, 32×24; void 0.0% of all pixels"
     assert printed[1] == "classes: 0 background 75.0%, 1 cat 12.5%, 2 dog 12.5%"
     assert printed[2] == "val: 2 images, 32×24; void 0.0% of all pixels"
-    assert printed[3:] == ["check: in fewer than 20 images of train: cat (2), dog (2)"]
+    assert printed[3] == "check: in fewer than 20 images of train: cat (2), dog (2)"
+    assert len(printed) == 5 and printed[4].startswith("by default: ")
     train(config(root), tmp_path / "silent", progress=False)
     assert not capsys.readouterr().out
 
@@ -248,7 +249,7 @@ def test_check_finds_copies_strays_and_bad_masks(tmp_path: Path, capsys: pytest.
     save_indexed(halves(7), root / "SegmentationClass" / "m1.png")
     assert main(["data", "check", str(root)]) == 2
     streams = capsys.readouterr()
-    assert "1 images of train look like one of val: 'm0' like 'm4'" in streams.out
+    assert "near-duplicates in train and val: 1, such as 'm0' and 'm4'" in streams.out
     assert "in none of these lists, 1 images: m3" in streams.out
     assert "fault: 1 mask cannot be read" in streams.out and "class index 7" in streams.out
     assert streams.err.count("\n") == 1 and "2 faults that a training would refuse" in streams.err

@@ -47,7 +47,9 @@ def main() -> None:
         names.update(named, set(truth.unique().tolist()) - {BACKGROUND, VOID}, len(named))
     scores = {"images": len(dataset), **pixels.compute(), **names.compute()}
     command = f"python -m recseg.book.score_reference {arguments.file.name}"
-    write_result(arguments.json, scores, command=command, data=arguments.data, split=arguments.split)
+    write_result(
+        arguments.json, {"scores": scores}, command=command, seed=0, data=arguments.data, split=arguments.split
+    )
     print(f"mIoU {scores['miou']:.1%}, label-set F1 {scores['label_set_f1']:.1%}, count {scores['count_accuracy']:.1%}")
 
 

@@ -176,7 +176,9 @@ def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str]
         with suppress(RecsegError):  # an image that cannot be read is told of elsewhere
             if pairs := near_duplicates(one, other):
                 first, second, _ = pairs[0]
-                words = f"{len(pairs)} images of {one.split} look like one of {other.split}: {first!r} like {second!r}"
+                words = (
+                    f"near-duplicates in {one.split} and {other.split}: {len(pairs)}, such as {first!r} and {second!r}"
+                )
                 doubtful.append(f"{words}; keep what was taken together in one list")
     images = {path for dataset in datasets for path in dataset.image_paths}
     there = [path for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES]

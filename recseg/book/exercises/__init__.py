@@ -19,6 +19,7 @@ from recseg.book.exercises import (
     chapter08,
     chapter09,
     chapter10,
+    chapter11,
     chapter12,
     chapter13,
     chapter14,
@@ -31,8 +32,8 @@ __all__ = ["EXERCISES", "check"]
 
 _CHAPTERS = (
     chapter01, chapter02, chapter03, chapter04, chapter05, chapter06,
-    chapter07, chapter08, chapter09, chapter10, chapter12, chapter13,
-    chapter14, chapter15,
+    chapter07, chapter08, chapter09, chapter10, chapter11, chapter12,
+    chapter13, chapter14, chapter15,
 )  # fmt: skip
 
 EXERCISES: dict[str, Exercise] = {
