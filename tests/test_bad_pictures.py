@@ -233,4 +233,4 @@ def test_evaluate_skips_only_where_asked_to(
 
 
 def test_on_bad_image_is_checked(tmp_path: Path) -> None:
-    refusal(lambda: TrainConfig(data=str(tmp_path), on_bad_image="guess"), "guess", "stop or skip")
+    refusal(lambda: TrainConfig(data=str(tmp_path), on_bad_image="guess"), "guess", "stop, skip")
