@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recseg.book.measure_gpu import table as gpu_table
-from recseg.evaluation.claim import sentence
+from recseg.evaluation.finding import sentence
 from recseg.evaluation.report import markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,8 +91,8 @@ def _between(marker: str, new: str, text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     text = README.read_text(encoding="utf-8")
-    claim = textwrap.fill(sentence(json.loads(STUDY.read_text(encoding="utf-8"))), 120)
-    filled = _between("claim", f"{claim}\n", _between("results", table(), text))
+    finding = textwrap.fill(sentence(json.loads(STUDY.read_text(encoding="utf-8"))), 120)
+    filled = _between("finding", f"{finding}\n", _between("results", table(), text))
     if arguments == ["--check"]:
         return filled != text
     README.write_text(filled, encoding="utf-8")

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors import safe_open
 
 from recseg.training.config import resolve, save_config
-from recseg.training.trainer import TrainConfig
+from recseg.training.train import train
+from recseg.training.trainer import TrainConfig, Trainer
 
 QUICK: dict[str, Any] = {"size": 16, "image_size": 16, "batch_size": 2, "workers": 0, "seed": 3, "device": "cpu"}
 
@@ -18,6 +20,30 @@ def begin(run: Path, data: Path, **changes: Any) -> Path:
     run.mkdir(parents=True)
     settings: dict[str, Any] = {**QUICK, "checkpoint_seconds": 1e-9, **changes}
     save_config(run / "config.json", resolve(TrainConfig(data=str(data), **settings)))
+    return run
+
+
+def two_lists(root: Path) -> None:
+    """Three images to train on, and another to validate on."""
+    lists = {"train": "tiny_0\ntiny_1\ntiny_2\n", "val": "tiny_3\n"}
+    for split, names in lists.items():
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text(names)
+
+
+def stopped_at_two(config: TrainConfig, run: Path, augment: Any = None) -> Path:
+    """A run that was stopped after two steps, by Ctrl-C."""
+    with pytest.MonkeyPatch.context() as patch:
+        update = Trainer.update
+
+        def fails(self: Trainer, batch: Any) -> Any:
+            if self.step == 2:
+                raise KeyboardInterrupt
+            return update(self, batch)
+
+        patch.setattr(Trainer, "update", fails)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, run, progress=False, augment=augment)
+    assert step_of(run) == 2
     return run
 
 

@@ -20,7 +20,7 @@ from recseg.training.initial import copy_weights, network_of
 from recseg.training.train import resume, train, training_data
 from recseg.training.trainer import Trainer
 from recseg.weights.io import load, save_weights
-from runs import QUICK, same_run
+from runs import QUICK, same_run, two_lists
 
 OLD = ("background", "cat", "dog", "sheep")
 NEW = ("background", "goose", "sheep", "cat", "duck")
@@ -117,8 +117,7 @@ def trained(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(tiny_voc: Path) -> Path:
     (tiny_voc / "classes.txt").write_text("\n".join(NEW))
-    (tiny_voc / "ImageSets/Segmentation/train.txt").write_text("tiny_0\ntiny_1\ntiny_2\n")
-    (tiny_voc / "ImageSets/Segmentation/val.txt").write_text("tiny_3\n")
+    two_lists(tiny_voc)
     return tiny_voc
 
 

@@ -17,8 +17,7 @@ from recseg.models.config import RecurrentUNetConfig
 from recseg.training import trainer as training
 from recseg.training.config import TrainConfig, load_config, resolve
 from recseg.training.train import go_on, resume, train, training_data
-from recseg.training.trainer import Trainer
-from runs import QUICK, log_of, same_run, step_of
+from runs import QUICK, log_of, same_run, step_of, stopped_at_two, two_lists
 
 STEPS = 4
 NETWORK = RecurrentUNetConfig(**TINY, hidden=8, reduced=8)
@@ -37,8 +36,7 @@ def data(tiny_voc: Path) -> Path:
         labels = np.zeros((32, 48), np.uint8)
         labels[4:20, 4:24] = label
         save_indexed(labels, tiny_voc / "SegmentationClass" / f"tiny_{index}.png")
-    (tiny_voc / "ImageSets/Segmentation/train.txt").write_text("tiny_0\ntiny_1\ntiny_2\n")
-    (tiny_voc / "ImageSets/Segmentation/val.txt").write_text("tiny_3\n")
+    two_lists(tiny_voc)
     return tiny_voc
 
 
@@ -48,19 +46,7 @@ def config(data: Path, **changes: Any) -> TrainConfig:
 
 def cut(data: Path, run: Path, augment: Any = None, **changes: Any) -> Path:
     """A run that was stopped after two steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        update = Trainer.update
-
-        def fails(self: Trainer, batch: Any) -> Any:
-            if self.step == 2:
-                raise KeyboardInterrupt
-            return update(self, batch)
-
-        patch.setattr(Trainer, "update", fails)
-        with pytest.raises(KeyboardInterrupt):
-            train(config(data, checkpoint_seconds=1e-9, **changes), run, progress=False, augment=augment)
-    assert step_of(run) == 2
-    return run
+    return stopped_at_two(config(data, checkpoint_seconds=1e-9, **changes), run, augment)
 
 
 # Sampling by rarity

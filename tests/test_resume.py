@@ -29,7 +29,7 @@ from recseg.training.config import TrainConfig, build_model, load_config
 from recseg.training.train import resume, train
 from recseg.training.trainer import Trainer
 from recseg.weights.io import load
-from runs import QUICK, same_run, step_of
+from runs import QUICK, same_run, step_of, stopped_at_two, two_lists
 
 STEPS = 4
 CLASSES = ["background", "aeroplane", "bicycle", "bird", "boat"]
@@ -44,8 +44,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def data(tiny_voc: Path) -> Path:
     (tiny_voc / "classes.txt").write_text("\n".join(CLASSES))
-    (tiny_voc / "ImageSets/Segmentation/train.txt").write_text("tiny_0\ntiny_1\ntiny_2\n")
-    (tiny_voc / "ImageSets/Segmentation/val.txt").write_text("tiny_3\n")
+    two_lists(tiny_voc)
     return tiny_voc
 
 
@@ -55,19 +54,7 @@ def config(data: Path | str, **changes: Any) -> TrainConfig:
 
 def stopped(data: Path | str, run: Path, **changes: Any) -> Path:
     """A run that was stopped after two steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        update = Trainer.update
-
-        def fails(self: Trainer, batch: Any) -> Any:
-            if self.step == 2:
-                raise KeyboardInterrupt
-            return update(self, batch)
-
-        patch.setattr(Trainer, "update", fails)
-        with pytest.raises(KeyboardInterrupt):
-            train(config(data, checkpoint_seconds=1e-9, **changes), run, progress=False)
-    assert step_of(run) == 2
-    return run
+    return stopped_at_two(config(data, checkpoint_seconds=1e-9, **changes), run)
 
 
 # The data have changed

@@ -19,8 +19,9 @@ def _displayed(found: re.Match[str]) -> str:
     return f"{found[1]}.. math::\n\n{body}"
 
 
-def _process(*told: Any) -> None:
-    told[-1][:] = formulas(told[-1])
+def _process(*arguments: Any) -> None:
+    lines = arguments[-1]
+    lines[:] = formulas(lines)
 
 
 def _skip(app: Any, what: str, name: str, member: object, skip: bool, options: Any) -> bool | None:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recseg.evaluation import claim
+from recseg.evaluation import finding
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "data" / "results"
 NAMES = ("pages", "promises")
-STUDY = "voc-study"  # of `recseg compare`: {{ claim }} and {{ study_table }}
+STUDY = "voc-study"  # of `recseg compare`: {{ finding }} and {{ study_table }}
 
 
 def table(rows: dict[str, dict[str, Any]], name: str) -> str:
@@ -39,7 +39,7 @@ def origin(result: dict[str, Any]) -> str:
 
 def _before_reading(app: Any, config: Any) -> None:
     found = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in (*NAMES, STUDY)}
-    said = {"claim": claim.sentence(found[STUDY]), "study_table": claim.table(found[STUDY])}
+    said = {"finding": finding.sentence(found[STUDY]), "study_table": finding.table(found[STUDY])}
     said |= {f"{name}_table": table(found[name][name], name[:-1]) for name in NAMES}
     said |= {f"{name}_origin": origin(found[name]) for name in NAMES} | {"study_origin": origin(found[STUDY])}
     config.myst_substitutions = {**config.myst_substitutions, **said}

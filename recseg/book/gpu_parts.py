@@ -121,8 +121,8 @@ def _waits_of(act: Callable[[], object], device: torch.device, ms: float) -> dic
     kernels = [event for event in profiler.key_averages() if event.device_type.name == "CUDA"]
     # Annotations of the optimisers' steps span kernels that are there by themselves.
     working = sum(each.self_device_time_total for each in kernels if not each.is_user_annotation) / 1000
-    found = [str(each.message) for each in caught if "synchronizing" in str(each.message)]
-    return {"waits": len(found), "busy": round(min(1.0, working / ms), 3)}
+    waits = sum("synchronizing" in str(each.message) for each in caught)
+    return {"waits": waits, "busy": round(min(1.0, working / ms), 3)}
 
 
 def _grid(plan: Plan) -> Iterator[tuple[int, int, str]]:

@@ -85,15 +85,15 @@ def cell_size(model: SegmentationModel, dataset: SegmentationFolder) -> float:
 
 
 def _origin(model: SegmentationModel, command: str) -> dict[str, dict[str, Any]]:
-    told = without_paths({key: value for key, value in model.metadata.items() if value is not None})
+    training = without_paths({key: value for key, value in model.metadata.items() if value is not None})
     config = getattr(model, "config", None)
-    told.pop("network", None)
+    training.pop("network", None)
     network = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
     commit, changed = commit_of_clone()
     made = {"command": command, "commit": commit and commit[:12] + (" and changes" if changed else ""), **versions()}
     return {
         "This report": {key: value for key, value in {**made, **hardware()}.items() if value},
-        "The training, as its weights tell": told,
+        "The training, as its weights say": training,
         "The network": {"kind": model.kind, **network},
     }
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from recseg.evaluation import claim
+from recseg.evaluation import finding
 
 
 def comparison(low: float, high: float) -> dict[str, Any]:
@@ -24,19 +24,19 @@ def comparison(low: float, high: float) -> dict[str, Any]:
 
 
 def test_the_sentence_says_what_was_measured_and_how_sure_it_is() -> None:
-    said = claim.sentence(comparison(0.03, 0.07))
+    said = finding.sentence(comparison(0.03, 0.07))
     assert "scores 50.0 % mIoU" in said and "45.0 %: 5.0 points more" in said
     assert "(95 % interval over images +3.0 … +7.0; 1 seed each)" in said
 
 
 @pytest.mark.parametrize(("low", "high", "words"), [(-0.01, 0.03, "1.0 points more"), (-0.05, 0.01, "2.0 points less")])
 def test_a_difference_that_may_be_none_is_not_claimed(low: float, high: float, words: str) -> None:
-    said = claim.sentence(comparison(low, high))
+    said = finding.sentence(comparison(low, high))
     assert words in said and "not separable" in said
 
 
-def test_the_table_has_the_rows_that_the_claim_is_about() -> None:
-    lines = claim.table(comparison(0.03, 0.07)).splitlines()
+def test_the_table_has_the_rows_that_the_finding_is_about() -> None:
+    lines = finding.table(comparison(0.03, 0.07)).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| recurrent",
         "| its own pixels, without the sequence",
