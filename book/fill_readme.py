@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recseg.book.measure_gpu import table as gpu_table
-from recseg.evaluation.finding import sentence
-from recseg.evaluation.report import markdown
+from recseg.evaluation import finding
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -60,12 +59,12 @@ def gpus() -> str:
 
 
 def _compared(path: Path) -> str:
-    """A comparison's own tables; empty for another result."""
+    """A comparison's main rows, chapter 9 has the others; empty for another result."""
     result = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(result, dict) or "differences" not in result:
         return ""
     title = PARTS.get((result["data"], result["split"], result["images"]), f"{result['data']}, {result['split']}")
-    return f"**{title}, compared in [{path.stem}]({path.relative_to(ROOT).as_posix()})**\n\n{markdown(result)}"
+    return f"**{title}, compared in [{path.stem}]({path.relative_to(ROOT).as_posix()})**\n\n{finding.table(result)}\n"
 
 
 def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, Any]]]) -> str:
@@ -91,8 +90,8 @@ def _between(marker: str, new: str, text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     text = README.read_text(encoding="utf-8")
-    finding = textwrap.fill(sentence(json.loads(STUDY.read_text(encoding="utf-8"))), 120)
-    filled = _between("finding", f"{finding}\n", _between("results", table(), text))
+    told = textwrap.fill(finding.sentence(json.loads(STUDY.read_text(encoding="utf-8"))), 120)
+    filled = _between("finding", f"{told}\n", _between("results", table(), text))
     if arguments == ["--check"]:
         return filled != text
     README.write_text(filled, encoding="utf-8")
