@@ -20,9 +20,7 @@ Sources: Romera-Paredes and Torr, "Recurrent instance segmentation", ECCV 2016 (
 when to stop; here a step is a class); Cheng et al., "MaskFormer", NeurIPS 2021 (a mask as the product of a vector with
 a pixel embedding); Tu et al., "Modeling coverage for neural machine translation", ACL 2016 (coverage).
 
-Where every pixel belongs to some class (data without a background), a sequence has ended when no pixel is uncovered. At
-inference that is then the stop. The learned one has one positive example an image: with eleven classes, nearly all of
-them in each image, it still gave little more than its base rate when the masks were good already.
+In data without a background, a sequence has ended when no pixel is uncovered: at inference that is then the stop.
 """
 
 import math
