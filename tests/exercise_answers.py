@@ -56,7 +56,6 @@ ANSWERS = {
     "ch05.ex4": Answers(code.dice_gradient, lambda *given: code.dice_gradient(*given, smooth=0.0), "empty masks"),
     "ch05.ex5": Answers(math.ceil(100 * (1 - 1 / 9 / 0.9999)), 88, "one per cent more"),
     "ch05.ex6": Answers(code.stop, lambda *given: code.stop(*given, shift=1), "off by one"),
-    "ch05.ex7": Answers(code.rims(), {third: name for name, third in code.rims().items()}, "other way round"),
     "ch06.ex1": Answers(0b1100, 33, "red and blue are swapped"),
     "ch06.ex2": Answers(code.read_colours, lambda pixels: code.read_colours(pixels, void=0), "void becomes background"),
     "ch06.ex3": Answers(code.fives(), code.fives().clamp(min=3), "holds 3 classes"),

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-import recseg
 from recseg import ConvLSTMCell
 from recseg.classes import palette
 from recseg.evaluation.metrics import VOCMetric
@@ -140,16 +139,6 @@ def stop(lengths: Tensor, steps: int, *, shift: int = 0) -> tuple[Tensor, Tensor
         if 0 <= length - shift < steps:
             target[image, length - shift] = 1
     return target, weight
-
-
-def rims() -> dict[str, str]:
-    names, colours = recseg.VOC_CLASSES, [tuple(map(int, colour)) for colour in palette(21)]
-    halves = [tuple(value // 2 for value in colour) for colour in colours]
-    return {
-        names[k]: names[colours.index(half)]
-        for k, half in enumerate(halves)
-        if k and half in colours[1:k] + colours[k + 1 :]
-    }
 
 
 def read_colours(pixels: Any, void: int = 255) -> Any:

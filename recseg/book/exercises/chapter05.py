@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recseg.book.exercises.comparison import difference, short, to_compare
-from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Mistakes, Number, Off
-from recseg.classes import VOC_CLASSES, palette
+from recseg.book.exercises.comparison import short, to_compare
+from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Number, Off
 from recseg.inference.fusion import fuse
 from recseg.models.recurrent_unet import RecurrentOutput
 from recseg.training.losses import mask_dice, stop_target
@@ -191,48 +190,6 @@ STOP = Function(
 )
 
 
-def _rims(tolerance: int = 0) -> dict[str, str]:
-    """Which class's edge against background has the colour of which other class."""
-    colours = palette(len(VOC_CLASSES)).astype(int)
-    found = {}
-    for label in range(1, len(colours)):
-        distance = abs(colours - (colours[label] + colours[0]) // 2).sum(axis=1)
-        third = int(distance.argmin())
-        if distance[third] <= tolerance and third not in (0, label):
-            found[VOC_CLASSES[label]] = VOC_CLASSES[third]
-    return found
-
-
-def _judge_rims(answer: Any) -> None:
-    truth = _rims()
-    if not isinstance(answer, dict):
-        raise Off(f"expected a dictionary from a class to what its edge looks like, not {short(answer)}")
-    if answer == {third: label for label, third in truth.items()}:
-        raise Off("the other way round: the key is the class that is there, the value the one that its edge looks like")
-    if "background" in answer or "background" in answer.values():
-        raise Off("every pair has background in it: name the class beside it, and the third one")
-    extra, missing = sorted(answer.keys() - truth.keys()), sorted(truth.keys() - answer.keys())
-    if extra:
-        near = " (take exact colours only, not the nearest ones)" if answer.items() >= truth.items() else ""
-        raise Off(f"half {extra[0]}, half background is no third class's colour{near}")
-    if missing:
-        raise Off(f"{missing[0]} is missing: its edge has the colour of another class")
-    off = difference(answer, truth)
-    if off:
-        raise Off(off)
-
-
-def _wrong_rims() -> Mistakes:
-    truth = _rims()
-    return [
-        ({third: label for label, third in truth.items()}, "the other way round"),
-        (_rims(tolerance=64) | truth, "exact colours only"),
-        (dict(list(truth.items())[1:]), "is missing"),
-        (dict.fromkeys(truth, "background"), "name the class beside it"),
-        (list(truth), "expected a dictionary"),
-    ]
-
-
 EXERCISES: dict[int, Exercise] = {
     1: SUMS,
     2: Custom(
@@ -248,5 +205,4 @@ EXERCISES: dict[int, Exercise] = {
     4: DICE,
     5: LOSES,
     6: STOP,
-    7: Custom(_judge_rims, _wrong_rims),
 }
