@@ -422,7 +422,7 @@ def small_ious(truth: Tensor, back: Tensor, *, void: bool = False) -> list[float
 
 
 def loop(encode: Any, step: Any, image: Array, classes: int, most: int, *, late: bool = False) -> list[Any]:
-    features, found = encode(image), []
+    features, found = encode(image), list[tuple[int, Array]]()
     shape = features[2].shape
     state = [np.zeros((1, shape[1] // 4, *shape[2:]), np.float32)] * 2
     state += [np.ones_like(features[0][:, 0]), np.zeros((1, classes), np.float32)]
