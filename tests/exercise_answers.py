@@ -115,6 +115,7 @@ ANSWERS = {
     "ch14.ex3": Answers(code.gates, lambda *given: code.gates(*given, stop=0), "at the last one the network stops"),
     "ch14.ex4": Answers(code.small_ious, lambda *maps: code.small_ious(*maps, void=True), "void pixels count as wrong"),
     "ch14.ex5": Answers(np.indices((128, 128)).sum(axis=0) % 2, np.eye(128), "not more than"),
+    "ch14.ex6": Answers(code.loop, lambda *given: code.loop(*given, late=True), "is no answer"),
     "ch15.ex1": Answers(100 * 99 * 98, 100**3, "one query fewer"),
     "ch15.ex2": Answers(code.suppress, lambda *given: code.suppress(*given, sort=False), "begin with the surest"),
     "ch15.ex3": Answers(code.unroll, lambda *given: code.unroll(*given, clip=False), "those are the sigmoids alone"),

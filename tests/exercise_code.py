@@ -410,6 +410,20 @@ def small_ious(truth: Tensor, back: Tensor, *, void: bool = False) -> list[float
     return list(metric_of.values())
 
 
+def loop(encode: Any, step: Any, image: Array, classes: int, most: int, *, late: bool = False) -> list[Any]:
+    features, found = encode(image), list[tuple[int, Array]]()
+    shape = features[2].shape
+    state = [np.zeros((1, shape[1] // 4, *shape[2:]), np.float32)] * 2
+    state += [np.ones_like(features[0][:, 0]), np.zeros((1, classes), np.float32)]
+    while len(found) < most:
+        *state, stop, scores, mask, _ = step(*features, *state)
+        if late or stop <= 0:
+            found.append((1 + int(np.argmax(scores)), mask[0]))
+        if stop > 0:
+            return found
+    return found
+
+
 def unroll(logits_of: Any, size: tuple[int, int], steps: int, coverage: bool, *, clip: bool = True) -> np.ndarray:
     uncovered, maps = torch.ones(size), np.zeros((steps, *size))
     for step in range(steps):

@@ -36,7 +36,15 @@ MEASURING: dict[str, set[str]] = {
         "08a00062",
         "1f2bb896",
     },  # fmt: skip
-    "14_output_space_and_scale": {"7ecd9fdb", "99ea0765", "95d76fe2", "ae01e18b", "ef829fdb", "7d2d1e25"},
+    "14_output_space_and_scale": {
+        "e55a2405",
+        "99ea0765",
+        "95d76fe2",
+        "db129a41",
+        "3b853b43",
+        "ef829fdb",
+        "7d2d1e25",
+    },  # fmt: skip
 }
 TIMES = re.compile(
     r" *\d[\d,]*(?:\.\d+)?(?:e-?\d+)? ?(?:µs|us|ms|seconds?|minutes?|min|s|pictures/s|images/s|it/s)(?![\w/])"

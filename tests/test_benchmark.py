@@ -5,6 +5,7 @@ import statistics
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +37,9 @@ from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import write_pack
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
+from recseg.resources import resource
+from recseg.viz.figures import LINES
+from recseg.viz.plotting import new_figure, show
 
 
 def test_every_round_gives_each_contestant_its_turn() -> None:
@@ -157,6 +161,27 @@ def test_the_parts_are_those_of_the_whole() -> None:
     torch.testing.assert_close(acts["mask to full size"](), whole, rtol=1e-4, atol=1e-5)
     found, bars = anatomy.anatomy(setting)
     assert bars == [] and all(set(found[f"batch_{batch}"]) == set(acts) for batch in (1, 16))
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_the_book_shows_what_is_measured(fresh: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    """The cells that show costs run on the stored result and on one of today's form."""
+    stored = json.loads(resource("results", "benchmark-cpu.json").read_text(encoding="utf-8"))
+    if fresh:
+        parts = ["inference", "anatomy", "classes"]
+        stored |= benchmark(parts, device="cpu", side=32, rounds=1, encoder="plain", progress=False)
+    chapter = Path(__file__).parent.parent / "book" / "14_output_space_and_scale.ipynb"
+    names: dict[str, Any] = {"stored": stored, "Markdown": str, "LINES": LINES, "new_figure": new_figure, "show": show}
+    rows = {}
+    for cell in json.loads(chapter.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        for part in ("classes", "anatomy", "bars", "deployed"):
+            if f'stored["{part}"]' in source:
+                exec(source, names)
+                rows[part] = len(names.get("table", ())) - 2
+    assert rows["classes"] >= 3 and rows["deployed"] >= 2
+    assert rows["bars"] == sum("recurrent ÷ dense" in row["what"] for row in stored["bars"]) > 2
+    assert "one more class in the image" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("with_reference", [False, True])

@@ -151,7 +151,7 @@ def classes(setting: Setting) -> Found:
     """The size of the label set, at batch 1 and two classes an image: time, and the memory of a dense network.
 
     The time of a dense network of 1,000 classes is not compared: on a CPU it depends on how the C library keeps freed
-    memory (chapter 8 says how to set that).
+    memory (chapter 14 says how to set that).
     """
     image, numbers = random_images(1, setting.side, setting.device), (21, 10000)
     acts = {f"recurrent {k}": forward("recurrent", setting.make("recurrent", k), image, [2]) for k in numbers}

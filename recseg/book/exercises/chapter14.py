@@ -1,4 +1,4 @@
-"""Exercises of chapter 14: what networks hand back, what it costs, and in which form to store it."""
+"""Exercises of chapter 14: what networks hand back, what it costs, how to store it. The loop has a file of its own."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,6 +9,7 @@ from torch import Tensor
 from recseg.benchmark.networks import output_bytes
 from recseg.book.exercises.comparison import short, to_compare
 from recseg.book.exercises.exercise import Case, Custom, Exercise, Function, Mistakes, Number, Off
+from recseg.book.exercises.exported import LOOP
 from recseg.classes import VOID
 
 LVIS, VOC = 1203, 20  # classes
@@ -230,4 +231,5 @@ EXERCISES: dict[int, Exercise] = {
             (255 * _board(1), "zeros and ones only"),
         ],
     ),
+    6: LOOP,
 }
