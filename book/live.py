@@ -57,8 +57,8 @@ def write_network(
 ) -> dict[str, Any]:
     """Export a network into a folder, with its answers to some images; what the page has to know of it."""
     return {
-        "name": name, "title": title, "classes": list(model.classes), "background": model.has_background,
-        "image_size": model.image_size, "max_steps": model.max_steps, "stride": model.encoder.strides[-1],
+        "name": name, "title": title, "classes": list(model.classes), "image_size": model.image_size,
+        "max_steps": model.max_steps, "stride": model.encoder.strides[-1],
         "graphs": write_graphs(model, name, folder, exact=exact),
         "gallery": [write_picture(picture, model, name, folder) for picture in pictures],
     }  # fmt: skip

@@ -17,7 +17,6 @@ from torch import Tensor
 from recseg.book.photographs import photographs, side_by_side
 from recseg.classes import BACKGROUND, VOID
 from recseg.data import open_dataset
-from recseg.export.runtime import log_odds
 from recseg.inference.mode import inference_mode
 from recseg.inference.predict import prepare
 from recseg.models.unet import crop_padding, pad_to_stride
@@ -85,10 +84,8 @@ def record(model: Any, image: Image.Image) -> Iterator[dict[str, Any]]:
         features = model.encode(pad_to_stride(pixels, model.encoder.strides[-1]))
         state = model.initial_state(features)
         for _ in range(model.max_steps):
-            left = float(crop_padding(state.uncovered, size, model.decoder.stride).max())
             state, step = model.step(features, state)
-            # Without a background a sequence ends when no pixel is uncovered.
-            stop = float(step.stop) if model.has_background else -log_odds(left)
+            stop = float(step.stop)
             if stop > 0:
                 yield {"stop": stop}
                 return

@@ -51,7 +51,6 @@ try {
     const files = manifest.runtimes[kind];
     const runtime = await loadRuntime(files, kind, await bytes(files.binary));
     for (const about of manifest.networks) {
-      if (kind !== 'wasm' && !about.background) continue; // nothing in it depends on the card
       const padding = { stride: about.stride, colour: manifest.padding };
       const graphs = { encode: await bytes(about.graphs.encode.file), step: await bytes(about.graphs.step.file) };
       const network = await Network.open(runtime, graphs, about, padding);
@@ -64,7 +63,7 @@ try {
         if (step.encoded === undefined) steps.push(step);
       }
       const taken = steps.filter(({ ended }) => !ended);
-      const labels = [...fuse(taken, height, width, about.background)];
+      const labels = [...fuse(taken, height, width)];
       report.found.push({ network: about.name, kind, steps: plain(steps), agrees, itself, labels });
     }
   }

@@ -22,6 +22,7 @@ from recseg.export.runtime import OnnxModel
 from recseg.inference.predict import predict
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import UNetConfig
+from recseg.models.recurrent_unet import winners
 from recseg.models.unet import UNet, pad_to_stride
 from recseg.training.train import TrainConfig, train
 from recseg.weights.io import load, save_weights
@@ -165,39 +166,36 @@ def test_every_pixel_gets_a_class(scenes: Path, tmp_path: Path, number: int) -> 
     assert {step["class_id"] for step in found.to_dict()["steps"]} <= {0, 38, 75}
 
 
-def test_a_sequence_ends_when_no_pixel_is_uncovered(tmp_path: Path) -> None:
-    """Whatever the learned stop says, and what is uncovered beside the image; the exported network does the same."""
+@pytest.mark.parametrize("bias", [-8.0, 8.0])
+def test_without_background_the_steps_are_those_that_win_a_pixel(bias: float, tmp_path: Path) -> None:
+    """Whatever the learned stop says, and what is won beside the image; the exported network does the same."""
     model = recurrent_model(num_classes=4)
     model.classes, model.image_size = NAMES, 32
-    images = torch.rand(1, 3, 22, 26, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.constant_(model.stop.bias, bias)
+    images = torch.rand(2, 3, 22, 26, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         features = model.encode(pad_to_stride(images, model.encoder.strides[-1]))
-        state, most = model.initial_state(features), list[float]()
+        state, masks = model.initial_state(features), list[torch.Tensor]()
         for _ in range(model.max_steps):
-            inside = state.uncovered[0, :11, :13]  # what the padding added is cut off
-            most.append(float(inside.max()))
-            state, _ = model.step(features, state)
-        for bias in (-8.0, 8.0):
-            torch.nn.init.constant_(model.stop.bias, bias)
-            output = model(images)
-            steps = output.stop.shape[1]
-            left = torch.tensor(most[:steps]).clamp(1e-6, 1 - 1e-6)
-            torch.testing.assert_close(output.stop[0], -left.logit(), atol=1e-4, rtol=1e-4)
-            assert output.lengths.tolist() == [int((left > 0.5).long().cumprod(0).sum())]
+            state, step = model.step(features, state)
+            masks.append(step.mask[:, :11, :13])  # what the padding added is cut off
+        output = model(images)
+    pairs = [(image, int(t)) for image in range(2) for t in torch.stack(masks)[:, image].argmax(dim=0).unique()]
+    assert list(zip(output.sample.tolist(), output.step.tolist(), strict=True)) == pairs
+    assert output.lengths.tolist() == [sum(image == i for i, _ in pairs) for image in range(2)]
+    torch.testing.assert_close(output.masks, torch.stack([masks[t][image] for image, t in pairs]))
+    assert (output.stop < -20).all()
     export(model, tmp_path / "model.onnx")
-    found = OnnxModel(tmp_path / "model.onnx").sequence(images.numpy())
-    np.testing.assert_allclose(found.stops, output.stop[0], atol=1e-3, rtol=2e-3)  # 1e-6 in 32 bits
+    found = OnnxModel(tmp_path / "model.onnx").sequence(images[:1].numpy())
+    np.testing.assert_allclose(found.masks, output.split()[0].masks, atol=1e-4)
+    assert len(found.stops) == len(found.masks) and max(found.stops) < -20
 
 
-def test_the_last_mask_that_covers_all_ends_the_sequence() -> None:
-    model = recurrent_model(num_classes=4)
-    assert model.classifier.bias is not None
-    torch.nn.init.constant_(model.classifier.bias[1:], 20.0)  # each mask covers the whole image
-    images = torch.rand(2, 3, 32, 32)
-    with torch.no_grad():
-        assert model(images).lengths.tolist() == [3, 3]  # the learned stop does not want to
-        model.classes = NAMES
-        assert model(images).lengths.tolist() == [1, 1]
+def test_a_step_that_wins_no_pixel_is_left_out() -> None:
+    masks = torch.tensor([[[3.0, 1.0]], [[2.0, 0.5]], [[1.0, 2.0]]])[:, None]  # (3, 1, 1, 2): the second wins nothing
+    assert winners(masks).tolist() == [[True, False, True]]
+    assert winners(masks.flip(3)).tolist() == [[True, False, True]]
+    assert winners(masks[:1]).tolist() == [[True]]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

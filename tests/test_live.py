@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import recseg
-from recseg.classes import NO_BACKGROUND, VOC_CLASSES, VOID
+from recseg.classes import VOC_CLASSES, VOID
 from recseg.errors import RecsegError
 from recseg.export.runtime import PARTS, OnnxModel, part_path
 from recseg.inference.steps import Sequence, to_prediction
@@ -43,8 +43,8 @@ def live() -> Iterator[ModuleType]:
         yield importlib.import_module("live")
 
 
-def network(folder: Path, *, bold: bool = False, background: bool = True) -> Any:
-    """A tiny network that stops before its third step; without background, its learned stop, not asked, is at once.
+def network(folder: Path, *, bold: bool = False) -> Any:
+    """A tiny network that stops before its third step.
 
     A bold one has mask logits 6,000 times as large, where sigmoids are zero in 32 bits, and roundings grow as much.
     """
@@ -66,19 +66,14 @@ def network(folder: Path, *, bold: bool = False, background: bool = True) -> Any
         if third < second:
             made.stop.weight *= -1
             made.stop.bias.mul_(-1)
-        if not background:
-            made.stop.weight.zero_()
-            made.stop.bias.fill_(3)
     path = folder / "tiny.safetensors"
-    classes = VOC_CLASSES if background else (NO_BACKGROUND, *VOC_CLASSES[1:])
-    save_weights(path, made, classes=classes, image_size=64, metadata={})
+    save_weights(path, made, classes=VOC_CLASSES, image_size=64, metadata={})
     return recseg.load(path)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    kinds: dict[str, dict[str, bool]] = {"bold": {"bold": True}, "mild": {}, "no-background": {"background": False}}
-    return {name: network(tmp_path_factory.mktemp(name), **kind) for name, kind in kinds.items()}
+    return {name: network(tmp_path_factory.mktemp(name), bold=name == "bold") for name in ("bold", "mild")}
 
 
 def image() -> NDArray[np.float32]:
@@ -223,19 +218,16 @@ def test_the_browser_says_the_same(live: ModuleType, models: dict[str, Any], bui
         masks, classes, attention, stops = in_torch(model)
         assert found["itself"] and not found["agrees"]  # what the page asks before it lets a card compute
         *steps, ended = found["steps"]
-        assert len(steps) == len(masks) == (2 if model.has_background else 1), found["kind"]
-        # Without background the first stop is the logit of nearly 1, of which 32 bits hold few digits.
-        tolerance = 1e-4 if model.has_background else 2e-2
-        np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], stops, atol=tolerance)
+        assert len(steps) == len(masks) == 2, found["kind"]
+        np.testing.assert_allclose([step["stop"] for step in [*steps, ended]], stops, atol=1e-4)
         for step, mask, scores, seen in zip(steps, masks, classes, attention, strict=True):
             np.testing.assert_allclose(np.reshape(step["mask"], mask.shape), mask, atol=1e-4, rtol=1e-4)
             np.testing.assert_allclose(step["scores"], scores, atol=1e-4, rtol=1e-4)
             np.testing.assert_allclose(np.reshape(step["attention"], seen.shape), seen, atol=1e-4)
             np.testing.assert_allclose(step["h"], np.array(step["gate"]) * np.tanh(step["c"]), atol=1e-4)
-        # One label map; a network without background never answers with it.
+        # One label map.
         fused = to_prediction(Sequence(masks, classes, stops.tolist()), image().shape[-2:], model.legend).labels
         assert (np.reshape(found["labels"], fused.shape) == fused).mean() > 0.999
-        assert model.has_background or np.all(found["labels"])
     # Recorded at the build in 8 bits, computed by the worker: the same.
     for before, after in zip(report["recorded"], report["live"], strict=True):
         np.testing.assert_allclose(before["stop"], after["stop"], atol=1e-3)

@@ -162,7 +162,8 @@ def _from_sequence(output: RecurrentOutput, size: tuple[int, int], background: b
         first += count
         masks = resize(output.masks[pairs], (SLOT_SIZE, SLOT_SIZE)) > 0  # logit 0 is probability one half
         # Decisions taken: one before each live step, and the one that ended the sequence.
-        yield Answer(labels[image], steps[pairs], masks.cpu(), stops[image][: count + 1], probabilities[pairs], [])
+        taken = stops[image][: count + 1] if background else []
+        yield Answer(labels[image], steps[pairs], masks.cpu(), taken, probabilities[pairs], [])
 
 
 def argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:

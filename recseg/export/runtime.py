@@ -5,7 +5,6 @@ features, and run time steps until the stop.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -141,19 +140,21 @@ class OnnxModel:
         masks: list[Floats] = []
         classes: list[Floats] = []
         stops: list[float] = []
+        background = has_background(self.classes)
         for _ in range(self.max_steps):
             given = {"embedding": embedding, "x": x, "gates": gates, "h": h, "c": c}
             given |= {"uncovered": uncovered, "named": named}
-            most = float(cropped(uncovered, pixels, padded).max())  # share of any pixel that is still uncovered
             h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
             if scores.shape != named.shape or mask.shape != uncovered.shape:
                 raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
-            # Without a background a sequence ends when no pixel is uncovered, as in `recseg.models.recurrent_unet`.
-            stops.append(float(stop[0]) if has_background(self.classes) else -log_odds(most))
+            stops.append(float(stop[0]) if background else -30.0)
             if stops[-1] > 0:
                 break
             masks.append(mask[0])
             classes.append(scores[0])
+        if not background:  # all steps run, and those that win no pixel are left out
+            live = np.unique(cropped(np.stack(masks), pixels, padded).argmax(axis=0))
+            masks, classes, stops = ([of[step] for step in live] for of in (masks, classes, stops))
         shape = (0, *embedding.shape[-2:])
         return Sequence(
             cropped(np.stack(masks) if masks else np.zeros(shape, np.float32), pixels, padded),
@@ -180,12 +181,6 @@ def pad(pixels: Floats, stride: int) -> Floats:
     padded[:] = np.array(MEAN_COLOUR, np.float32).reshape(3, 1, 1) / 255
     padded[..., : pixels.shape[-2], : pixels.shape[-1]] = pixels
     return padded
-
-
-def log_odds(probability: float) -> float:
-    """Logit of a probability, finite at 0 and 1, too."""
-    inside = min(max(probability, 1e-6), 1 - 1e-6)
-    return math.log(inside / (1 - inside))
 
 
 def cropped(maps: Floats, pixels: Floats, padded: Floats) -> Floats:

@@ -10,13 +10,10 @@ export const best = (scores) => scores.indexOf(Math.max(...scores));
 /**
  * Labels (rows · columns, 0 is background) of the steps of a sequence: each {mask, scores, stop}.
  * Masks are stretched first and compared afterwards: no label is ever blended.
- *
- * @param background whether a pixel may belong to no class at all.
  */
-export function fuse(steps, rows, columns, background) {
+export function fuse(steps, rows, columns) {
   const labels = new Uint8Array(rows * columns);
-  // What a mask has to exceed: even odds, which background has, or nothing.
-  const most = new Float32Array(rows * columns).fill(background ? 0 : -Infinity);
+  const most = new Float32Array(rows * columns); // what a mask has to exceed: even odds, which background has
   let survived = 0; // logarithm of the probability that the sequence gets this far
   for (const { mask, scores, stop } of steps) {
     survived -= softplus(stop);

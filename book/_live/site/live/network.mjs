@@ -9,12 +9,6 @@ const GATES = ['input_gate', 'forget_gate', 'output_gate']; // which book/live.p
 
 export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
 
-/** Logit of a probability, finite at 0 and 1, too. */
-function logOdds(probability) {
-  const inside = Math.min(Math.max(probability, 1e-6), 1 - 1e-6);
-  return Math.log(inside / (1 - inside));
-}
-
 export function softmax(logits) {
   const most = Math.max(...logits);
   const powers = Array.from(logits, (logit) => Math.exp(logit - most));
@@ -26,7 +20,7 @@ export class Network {
   /**
    * @param runtime of runtime.mjs.
    * @param graphs {encode, step}: bytes.
-   * @param about of the manifest: classes, background, image_size, max_steps.
+   * @param about of the manifest: classes, image_size, max_steps.
    * @param padding {stride, colour}.
    */
   static async open(runtime, graphs, about, padding) {
@@ -84,13 +78,11 @@ export class Network {
     let uncovered = this.filled(1, [1, height, width]);
     let named = this.filled(0, [1, this.about.classes.length - 1]);
     for (let step = 0; step < this.about.max_steps; step++) {
-      const left = cropped(uncovered.data, height, width).data.reduce((most, share) => Math.max(most, share), 0);
       start = performance.now();
       const found = await this.sessions.step.run({ ...features, h, c, uncovered, named });
       const ms = performance.now() - start;
       ({ h_next: h, c_next: c, uncovered_next: uncovered, named_next: named } = found);
-      // Without a background a sequence ends when no pixel is uncovered.
-      const stop = this.about.background ? found.stop.data[0] : -logOdds(left);
+      const stop = found.stop.data[0];
       const maps = { h: channelsOf(h, cropped), c: channelsOf(c, cropped) };
       for (const gate of GATES) if (found[gate]) maps[gate] = channelsOf(found[gate], cropped);
       if (stop > 0) {

@@ -98,7 +98,7 @@ export class Player {
   #fuse() {
     const { height, width } = this.background;
     const taken = this.steps.filter(({ ended }) => !ended);
-    this.fused = fuse(taken, height, width, this.about.background);
+    this.fused = fuse(taken, height, width);
   }
 
   go(to) {
