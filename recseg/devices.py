@@ -3,6 +3,8 @@
 Chapter 8 of the book explains this file.
 """
 
+import os
+import shutil
 from types import MethodType
 
 import torch
@@ -67,3 +69,20 @@ def depthwise_in_float32(model: nn.Module) -> None:
 def _in_float32(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return type(convolution).forward(convolution, x.float())
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Let `torch.compile` write the programs of encoder and decoder, for all batches and sides; in place.
+
+    The names of the weights stay, and a copy of the network is not compiled.
+
+    Raises:
+        RecsegError: there is no compiler, or no such part.
+    """
+    parts = [getattr(model, name, None) for name in ("encoder", "decoder")]
+    if not all(isinstance(part, nn.Module) for part in parts):
+        raise RecsegError("--compile: expected --model recurrent or dense, whose encoder and decoder are modules")
+    if not any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++", "cl"))):
+        raise RecsegError("--compile: expected a C++ compiler such as g++ or clang++, found none; leave it out")
+    for part in parts:
+        part.compile(dynamic=True)

@@ -26,7 +26,7 @@ from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import Batch
 from recseg.devices import choose_device as choose_device
 from recseg.devices import choose_precision as choose_precision
-from recseg.devices import depthwise_in_float32
+from recseg.devices import compile_parts, depthwise_in_float32
 from recseg.devices import precision_name as precision_name
 from recseg.distributed import all_gather, all_reduce_max, data_parallel, mean, rank, synchronise_norms, world_size
 from recseg.errors import RecsegError
@@ -91,6 +91,8 @@ class Trainer:
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
         if self.device.type == "cpu" and self.precision is not None:
             depthwise_in_float32(self.model)
+        if config.compile:
+            compile_parts(self.model)
         self.objective = data_parallel(Objective(self.model, config))
         tenth = 0.1 if config.encoder_weights or config.pretrained or config.init else 1.0
         assert config.lr is not None and config.optimiser is not None  # resolved
