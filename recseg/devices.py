@@ -79,8 +79,8 @@ def compile_parts(model: nn.Module) -> None:
     Raises:
         RecsegError: there is no compiler, or no such part.
     """
-    parts = [getattr(model, name, None) for name in ("encoder", "decoder")]
-    if not all(isinstance(part, nn.Module) for part in parts):
+    parts = [part for name, part in model.named_children() if name in ("encoder", "decoder")]
+    if len(parts) < 2:
         raise RecsegError("--compile: expected --model recurrent or dense, whose encoder and decoder are modules")
     if not any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++", "cl"))):
         raise RecsegError("--compile: expected a C++ compiler such as g++ or clang++, found none; leave it out")
