@@ -1,22 +1,28 @@
 """Several processes, one training: `torchrun --nproc-per-node N -m recseg.cli train …`.
 
-Each process takes its share of every batch, `average_gradients` averages the gradients, and what is divided by a count
-is divided by the count of the whole batch, so that the sum over processes is what one process would have computed.
+Each process takes its share of every batch, `data_parallel` averages the gradients, and what is divided by a count is
+divided by the count of the whole batch, so that the sum over processes is what one process would have computed.
 Under one process every function here does nothing.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from recseg.errors import RecsegError
 
 T = TypeVar("T")
+
+# Groups that have ended, kept until the program ends: DistributedDataParallel holds its group, too. Were it the last to
+# let go, it would wait for the group's threads and keep Python's lock meanwhile. On CPUs (gloo) a thread may be waiting
+# for that lock, to give back a tensor that it has sent, and neither would ever go on.
+_ended: list[Any] = []
 
 
 def rank() -> int:
@@ -50,6 +56,7 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
     try:
         yield device or "cpu"
     finally:
+        _ended.append(dist.group.WORLD)
         dist.destroy_process_group()
 
 
@@ -84,28 +91,15 @@ def broadcast_parameters(module: nn.Module) -> None:
         value.copy_(whole)
 
 
-# Not PyTorch's DistributedDataParallel. It holds on to the process group. Where it outlives `process_group`, it is the
-# one that takes the group down: it waits for the group's threads to end, and keeps Python's lock meanwhile. On CPUs
-# (gloo) a thread may be waiting for that lock to give back a tensor it has sent, and neither ever goes on. What it is
-# made for, to send some gradients while others are being computed, saves little with networks of this size.
-@torch.no_grad()
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all processes, in one message; to be called after every backward pass.
+def data_parallel(module: nn.Module) -> nn.Module:
+    """A module whose `forward` gives the loss, with gradients averaged over all processes, during the backward pass.
 
-    A process without a gradient counts as zero where others have one: no object in its share leaves the steps without.
+    All begin with the weights of the first process. A process without a gradient counts as zero where others have one.
     What has a gradient in no process stays without, so that no optimiser touches it.
     """
     if world_size() == 1:
-        return
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    there = torch.tensor([float(parameter.grad is not None) for parameter in learning], device=_device())
-    grads = [torch.zeros_like(each) if each.grad is None else each.grad for each in learning]
-    together = torch.cat([*(grad.flatten() for grad in grads), there])
-    dist.all_reduce(together)
-    *means, there = torch.split(together / world_size(), [*(grad.numel() for grad in grads), len(learning)])
-    torch._foreach_copy_(grads, [part.view(grad.shape) for part, grad in zip(means, grads, strict=True)])
-    for parameter, grad, anywhere in zip(learning, grads, there.tolist(), strict=True):
-        parameter.grad = grad if anywhere else None
+        return module
+    return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)  # own norms on CPUs
 
 
 def all_reduce_max(*values: float) -> list[float]:

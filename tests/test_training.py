@@ -13,6 +13,7 @@ import torchvision
 from conftest import refusal
 from safetensors.torch import load_file, save_file
 
+import recseg.training.objective as objective
 import recseg.training.trainer as training
 from recseg.data.stream import StreamSampler, batches, count_classes
 from recseg.errors import RecsegError
@@ -212,7 +213,7 @@ def test_damaged_checkpoint_is_one_line(tiny_voc: Path, tmp_path: Path) -> None:
 
 
 def test_a_diverged_loss_is_named(tiny_voc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "compute_loss", lambda *_: {"loss": torch.tensor(float("nan"))})
+    monkeypatch.setattr(objective, "compute_loss", lambda *_: {"loss": torch.tensor(float("nan"))})
     with pytest.raises(RecsegError, match="step 0: the loss is not finite"):
         train(quick(tiny_voc, steps=1), tmp_path / "run", progress=False)
 

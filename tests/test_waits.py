@@ -20,6 +20,7 @@ from recseg.data.stream import Batch, batches
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.config import RecurrentUNetConfig
 from recseg.training.config import TrainConfig, resolve
+from recseg.training.objective import Objective
 from recseg.training.optim import averaged_model
 from recseg.training.train import training_data
 from recseg.training.trainer import Trainer
@@ -94,6 +95,7 @@ def test_matching_more_than_five_steps_waits_once_more(monkeypatch: pytest.Monke
 def test_the_published_network_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, batch = trainer_on("meta", monkeypatch)
     trainer.model = PublishedNetwork(PublishedConfig(21, 3, input_size=32, widths=(8, 12))).to("meta")
+    trainer.objective = Objective(trainer.model, trainer.config)
     trainer.optimisers, trainer.average = [], averaged_model(trainer.model, 0.9)
     with HostWaits() as waits:
         trainer.update(batch)

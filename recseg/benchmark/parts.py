@@ -22,6 +22,7 @@ from recseg.benchmark.networks import (
 )
 from recseg.benchmark.timing import Ratio, interleave, ratio, waiter, weighted
 from recseg.data.stream import count_classes
+from recseg.devices import depthwise_in_float32
 from recseg.models.model import SegmentationModel
 from recseg.training.optim import make_optimisers, parameter_groups
 from recseg.training.trainer import choose_precision, compute_loss, precision_name
@@ -175,6 +176,8 @@ def update(
     assert config.optimiser is not None and isinstance(model, SegmentationModel)
     optimisers = make_optimisers(config.optimiser, parameter_groups(model, 1e-6, 1e-6, 0.0))
     model.train()
+    if images.device.type == "cpu" and precision is not None:
+        depthwise_in_float32(model)
     lengths = count_classes(labels)
 
     def act() -> Tensor:

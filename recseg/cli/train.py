@@ -86,6 +86,8 @@ def add(commands: Commands) -> None:
     loop.add_argument("--workers", type=natural, metavar="N", help="processes that read images")
     loop.add_argument("--on-bad-image", choices=ON_BAD_IMAGE, help="where one cannot be read (default stop)")
     loop.add_argument("--amp", choices=AMP, help="16-bit arithmetic (default auto)")
+    compiled = "compile encoder and decoder, for GPUs; takes minutes at the start"
+    loop.add_argument("--compile", action="store_const", const=True, help=compiled)
     seconds = "between two checkpoints" + default("checkpoint_seconds")
     loop.add_argument("--checkpoint-seconds", type=real, metavar="S", help=seconds)
     add_device(loop)

@@ -22,8 +22,7 @@ ON_BAD_IMAGE = ("stop", "skip")
 _CHOICES = {"model": MODELS, "amp": AMP, "on_bad_image": ON_BAD_IMAGE, "order": ORDERS, "optimiser": OPTIMISERS}
 FEWEST = 100  # updates between two validations, unless `val_every` says otherwise: a short trial run is left alone
 _POSITIVE = (
-    "minutes", "steps", "batch_size", "lr", "max_steps", "clip", "checkpoint_seconds",
-    "val_every", "val_limit",
+    "minutes", "steps", "batch_size", "lr", "max_steps", "clip", "checkpoint_seconds", "val_every", "val_limit",
 )  # fmt: skip
 
 
@@ -61,9 +60,9 @@ class TrainConfig:
         lr: peak learning rate; a pretrained encoder gets a tenth of it, and so does all that `init` gives.
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
+        compile: run encoder and decoder as programs that `torch.compile` writes, in training; validations do without.
         checkpoint_seconds: of training between two checkpoints.
-        on_bad_image: "stop" ends the training at an image that cannot be read; "skip" takes another one in its place,
-            and lists it.
+        on_bad_image: "stop" ends the training at an image that cannot be read; "skip" lists it and takes another one.
         val_split: list that the averaged network is scored on during the training; None takes "val" where there is one,
             unless the training list is "trainval"; "none" takes none. Nothing that is learned depends on it.
         val_every: updates between two validations; None: a tenth of the budget, and 100 updates at least.
@@ -103,6 +102,7 @@ class TrainConfig:
     workers: int | None = None
     device: str | None = None
     amp: str = "auto"
+    compile: bool = False
     checkpoint_seconds: float = 120.0
     on_bad_image: str = "stop"
     val_split: str | None = None

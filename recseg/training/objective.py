@@ -1,6 +1,6 @@
 """What a training minimises: which of the losses, for each kind of network and each part of the budget."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from recseg.models.baseline import PublishedNetwork, published_loss
 from recseg.models.model import SegmentationModel
@@ -34,3 +34,14 @@ def compute_loss(
         return dense_loss(model.pixel_logits(images), labels)
     output = model(images, lengths)
     return recurrent_loss(output, labels, num_classes=model.num_classes, max_steps=model.max_steps, order=config.order)
+
+
+class Objective(nn.Module):
+    """`compute_loss` as a module, so that DistributedDataParallel sees all that gets a gradient."""
+
+    def __init__(self, model: SegmentationModel, config: TrainConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, images: Tensor, labels: Tensor, lengths: Tensor, done: float) -> dict[str, Tensor]:
+        return compute_loss(self.model, images, labels, lengths, self.config, done)

@@ -26,17 +26,9 @@ from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import Batch
 from recseg.devices import choose_device as choose_device
 from recseg.devices import choose_precision as choose_precision
+from recseg.devices import compile_parts, depthwise_in_float32
 from recseg.devices import precision_name as precision_name
-from recseg.distributed import (
-    all_gather,
-    all_reduce_max,
-    average_gradients,
-    broadcast_parameters,
-    mean,
-    rank,
-    synchronise_norms,
-    world_size,
-)
+from recseg.distributed import all_gather, all_reduce_max, data_parallel, mean, rank, synchronise_norms, world_size
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
@@ -44,6 +36,7 @@ from recseg.training.checkpoint import load_state, save_average, save_state
 from recseg.training.config import TrainConfig as TrainConfig
 from recseg.training.config import build_model, check_batch, network_for, used_up
 from recseg.training.initial import start_from
+from recseg.training.objective import Objective
 from recseg.training.objective import compute_loss as compute_loss
 from recseg.training.optim import averaged_model, make_optimisers, parameter_groups, schedule, set_learning_rate
 from recseg.training.run_folder import BEST, CHECKPOINT, LAST, Log, check_tensorboard
@@ -96,7 +89,11 @@ class Trainer:
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             synchronise_norms(self.model)
         self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
-        broadcast_parameters(self.model)
+        if self.device.type == "cpu" and self.precision is not None:
+            depthwise_in_float32(self.model)
+        if config.compile:
+            compile_parts(self.model)
+        self.objective = data_parallel(Objective(self.model, config))
         tenth = 0.1 if config.encoder_weights or config.pretrained or config.init else 1.0
         assert config.lr is not None and config.optimiser is not None  # resolved
         groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay, config.fresh)
@@ -139,13 +136,12 @@ class Trainer:
         set_learning_rate(self.optimisers, schedule(self.step, self.done(), warmup=self.config.warmup))
         images, labels = self.on_device(batch)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            terms = compute_loss(self.model, images, labels, batch.lengths, self.config, self.done())
+            terms = self.objective(images, labels, batch.lengths, self.done())
         if not bool(terms["loss"].isfinite() & self.norm.isfinite()):  # one wait for a GPU, not two
             raise RecsegError(f"the loss is not finite; expected a lower --lr than {self.config.lr}")
         self.phase = "update"
         self.model.zero_grad(set_to_none=True)
         self.scaler.scale(terms["loss"]).backward()
-        average_gradients(self.model.parameters())
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
