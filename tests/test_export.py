@@ -201,6 +201,22 @@ def test_eight_bits_are_nearly_the_same_and_smaller(
         assert before != after, part
 
 
+def test_two_products_of_eight_bits_fit_into_sixteen(exported: dict[str, Path], tiny_voc: Path, tmp_path: Path) -> None:
+    """Processors without VNNI add them there, and cut off what does not fit."""
+    import onnx
+
+    small = tmp_path / "small.onnx"
+    for part in ("", ".step"):
+        source = exported["recurrent"].with_suffix(f"{part}.onnx")
+        small.with_suffix(f"{part}.onnx").write_bytes(source.read_bytes())
+    quantise(small, SegmentationFolder(tiny_voc, "train"), pictures=2)
+    for part in ("", ".step"):
+        graph = onnx.load(small.with_suffix(f"{part}.onnx")).graph
+        weights = [onnx.numpy_helper.to_array(entry) for entry in graph.initializer if entry.data_type == 3]  # int8
+        largest = max(int(np.abs(values.astype(int)).max()) for values in weights)
+        assert largest > 32 and 2 * 255 * largest < 1 << 15
+
+
 def test_maps_finer_than_the_output_stay_in_32_bits(
     weights: dict[str, Path], exported: dict[str, Path], tiny_voc: Path, tmp_path: Path
 ) -> None:
