@@ -267,7 +267,7 @@ def test_bad_files_are_named(exported: dict[str, Path], tmp_path: Path) -> None:
     refusal(lambda: OnnxModel(tmp_path / "text.onnx"), "text.onnx")
     lonely = tmp_path / "lonely.onnx"
     lonely.write_bytes(exported["recurrent"].read_bytes())
-    refusal(lambda: OnnxModel(lonely), "lonely.step.onnx")
+    refusal(lambda: OnnxModel(lonely), "lonely.step.onnx", "beside lonely.onnx", "recseg export")
     foreign = tmp_path / "foreign.onnx"
     import onnx
 

@@ -1,4 +1,4 @@
-"""What is measured of large images in windows: the figures stand in data/results/tiles.json."""
+"""What is measured of large images in windows."""
 
 import pytest
 from conftest import refusal

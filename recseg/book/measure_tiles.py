@@ -91,7 +91,16 @@ def score(weights: str, width: int = WIDTH, height: int = HEIGHT) -> dict[str, f
 
 def peak(weights: str, width: int, height: int) -> int:
     """Bytes that a prediction in windows takes at its peak, above the network and the image. On Linux."""
-    command = [sys.executable, "-m", __name__, "--weights", weights, "--memory", str(width), str(height)]
+    command = [
+        sys.executable,
+        "-m",
+        "recseg.book.measure_tiles",
+        "--weights",
+        weights,
+        "--memory",
+        str(width),
+        str(height),
+    ]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -123,10 +132,10 @@ def main() -> None:
         print(_measure(arguments.weights, *arguments.memory))
         return
     miou = score(arguments.weights)
+    print("mIoU: " + ", ".join(f"{name} {value:.1%}" for name, value in miou.items()), flush=True)
     memory = {f"{width}×{height}": peak(arguments.weights, width, height) for width, height in SIZES}
     result: dict[str, Any] = {"width": WIDTH, "height": HEIGHT, "miou": miou, "window": WINDOW, "memory": memory}
     write_result(arguments.json, result, command="python -m recseg.book.measure_tiles", seed=SEED, data="pictograms")
-    print("mIoU: " + ", ".join(f"{name} {value:.1%}" for name, value in miou.items()))
     print("bytes above the image: " + ", ".join(f"{size} {count:,}" for size, count in memory.items()))
 
 
