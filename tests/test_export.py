@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,26 @@ def test_every_size_says_the_same(
         assert torch.equal(fuse(found, size=size), fuse(wanted, size=size))
     else:
         assert torch.equal(found.argmax(dim=1), wanted.argmax(dim=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["recurrent", "dense"])
+def test_forty_sizes_from_33_to_700_say_the_same(
+    name: str, weights: dict[str, Path], exported: dict[str, Path], record_property: Callable[[str, object], None]
+) -> None:
+    model: Any = recseg.load(weights[name])
+    onnx, generator = OnnxNetwork(exported[name]), np.random.default_rng(20)
+    pixels, differing = 0, 0
+    for height, width in generator.integers(33, 701, (40, 2)).tolist():
+        image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.inference_mode():
+            if name == "recurrent":
+                one, other = (fuse(network(image), size=(height, width)) for network in (model, onnx))
+            else:
+                one, other = model.pixel_logits(image).argmax(dim=1), onnx(image).argmax(dim=1)
+        pixels, differing = pixels + one.numel(), differing + int((one != other).sum())
+    record_property("pixels that an export answers otherwise, per million", round(1e6 * differing / pixels))
+    assert differing <= 0.0005 * pixels
 
 
 def test_a_step_is_the_step_of_the_network(weights: dict[str, Path], exported: dict[str, Path]) -> None:
