@@ -78,7 +78,7 @@ def packed(plane: Tensor, largest: float) -> dict[str, Any]:
 
 def record(model: Any, image: Image.Image) -> Iterator[dict[str, Any]]:
     """The steps of a recurrent network for an image, the stop last: stop, class scores, mask, attention."""
-    with inference_mode(model):
+    with inference_mode(model) as model:
         pixels = prepare(image, model).unsqueeze(0)  # (1, 3, h, w)
         size = (pixels.shape[-2], pixels.shape[-1])
         features = model.encode(pad_to_stride(pixels, model.encoder.strides[-1]))

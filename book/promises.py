@@ -55,6 +55,15 @@ PROMISES: dict[str, list[str]] = {
     "The same image gives the same answer, as a file, opened or as an array; what may be read in two ways is refused": [
         "test_prediction.py"
     ],
+    "Threads may share a network, in training too, and what the process has set for images and warnings stays": [
+        "test_prediction.py::test_threads_share_a_network",
+        "test_prediction.py::test_a_network_in_training_is_not_touched_meanwhile",
+        "test_prediction.py::test_a_network_that_another_thread_puts_into_training_is_refused",
+        "test_prediction.py::test_threads_leave_what_the_process_has_set",
+    ],
+    "A network in 8 bits gives the same answer on processors with and without VNNI": [
+        "test_export.py::test_two_products_of_eight_bits_fit_into_sixteen",
+    ],
     "A large image in windows keeps what is small, and what the network takes does not grow with the image's height": [
         "test_tiling.py"
     ],

@@ -148,6 +148,22 @@ def test_a_terminal_without_the_letters_shows_them_all_the_same(
     assert entry["file"] == str(photo) and Path(entry["labels"]).is_file()
 
 
+def test_the_home_folder_where_a_shell_leaves_its_sign(
+    photo: Path, tiny_dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--out=~/out` reaches the command as it is typed, and a folder that is called ~ would be made."""
+    home, place = tmp_path / "home", tmp_path / "place"
+    for path in (home, place):
+        path.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(place)
+    (home / "p.jpg").write_bytes(photo.read_bytes())
+    assert main(["predict", "~/p.jpg", "--weights", str(tiny_dense), "--out=~/out", "--json", "~/steps.json"]) == 0
+    assert sorted(path.name for path in home.iterdir()) == ["out", "p.jpg", "steps.json"]
+    assert not list(place.iterdir())
+
+
 def test_the_report_does_not_overwrite_a_picture(
     photo: Path, tiny_recurrent: Path, tmp_path: Path, refuses: Refuses
 ) -> None:

@@ -46,6 +46,11 @@ def two(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_list_of_files_is_told_that_it_is_a_list_of_ids(two: Path) -> None:
+    (two / "ImageSets/Segmentation/train.txt").write_text("0.png\n1.png\n")
+    refusal(lambda: SegmentationFolder(two, "train"), "the split lists '0.png'", "without a suffix: '0'")
+
+
 # Class names
 
 BAD_NAMES = {

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,26 @@ def test_every_size_says_the_same(
         assert torch.equal(found.argmax(dim=1), wanted.argmax(dim=1))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["recurrent", "dense"])
+def test_forty_sizes_from_33_to_700_say_the_same(
+    name: str, weights: dict[str, Path], exported: dict[str, Path], record_property: Callable[[str, object], None]
+) -> None:
+    model: Any = recseg.load(weights[name])
+    onnx, generator = OnnxNetwork(exported[name]), np.random.default_rng(20)
+    pixels, differing = 0, 0
+    for height, width in generator.integers(33, 701, (40, 2)).tolist():
+        image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.inference_mode():
+            if name == "recurrent":
+                one, other = (fuse(network(image), size=(height, width)) for network in (model, onnx))
+            else:
+                one, other = model.pixel_logits(image).argmax(dim=1), onnx(image).argmax(dim=1)
+        pixels, differing = pixels + one.numel(), differing + int((one != other).sum())
+    record_property("pixels that an export answers otherwise, per million", round(1e6 * differing / pixels))
+    assert differing <= 0.0005 * pixels
+
+
 def test_a_step_is_the_step_of_the_network(weights: dict[str, Path], exported: dict[str, Path]) -> None:
     """The second graph, asked for every output it has, on a state that steps have led to."""
     import onnxruntime
@@ -201,6 +222,22 @@ def test_eight_bits_are_nearly_the_same_and_smaller(
         assert before != after, part
 
 
+def test_two_products_of_eight_bits_fit_into_sixteen(exported: dict[str, Path], tiny_voc: Path, tmp_path: Path) -> None:
+    """Processors without VNNI add them there, and cut off what does not fit."""
+    import onnx
+
+    small = tmp_path / "small.onnx"
+    for part in ("", ".step"):
+        source = exported["recurrent"].with_suffix(f"{part}.onnx")
+        small.with_suffix(f"{part}.onnx").write_bytes(source.read_bytes())
+    quantise(small, SegmentationFolder(tiny_voc, "train"), pictures=2)
+    for part in ("", ".step"):
+        graph = onnx.load(small.with_suffix(f"{part}.onnx")).graph
+        weights = [onnx.numpy_helper.to_array(entry) for entry in graph.initializer if entry.data_type == 3]  # int8
+        largest = max(int(np.abs(values.astype(int)).max()) for values in weights)
+        assert largest > 32 and 2 * 255 * largest < 1 << 15
+
+
 def test_maps_finer_than_the_output_stay_in_32_bits(
     weights: dict[str, Path], exported: dict[str, Path], tiny_voc: Path, tmp_path: Path
 ) -> None:
@@ -251,7 +288,7 @@ def test_bad_files_are_named(exported: dict[str, Path], tmp_path: Path) -> None:
     refusal(lambda: OnnxModel(tmp_path / "text.onnx"), "text.onnx")
     lonely = tmp_path / "lonely.onnx"
     lonely.write_bytes(exported["recurrent"].read_bytes())
-    refusal(lambda: OnnxModel(lonely), "lonely.step.onnx")
+    refusal(lambda: OnnxModel(lonely), "lonely.step.onnx", "beside lonely.onnx", "recseg export")
     foreign = tmp_path / "foreign.onnx"
     import onnx
 

@@ -261,6 +261,8 @@ def test_mask_of_another_size(tmp_path: Path) -> None:
 
 def test_folders_refused(tmp_path: Path) -> None:
     refusal(lambda: SegmentationFolder(tmp_path / "none", "train"), tmp_path / "none", "no such folder")
+    (tmp_path / "set.zip").touch()
+    refusal(lambda: SegmentationFolder(tmp_path / "set.zip", "train"), "set.zip", "is a file, expected a folder")
     refusal(lambda: SegmentationFolder(tmp_path, "train"), tmp_path, "JPEGImages")
     (tmp_path / "JPEGImages").mkdir()
     refusal(lambda: SegmentationFolder(tmp_path, "train"), tmp_path, "ImageSets")

@@ -20,6 +20,7 @@ from recseg.training.initial import copy_weights, network_of
 from recseg.training.train import resume, train, training_data
 from recseg.training.trainer import Trainer
 from recseg.weights.io import load, save_weights
+from recseg.weights.safetensors import TensorFile
 from runs import QUICK, same_run, two_lists
 
 OLD = ("background", "cat", "dog", "sheep")
@@ -190,3 +191,18 @@ def test_sizes_are_those_of_the_weights_unless_they_are_given(data: Path, traine
         assert main([str(part) for part in [*start, "--workers", 0, "--device", "cpu", "--out", run, *more]]) == 0
         sizes = load_config(run / "config.json").network
         assert (sizes.encoder_widths, sizes.hidden) == (TINY["encoder_widths"], hidden)
+
+
+def test_the_weights_are_read_once(data: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, seen = TensorFile.read, list[str]()
+
+    def counted(file: TensorFile, name: str) -> torch.Tensor:
+        seen.append(name)
+        return read(file, name)
+
+    monkeypatch.setattr(TensorFile, "read", counted)
+    start = ["train", "--data", data, "--init", trained, "--steps", 1, "--size", 16, "--batch-size", 2, "--hidden", 8]
+    run = [*start, "--workers", 0, "--device", "cpu", "--val-split", "none", "--out", tmp_path / "run"]
+    assert main([str(part) for part in run]) == 0
+    once = seen.copy()
+    assert sorted(once) == sorted(load(trained).state_dict())

@@ -2,6 +2,8 @@
 
 import io
 import json
+import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, recurrent_model
+from conftest import TINY, recurrent_model, refusal
 from odd_pictures import exif, stored
-from PIL import Image
+from PIL import Image, ImageFile
 
 import recseg
 from recseg.classes import VOC_CLASSES, palette
+from recseg.data.images import read_image
 from recseg.errors import RecsegError
 from recseg.inference.fusion import fuse
 from recseg.inference.predict import as_image, predict, prepare
@@ -217,7 +220,8 @@ def test_a_network_that_has_diverged_is_refused(kind: str) -> None:
         predict(np.full((32, 32, 3), 200, dtype=np.uint8), model)
 
 
-def test_threads_share_a_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("training", [False, True])
+def test_threads_share_a_network(tmp_path: Path, training: bool) -> None:
     model = recurrent_model()
     generator = np.random.default_rng(6)
     files = []
@@ -225,9 +229,57 @@ def test_threads_share_a_network(tmp_path: Path) -> None:
         files.append(tmp_path / f"{number}.png")
         Image.fromarray(generator.integers(0, 256, (20 + number, 30, 3), dtype=np.uint8)).save(files[-1])
     wanted = [predict(file, model).to_dict() for file in files]
+    model.train(training)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda number: predict(files[number % 6], model).to_dict(), range(48)))
     assert found == wanted * 8
+    assert {module.training for module in model.modules()} == {training}
+
+
+def test_a_network_in_training_is_not_touched_meanwhile() -> None:
+    """What another thread would see of it, seen from within the prediction."""
+    model, picture, seen = recurrent_model(), Image.new("RGB", (40, 30), (9, 130, 70)), list[bool]()
+    wanted = predict(picture, model)
+    model.train()
+    model.decoder.register_forward_hook(lambda *_: seen.extend(module.training for module in model.modules()))
+    assert np.array_equal(predict(picture, model).labels, wanted.labels)
+    assert seen and all(seen)
+
+
+def test_a_network_that_another_thread_puts_into_training_is_refused() -> None:
+    model = recurrent_model()
+    handle = model.encoder.register_forward_hook(lambda *_: model.train() and None)
+    refusal(lambda: predict(Image.new("RGB", (40, 30)), model), "training mode while it predicted", "copy")
+    handle.remove()
+    assert predict(Image.new("RGB", (40, 30)), model).labels.shape == (30, 40)
+
+
+def test_threads_leave_what_the_process_has_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads in one file reader at once, the first out before the second: neither may put back what it saw."""
+    file, inside, opened = tmp_path / "a.png", [threading.Event(), threading.Event()], Image.open
+    Image.new("RGB", (8, 8)).save(file)
+
+    def slow(*arguments: Any, **options: Any) -> Image.Image:
+        if threading.current_thread().name == "first":
+            inside[0].set()
+            inside[1].wait(0.3)  # in vain, where only one is let in
+        elif not inside[1].is_set():
+            inside[1].set()
+            first.join(3)
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", slow)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    filters = list(warnings.filters)
+    first = threading.Thread(target=read_image, args=(file,), name="first")
+    second = threading.Thread(target=read_image, args=(file,), name="second")
+    first.start()
+    inside[0].wait(3)
+    second.start()
+    for thread in (first, second):
+        thread.join()
+    assert warnings.filters == filters
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
 def test_training_mode_is_put_back() -> None:

@@ -51,8 +51,8 @@ class Answer:
         self.image = as_image(image)
         self.legend = model.legend
         everything = torch.tensor([model.max_steps], device=next(model.parameters()).device)
-        with inference_mode(model):
-            self.output: RecurrentOutput = model(prepare(self.image, model).unsqueeze(0), everything)
+        with inference_mode(model) as network:
+            self.output: RecurrentOutput = network(prepare(self.image, network).unsqueeze(0), everything)
         self.stops: list[float] = self.output.stop[0].float().sigmoid().tolist()  # (T,)
 
     def prediction(

@@ -35,11 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0; 1 for a score not found again or images that were skipped; 2 after bad input; 130 after Ctrl-C.
     """
-    arguments = build_parser().parse_args(argv)
-    arguments.argv = sys.argv[1:] if argv is None else list(argv)  # a result says what was typed
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is shown all the same
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    typed = sys.argv[1:] if argv is None else list(argv)
+    arguments = build_parser().parse_args([_at_home(word) for word in typed])
+    arguments.argv = typed  # which a result tells
     try:
         arguments.run(arguments)
         sys.stdout.flush()
@@ -62,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _complain("out of memory: try a smaller --batch-size or --size, or --device cpu")
         raise
     return 0
+
+
+def _at_home(word: str) -> str:
+    """`~/` as the home folder where a shell leaves it as it is: in quotes, and after `--option=`."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + (os.path.expanduser(value) if value.startswith("~/") else value)
 
 
 def _complain(message: str, code: int = 2) -> int:

@@ -158,7 +158,7 @@ def find_root(root: Path | str) -> Path:
     """The folder that holds `JPEGImages`: `root` or the VOC 2012 folder under it."""
     root = Path(root)
     if not root.is_dir():
-        raise RecsegError(f"{root}: no such folder")
+        raise RecsegError(f"{root}: {'is a file, expected a folder' if root.exists() else 'no such folder'}")
     for folder in (root, root / "VOCdevkit" / "VOC2012", root / "VOC2012"):
         if (folder / "JPEGImages").is_dir():
             return folder
@@ -256,6 +256,9 @@ def _only(files: dict[str, list[Path]], name: str, folder: Path, suffixes: tuple
     if there and suffixes == MASK_SUFFIXES:
         harm = ", and JPEG changes labels" if there[0].suffix.lower() in (".jpg", ".jpeg") else ""
         raise RecsegError(f"{there[0]}: masks must be PNG{harm}; expected {name}.png, made from the labels themselves")
+    listed = Path(name)
+    if listed.suffix.lower() in SUFFIXES and one_spelling(listed.stem) in files:
+        raise RecsegError(f"{folder / name}: the split lists {name!r}, expected ids without a suffix: {listed.stem!r}")
     beside = f"; {there[0].name} is none of {', '.join(suffixes)}" if there else ""
     complaint = f"{folder / name}{suffixes[0]}: no such file, though the split lists {name!r}{beside}"
     raise RecsegError(_hinted(folder.parent, complaint))

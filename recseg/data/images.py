@@ -1,8 +1,10 @@
 """Reads images and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
 
 import os
+import threading
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,17 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")  # of files in them
 MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
 MOST_PIXELS_TILED = 4 * MOST_PIXELS  # for those who know that an image is large
+_LOCK = threading.RLock()  # of what Pillow and `warnings` keep for the whole process
+
+
+def _new_lock() -> None:
+    """In a process that was forked while another thread held the lock."""
+    global _LOCK
+    _LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, str]:
@@ -34,14 +47,8 @@ def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, s
         raise RecsegError(f"{path}: is a folder, expected an image")
     if path.exists() and not path.is_file():  # a pipe would be waited for without end
         raise RecsegError(f"{path}: is no regular file, expected an image")
-    tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
-    # Some libraries switch these for the whole process, and half an image would load as if it were whole.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = most_pixels
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no matter of pixels
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with _strict(most_pixels):
             image = Image.open(path, formats=FORMATS)
             if image.format == "PNG":
                 with image:
@@ -63,15 +70,33 @@ def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, s
     except Exception as error:  # decoders of damaged files raise whatever their code stumbles over
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RecsegError(f"{path}: cannot be read as an image ({' '.join(str(reason).split())})") from error
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = tolerant, limit
+
+
+@contextmanager
+def _strict(most_pixels: int) -> Iterator[None]:
+    """Pillow refuses images that are cut short or too large, and says nothing else."""
+    with _quiet():
+        tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+        # Some libraries switch these for the whole process, and half an image would load as if it were whole.
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, most_pixels
+        try:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = tolerant, limit
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings: odd metadata is no matter of pixels. One thread at a time, since filters are the process's."""
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says; the same object where there is nothing to turn."""
-    # Broken EXIF: an image all the same.
-    with warnings.catch_warnings(), suppress(Exception):
-        warnings.simplefilter("ignore")
+    with _quiet(), suppress(Exception):  # broken EXIF: an image all the same
         if image.getexif().get(ORIENTATION, 1) != 1:
             return ImageOps.exif_transpose(image)
     return image
@@ -79,8 +104,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def is_turned(image: Image.Image) -> bool:
     """Whether an image's EXIF orientation swaps its height and width."""
-    with warnings.catch_warnings(), suppress(Exception):
-        warnings.simplefilter("ignore")
+    with _quiet(), suppress(Exception):
         return image.getexif().get(ORIENTATION) in QUARTER_TURNS
     return False
 

@@ -133,13 +133,13 @@ def score(
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
     source = _Prepared(dataset, image_size or model.image_size, model.input_size, limit)
-    with inference_mode(model), tqdm(total=len(source), disable=not progress, unit="image") as bar:
+    with inference_mode(model) as network, tqdm(total=len(source), disable=not progress, unit="image") as bar:
         loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
         good = _good(loader, bar, skipped if on_bad_image == "skip" else None)
         for images, labels, places in batches_of_one_shape(good, batch_size):
             present = [sorted(set(torch.unique(each).tolist()) - {BACKGROUND, VOID}) for each in labels]
             pixels = images.to(target).float() / 255  # (B, 3, h, w) in [0, 1]
-            found = answer(model, pixels, (labels.shape[-2], labels.shape[-1]), present)
+            found = answer(network, pixels, (labels.shape[-2], labels.shape[-1]), present)
             for place, by_rule, truth, classes in zip(places, found, labels, present, strict=True):
                 for rule, said in by_rule.items():
                     scores.setdefault(rule, Scores(len(dataset.classes))).update(place, said, truth, classes)

@@ -59,7 +59,8 @@ class OnnxModel:
         def session(part: str) -> Any:
             file = part_path(self.path, part)
             if not file.is_file():
-                raise RecsegError(f"{file}: no such file")
+                beside = "" if part == "encode" else f", expected beside {self.path.name}, as recseg export wrote it"
+                raise RecsegError(f"{file}: no such file{beside}")
             try:
                 return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
             except Exception as error:  # onnxruntime has a dozen kinds of its own, with no common parent

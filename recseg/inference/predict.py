@@ -40,16 +40,20 @@ def predict(
     Returns:
         Steps and label map at the image's own size, whatever size the network works at.
 
-    Threads may share a network that is in `eval()`, as `recseg.load` gives it.
+    Threads may share a network, in `eval()` or in training.
+
+    Raises:
+        RecsegError: an image that cannot be read, values that are not finite, or a network that another thread puts
+            into training mode meanwhile.
     """
     picture = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
     if device is not None:
         model.to(device)
+    with inference_mode(model) as network:
 
-    def ask(picture: Image.Image) -> Output:
-        return to_arrays(model(prepare(picture, model).unsqueeze(0)))  # (1, 3, h, w)
+        def ask(picture: Image.Image) -> Output:
+            return to_arrays(network(prepare(picture, network).unsqueeze(0)))  # (1, 3, h, w)
 
-    with inference_mode(model):
         if tile:
             return predict_tiles(picture, tile_side(tile, model.input_size or model.image_size), ask, model.legend)
         return to_prediction(ask(picture), (picture.height, picture.width), model.legend)

@@ -75,11 +75,11 @@ def make_report(
 
 def cell_size(model: SegmentationModel, dataset: SegmentationFolder) -> float:
     """Pixels of the network's input that a cell of its masks or logits spans a side."""
-    with inference_mode(model):
-        pixels = prepare(Image.fromarray(dataset.pixels(0)), model)[None]  # (1, 3, h, w)
-        planes = model.pixel_logits(pixels)  # (1, K, h, w)
+    with inference_mode(model) as network:
+        pixels = prepare(Image.fromarray(dataset.pixels(0)), network)[None]  # (1, 3, h, w)
+        planes = network.pixel_logits(pixels)  # (1, K, h, w)
         if planes is None:
-            output = model(pixels)
+            output = network(pixels)
             planes = output.masks if isinstance(output, RecurrentOutput) else output
     return float(pixels.shape[-2] / planes.shape[-2])
 

@@ -13,7 +13,7 @@ from recseg.errors import RecsegError
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.encoders import COUNTER
 from recseg.models.model import SegmentationModel
-from recseg.weights.io import load
+from recseg.weights.io import load, network_config
 
 SHOWN = 8  # names in a line
 
@@ -52,9 +52,9 @@ def network_of(source: str) -> RecurrentUNetConfig:
         source: as of `recseg.load`.
 
     Raises:
-        RecsegError: what `recseg.load` raises.
+        RecsegError: nothing of that name, or a file that names no network.
     """
-    config = load(source).config
+    config = network_config(source)
     names = {field.name for field in fields(RecurrentUNetConfig)}
     known = {field.name for field in fields(config)} & names if isinstance(config, UNetConfig) else set()
     return RecurrentUNetConfig(**{name: getattr(config, name) for name in known})

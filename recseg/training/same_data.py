@@ -5,7 +5,7 @@ import unicodedata
 from typing import Any
 
 from recseg.data.folder import SegmentationFolder
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, counted
 
 
 def describe(training: SegmentationFolder, held_out: SegmentationFolder | None, max_steps: int) -> dict[str, Any]:
@@ -69,7 +69,9 @@ def check_same_data(before: dict[str, Any] | None, now: dict[str, Any], where: s
             )
         split = f"{where}: its {use} list {new['split']!r}"
         if old["images"] != new["images"]:
-            raise RecsegError(f"{split} has {new['images']} ids, and had {old['images']} when this run began; {end}")
+            raise RecsegError(
+                f"{split} has {counted(new['images'], 'id')}, and had {old['images']} when this run began; {end}"
+            )
         if old["ids"] != new["ids"]:
             raise RecsegError(f"{split} has other ids, or another order, than when this run began; {end}")
         raise RecsegError(f"{split} is not of the split or the pack size that this run began with; {end}")

@@ -23,7 +23,7 @@ from recseg.data.transforms import train_transform
 from recseg.distributed import broadcast_parameters, mean, shard
 from recseg.errors import RecsegError
 from recseg.evaluation.evaluate import evaluate
-from recseg.inference.mode import inference_mode
+from recseg.inference.mode import eval_view
 from recseg.models.model import SegmentationModel
 from recseg.training.config import FEWEST, TrainConfig
 from recseg.training.objective import compute_loss
@@ -167,11 +167,12 @@ def loss_terms(
     )  # fmt: skip
     device = next(model.parameters()).device
     count, sums = max(1, len(dataset) // config.batch_size), dict[str, float]()
-    with inference_mode(model):
-        model.training = True  # of the network alone, not of its norms: its output is that which a loss is made for
+    network = eval_view(model)
+    network.training = True  # of the network alone, not of its norms: its output is that which a loss is made for
+    with torch.inference_mode():
         for batch in itertools.islice(stream, count):
             images = batch.images.to(device).float() / 255  # (B, 3, S, S) in [0, 1]
-            terms = compute_loss(model, images, batch.labels.to(device), batch.lengths, config, done)
+            terms = compute_loss(network, images, batch.labels.to(device), batch.lengths, config, done)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.item() / count
     return dict(zip(sums, mean(*sums.values()), strict=True))

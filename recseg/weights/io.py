@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
@@ -101,11 +101,28 @@ def load(source: str | Path, device: str | torch.device = "cpu") -> Segmentation
     Raises:
         RecsegError: nothing of that name, a damaged file, or a file that does not fit the network that it names.
     """
+    with open_tensors(_weight_file(source)) as file:
+        return _build(file).to(device).eval()
+
+
+def network_config(source: Path | str) -> Any:
+    """The configuration of the network in a weight file, of which no tensor is read.
+
+    Args:
+        source: as of `load`.
+
+    Raises:
+        RecsegError: nothing of that name, or a file that names no network.
+    """
+    with open_tensors(_weight_file(source)) as file:
+        return _header(file).config
+
+
+def _weight_file(source: Path | str) -> Path:
     path = locate(source)
     if path.suffix in _FOREIGN:
         raise RecsegError(f"{path}: {_FOREIGN[path.suffix]}; expected a .safetensors file or the folder of a run")
-    with open_tensors(path) as file:
-        return _build(file).to(device).eval()
+    return path
 
 
 def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
@@ -124,7 +141,17 @@ def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Pat
     return add(name, Path(file), facts, result, folder=folder)
 
 
-def _build(file: TensorFile) -> SegmentationModel:
+class _Header(NamedTuple):
+    """What a file says of its network, each value checked."""
+
+    build: Callable[[Any], SegmentationModel]
+    config: Any
+    classes: tuple[str, ...]
+    image_size: int
+    metadata: dict[str, Any]
+
+
+def _header(file: TensorFile) -> _Header:
     path, text = file.path, file.text
     if text.get("format") == FIRST_EDITION and text.get("kind") == "recurrent":
         raise RecsegError(
@@ -151,6 +178,12 @@ def _build(file: TensorFile) -> SegmentationModel:
         raise RecsegError(
             f"{path}: {counted(len(classes), 'class name')} for a network of {config.num_classes} classes"
         )
+    return _Header(build, config, classes, image_size, metadata)
+
+
+def _build(file: TensorFile) -> SegmentationModel:
+    path = file.path
+    build, config, classes, image_size, metadata = _header(file)
     try:
         with torch.device("meta"):  # shapes without memory: a forged configuration cannot ask for a terabyte
             file.check(build(config).state_dict())
