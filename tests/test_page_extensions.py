@@ -19,6 +19,7 @@ import plain_chapters  # noqa: E402
 import policy  # noqa: E402
 import results  # noqa: E402
 import still_widgets  # noqa: E402
+import styles  # noqa: E402
 import verified  # noqa: E402
 from docutils import nodes  # noqa: E402
 
@@ -91,21 +92,29 @@ def test_a_page_is_mended() -> None:
     assert policy.finished(beside) == policy.finished(proper) == proper
 
 
-def test_what_a_page_has_no_use_for_is_left_out() -> None:
+def test_thebe_and_scripts_in_attributes_are_left_out() -> None:
     said = SimpleNamespace(attributes={"body": "var x = 1;"})
     link, script = {"type": "link", "icon": "fas fa-file"}, {"type": "javascript", "icon": "fas fa-expand"}
     context: dict[str, Any] = {
         "script_files": ["a.js", said, "sphinx-thebe.js", SimpleNamespace(attributes={"body": "const THEBE_JS_URL"})],
-        "css_files": ["sphinx-thebe.css", "sphinx-design.min.css", "b.css"],
+        "css_files": ["sphinx-thebe.css", "b.css"],
         "header_buttons": [{"type": "group", "buttons": [link, script]}, script, link],
     }
     policy._left_out(None, "index", "page.html", context, None)
     assert context["script_files"] == ["a.js", said] and context["css_files"] == ["b.css"]
     assert [one["type"] for one in context["header_buttons"]] == ["group", "link"]
     assert context["header_buttons"][0]["buttons"] == [link]
-    context |= {"css_files": ["sphinx-design.min.css"], "body": '<div class="sd-row">'}
-    policy._left_out(None, "index", "page.html", context, None)
-    assert context["css_files"] == ["sphinx-design.min.css"]
+
+
+def test_style_sheets_keep_what_is_used() -> None:
+    sheet = (
+        "/* a */ .used,.not{color:red} .not:hover{top:0} p:not(.not){left:0} .used .not{top:0}"
+        "@media print{.not{top:1px} .used > a{top:2px}} @font-face{font-family:a;src:url(b.woff2)} :root{--x:0}"
+    )
+    kept = styles.used(sheet, {"used"})
+    for rule in (".used,.not{color:red}", "p:not(.not){left:0}", ".used > a{top:2px}", "@font-face{", ":root{--x:0}"):
+        assert rule in kept
+    assert kept.count("{") == 6 and kept.count("}") == 6
 
 
 def test_images_of_a_cell_become_files(tmp_path: Path) -> None:

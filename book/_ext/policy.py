@@ -57,13 +57,10 @@ def _finish(app: Any, error: Exception | None) -> None:
 
 
 def _left_out(app: Any, name: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Without Thebe, which would run cells on a server of others, without buttons of `onclick="…"`, and without the
-    designs of Sphinx-Design where none is used.
-    """
-    unused = re.compile("thebe" if 'class="sd-' in context.get("body", "") else "thebe|design")
+    """Without Thebe, which would run cells on a server of others, and without buttons of `onclick="…"`."""
     for kind in ("script_files", "css_files"):
         said = [f"{file} {getattr(file, 'attributes', {}).get('body')}".lower() for file in context[kind]]
-        context[kind] = [file for file, words in zip(context[kind], said, strict=True) if not unused.search(words)]
+        context[kind] = [file for file, words in zip(context[kind], said, strict=True) if "thebe" not in words]
     for group in (context, *context["header_buttons"]):
         name = "header_buttons" if group is context else "buttons"
         group[name] = [button for button in group.get(name, []) if button.get("type") != "javascript"]
