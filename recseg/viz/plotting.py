@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 INK = "#1b1f24"
 FAINT = "#8a939e"
-SMALLEST = 10  # points: 11 pixels at the size that pages show
+SMALLEST = 10  # points: 11 pixels at the 80 pixels an inch that pages show
+PADDING = 6  # pixels around an image
 STRIP = 256  # rows that are drawn at once: floats of a whole large image would not fit
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
@@ -87,9 +88,9 @@ def to_html(picture: "Figure | Image.Image | Path | str", alt: str) -> str:
         for words in picture.findobj(Text):
             words.set_fontsize(max(SMALLEST, words.get_fontsize()))  # type: ignore[attr-defined]
         kind = _write_smaller(picture, stream)
-        width = f' width="{round(picture.get_figwidth() * 80)}"'
+        width = f' width="{round(picture.get_figwidth() * 80) + 2 * PADDING}"'
     data = base64.b64encode(stream.getvalue()).decode()
-    style = "max-width:100%;height:auto;background:#fff;border-radius:10px;padding:6px;box-sizing:border-box"
+    style = f"max-width:100%;height:auto;background:#fff;border-radius:10px;padding:{PADDING}px;box-sizing:border-box"
     return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt)}"{width} style="{style}">'
 
 
@@ -186,7 +187,7 @@ def step_strip(image: Picture, prediction: Prediction) -> "Figure":
         panels.append((title, overlay(grey, labels, prediction.palette, alpha=0.7)))
     end = "" if prediction.stop_probability is None else f" (stop {prediction.stop_probability:.0%})"
     panels.append((f"fused{end}", overlay(grey, prediction.labels, prediction.palette, alpha=0.7)))
-    width = min(2.3, 9.4 / len(panels))  # inches: all of them fit the column of a page
+    width = min(2.3, 9.3 / len(panels))  # inches: all of them fit the column of a page
     height = width * picture.height / picture.width + 0.25
     figure = new_figure(width * len(panels), min(height, 4.5))
     for axes, (title, panel) in zip(figure.subplots(1, len(panels)), panels, strict=True):

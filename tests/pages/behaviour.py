@@ -28,6 +28,17 @@ CHAPTER = {
         await new Promise((done) => setTimeout(done, 100));
         return folded.open !== before || 'a click does not unfold';
       })()""",
+    "figures": """
+      (async () => {
+        const figure = document.querySelector('button.enlarge');
+        if (!figure.ariaLabel && !figure.querySelector('img[alt]')) return 'nothing names their button';
+        figure.focus();
+        figure.click();
+        const shown = document.querySelector('dialog:modal img');
+        if (!shown || shown.getBoundingClientRect().width < 0.9 * innerWidth) return 'a click does not enlarge them';
+        document.querySelector('dialog').close();
+        return document.activeElement === figure || 'the focus is lost when one is closed';
+      })()""",
     "the search field": """
       (async () => {
         document.querySelector('.search-button__button').click();
