@@ -24,12 +24,13 @@ MEASURE = """
   none(all('.math').filter((formula) => !formula.querySelector('.katex')), 'formulas are not drawn');
   none(all('.katex-error'), 'formulas are wrong');
   none(all('img[src^="data:"]'), 'images stand in the page instead of beside it');
-  const said = ({ ariaLabel, textContent }) => `${ariaLabel ?? ''} ${textContent}`;
-  none(all('summary').filter((fold) => /hidden content|code cell/.test(said(fold))), 'folds do not say what is in them');
+  const unsaid = ({ ariaLabel, textContent }) => /hidden content|code cell/.test((ariaLabel ?? '') + textContent);
+  none(all('summary').filter(unsaid), 'folds do not say what is in them');
   // At their own size the labels of figures are 11 pixels high: recseg.viz.plotting.
   const figures = all('.cell_output img[width]');
   none(figures.filter((figure) => figure.width < figure.getAttribute('width')), 'figures are shrunk');
-  none(figures.filter((figure) => figure.width > figure.closest('.cell_output').clientWidth), 'figures scroll sideways');
+  const wide = (figure) => figure.width > figure.closest('.cell_output').clientWidth;
+  none(figures.filter(wide), 'figures scroll sideways');
   none(all('th').filter((cell) => !cell.textContent.trim()), 'cells of table heads are empty');
   const level = ({ localName }) => Number(localName[1]);
   none(all('h1, h2, h3, h4, h5, h6').filter((heading, place, list) =>
