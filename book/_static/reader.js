@@ -31,11 +31,12 @@ const letKeysScroll = () => {
 // A figure fills the window at a click, a tap or a key; the same closes it, and so does Escape.
 const enlargeFigures = () => {
   const dialog = Object.assign(document.createElement('dialog'), { className: 'enlarged', ariaLabel: 'Figure, enlarged' });
+  const close = Object.assign(document.createElement('button'), { type: 'button', textContent: 'Close' });
   dialog.addEventListener('click', () => dialog.close());
   document.body.append(dialog);
   for (const image of document.querySelectorAll('.bd-article img:not(a img, picture img, .live img)')) {
     const button = Object.assign(document.createElement('button'), { type: 'button', className: 'enlarge' });
-    button.addEventListener('click', () => { dialog.replaceChildren(image.cloneNode()); dialog.showModal(); });
+    button.addEventListener('click', () => { dialog.replaceChildren(close, image.cloneNode()); dialog.showModal(); });
     image.replaceWith(button);
     button.append(image);
   }

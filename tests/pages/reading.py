@@ -28,8 +28,8 @@ MEASURE = """
   none(all('summary').filter(unsaid), 'folds do not say what is in them');
   // At their own size the labels of figures are 11 pixels high: recseg.viz.plotting.
   const figures = all('.cell_output img[width]');
-  none(figures.filter((figure) => figure.width < figure.getAttribute('width')), 'figures are shrunk');
-  const wide = (figure) => figure.width > figure.closest('.cell_output').clientWidth;
+  none(figures.filter((figure) => figure.offsetWidth < figure.getAttribute('width')), 'figures are shrunk');
+  const wide = (figure) => figure.offsetWidth > figure.closest('.cell_output').clientWidth;
   none(figures.filter(wide), 'figures scroll sideways');
   none(all('th').filter((cell) => !cell.textContent.trim()), 'cells of table heads are empty');
   const level = ({ localName }) => Number(localName[1]);
