@@ -210,6 +210,14 @@ def test_what_a_loop_prints_stays_beside_what_it_draws(chapter: Path) -> None:
 
 
 @each_chapter
+def test_folded_cells_say_what_is_in_them(chapter: Path) -> None:
+    for cell in cells(chapter, "code")[1:]:  # the page leaves out the first, which installs the package on Colab
+        if any(tag.startswith("hide") for tag in cell["metadata"].get("tags", [])):
+            said = cell["metadata"].get("mystnb", {})
+            assert said.get("code_prompt_show") and said.get("code_prompt_hide"), cell["source"]
+
+
+@each_chapter
 def test_no_score_is_typed_into_prose(chapter: Path) -> None:
     text = without_code(prose(chapter))
     typed = re.findall(

@@ -1,13 +1,23 @@
-"""The image that the index opens with: photographs where there are some, else a drawn image."""
+"""What the pages need that no page makes: the image that the index opens with, and icons."""
 
 import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fontTools.ttLib import TTFont
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_font_of_icons_holds_those_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "book"))
+    pytest.importorskip("pydata_sphinx_theme", reason="the icons are the theme's: pip install recseg[book]")
+    importlib.import_module("front").write_icons(tmp_path / "icons.woff")
+    letters = TTFont(tmp_path / "icons.woff").getBestCmap()
+    assert {0xF0C9, 0xF35D} < set(letters) and len(letters) < 30
+    assert (tmp_path / "icons.woff").stat().st_size < 5000
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -19,6 +19,7 @@ import plain_chapters  # noqa: E402
 import policy  # noqa: E402
 import results  # noqa: E402
 import still_widgets  # noqa: E402
+import styles  # noqa: E402
 import verified  # noqa: E402
 from docutils import nodes  # noqa: E402
 
@@ -80,8 +81,11 @@ def test_a_policy_comes_before_all_that_a_page_loads() -> None:
 
 def test_a_page_is_mended() -> None:
     icons = '<script src="_static/vendor/fontawesome/6/js/all.min.js?digest=1"></script>'
-    assert policy.finished(icons + '<div role="doc-biblioentry">') == '<div role="listitem">'
+    font = '\n<link rel="preload" as="font" href="_static/vendor/fontawesome/6/webfonts/fa-solid-900.woff2" />'
+    assert policy.finished(icons + font + '<div role="doc-biblioentry">') == '<div role="listitem">'
     assert policy.finished('<th class="head"><p></p></th><th>a</th>') == '<td class="head"></td><th>a</th>'
+    code = '<span class="n">a</span><span class="o">=</span><span class="nn">b</span>'
+    assert policy.finished(code) == 'a<span class="o">=</span>b'
     assert policy.finished('<summary aria-label="Toggle hidden content">') == "<summary>"
     beside = "<ul><li>a</li>\n<ul><li>a.b</li></ul><li>c</li></ul>"
     proper = "<ul><li>a\n<ul><li>a.b</li></ul></li><li>c</li></ul>"
@@ -100,6 +104,17 @@ def test_thebe_and_scripts_in_attributes_are_left_out() -> None:
     assert context["script_files"] == ["a.js", said] and context["css_files"] == ["b.css"]
     assert [one["type"] for one in context["header_buttons"]] == ["group", "link"]
     assert context["header_buttons"][0]["buttons"] == [link]
+
+
+def test_style_sheets_keep_what_is_used() -> None:
+    sheet = (
+        "/* a */ .used,.not{color:red} .not:hover{top:0} p:not(.not){left:0} .used .not{top:0}"
+        "@media print{.not{top:1px} .used > a{top:2px}} @font-face{font-family:a;src:url(b.woff2)} :root{--x:0}"
+    )
+    kept = styles.used(sheet, {"used"})
+    for rule in (".used,.not{color:red}", "p:not(.not){left:0}", ".used > a{top:2px}", "@font-face{", ":root{--x:0}"):
+        assert rule in kept
+    assert kept.count("{") == 6 and kept.count("}") == 6
 
 
 def test_images_of_a_cell_become_files(tmp_path: Path) -> None:
@@ -142,17 +157,9 @@ def test_results_stand_in_tables() -> None:
 
 def test_a_page_has_a_card_for_searches_and_links() -> None:
     config = SimpleNamespace(html_title="Book", html_baseurl="https://host.org/", cards_image="_static/a.svg")
-    context: dict[str, Any] = {"title": "One", "body": '<img alt="b" src="_images/b.png">'}
+    context: dict[str, Any] = {"title": "<span>1. </span>One", "body": '<img alt="b" src="_images/b.png">'}
     document = nodes.section("", nodes.paragraph("", 'Words & "more".'))
     cards._add(SimpleNamespace(config=config), "a", "page.html", context, document)
     assert 'name="description" content="Words &amp; &quot;more&quot;."' in context["metatags"]
+    assert 'name="og:title" content="1. One"' in context["metatags"]
     assert 'content="https://host.org/_images/b.png"' in context["metatags"]
-
-
-def test_folded_cells_say_what_is_in_them() -> None:
-    for source, tags, words in (
-        ("x = 1", ["hide-cell", "solution"], "Show a solution"),
-        ("plotting.show(figure, alt='a')", ["hide-input"], "Show the code of this figure"),
-        ("import recseg", ["hide-cell"], "Show this code"),
-    ):
-        assert plain_chapters.handle({"source": [source], "metadata": {"tags": tags}}) == words

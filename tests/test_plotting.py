@@ -217,7 +217,8 @@ def test_u_net_shows_the_shape_of_each_map(config: UNetConfig, shapes: list[str]
 def test_architecture_follows_its_configuration(options: dict[str, Any]) -> None:
     config = RecurrentUNetConfig(**options)
     words = texts(drawing.architecture(config))
-    assert sum("ConvLSTM" in text for text in words) == config.max_steps
+    cells = [text for text in words if "ConvLSTM" in text]
+    assert cells[0].endswith("step 1") and cells[-1].endswith(str(config.max_steps))
     assert f"encoder: {config.encoder}" in words
     assert any(text.startswith("decoder, once") for text in words)
     assert any(f"reduced to {config.reduced} channels" in text for text in words)
@@ -229,6 +230,16 @@ def test_a_recurrent_cell_shows_its_gates_and_no_others(gates: str | None) -> No
     assert [gate for gate in "ifo" if f"${gate}_t$: σ" in words] == list(gates or "")
     assert ("$c_t$" in words) == (gates is not None)  # a plain cell has no cell state
     assert words.count("×") == len(gates or "")
+
+
+def test_no_label_is_too_small_to_read() -> None:
+    figure = plotting.new_figure(2, 2)
+    axes = figure.subplots()
+    small, large = axes.set_title("a", fontsize=4), axes.text(0, 0, "b", fontsize=14)
+    axes.set_xticks([0, 1], ["c", "d"], fontsize=6)
+    plotting.to_html(figure, "Labels.")
+    assert small.get_fontsize() == axes.get_xticklabels()[0].get_fontsize() == plotting.SMALLEST
+    assert large.get_fontsize() == 14
 
 
 def test_without_matplotlib_figures_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch, found: Prediction) -> None:

@@ -15,7 +15,8 @@ def _add(app: Any, name: str, template: str, context: dict[str, Any], doctree: n
     said = said if len(said) <= 200 else said[:200].rsplit(" ", 1)[0] + " …"  # searches show about so much
     image = _IMAGE.search(context.get("body") or "")
     base = app.config.html_baseurl  # links to other places have to be whole
-    card = {"description": said, "og:title": context.get("title", ""), "og:description": said, "og:type": "article"}
+    title = re.sub("<[^>]+>", "", context.get("title", ""))  # the chapter's number is an element
+    card = {"description": said, "og:title": title, "og:description": said, "og:type": "article"}
     card["og:image"] = base + (image[1] if image else app.config.cards_image)
     metas = (f'<meta property="{key}" name="{key}" content="{html.escape(text)}">' for key, text in card.items())
     context["metatags"] = context.get("metatags", "") + "\n".join(metas)

@@ -7,7 +7,6 @@
 | `[Shi et al. (2015)](bibliography.md#shi2015convlstm)` | one in the sentence |
 | a name of the package as code, as in `recseg.models.convlstm` | a link to the reference, where that lists the name |
 | a quotation that begins with **What you will learn** | the coloured box |
-| a folded cell | words on its handle that say what is in it |
 
 The cell that installs the package on Colab runs and is not shown. Links to other chapters need nothing.
 """
@@ -58,13 +57,6 @@ def _prose(text: str, known: Mapping[str, str]) -> str:
     return _NAME.sub(r"{py:obj}`\1`", text)
 
 
-def handle(cell: Mapping[str, Any]) -> str:
-    """The words on the handle of a folded cell."""
-    if "solution" in cell["metadata"].get("tags", []):
-        return "Show a solution"
-    return "Show the code of this figure" if "show(" in "".join(cell["source"]) else "Show this code"
-
-
 def _read(app: Any, docname: str, source: list[str]) -> None:
     if not app.env.doc2path(docname).endswith(".ipynb"):
         return
@@ -73,8 +65,6 @@ def _read(app: Any, docname: str, source: list[str]) -> None:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = to_myst("".join(cell["source"]), known)
-        else:
-            cell["metadata"].setdefault("mystnb", {}).update(code_prompt_show=handle(cell), code_prompt_hide="Hide it")
     next(c for c in notebook["cells"] if c["cell_type"] == "code")["metadata"]["tags"] = ["remove-cell"]
     source[0] = json.dumps(notebook)
 

@@ -16,10 +16,11 @@ _ELSE = r'src=|type="(?!text/javascript|module|")'  # in a file, or data
 _SCRIPT = re.compile(rf"<script\b(?![^>]*\b(?:{_ELSE}))[^>]*>(.*?)</script>", re.DOTALL)
 _START = re.compile(r'<meta charset="[^"]*"\s*/?>')
 MENDS: dict[str, str] = {
-    r'\s*<script src="[^"]*/fontawesome/[^"]*\.js[^"]*"></script>': "",  # 1.4 MB to draw each icon a second time
+    r"\s*<(?:link|script)\b[^>]*/fontawesome/[^>]*>(?:</script>)?": "",  # 1.8 MB: _static/icons.css has those in use
     r' aria-label="Toggle hidden content"': "",  # every fold would be called so, whatever its own words
     r"<th([^>]*)>(?:<p></p>)?</th>": r"<td\1></td>",  # the corner of a table heads nothing
     r'role="doc-biblioentry"': 'role="listitem"',  # in a list, which takes no other
+    r'<span class="(?:n|nn|p|w)">([^<]*)</span>': r"\1",  # code that has no colour of its own
     r"</li>(\s*<ul>)": r"\1",  # the list of modules sets a list beside an item, not in it …
     r"</ul>(?=\s*(?:<li>|</ul>))": "</ul></li>",
 }
@@ -63,7 +64,7 @@ def _left_out(app: Any, name: str, template: str, context: dict[str, Any], doctr
     for group in (context, *context["header_buttons"]):
         name = "header_buttons" if group is context else "buttons"
         group[name] = [button for button in group.get(name, []) if button.get("type") != "javascript"]
-        for button in group[name]:  # not a font of 118 kB for one icon
+        for button in group[name]:  # not a font of its own for one icon
             button["icon"] = button.get("icon", "").replace("fab fa-github", "fas fa-code-branch")
 
 

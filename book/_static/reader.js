@@ -1,5 +1,5 @@
 // What a page does for its reader: formulas are drawn, figures to play with come in, words of the glossary explain
-// themselves on the spot, and what is wider than its column can be scrolled by keys.
+// themselves on the spot, images grow, and what is wider than its column can be scrolled by keys.
 
 const root = new URL('..', document.currentScript.src);
 
@@ -25,6 +25,20 @@ const letKeysScroll = () => {
   for (const box of document.querySelectorAll('div.math, .cell_output > .output, .pst-scrollable-table-container, pre')) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute('tabindex');
+  }
+};
+
+// A figure fills the window at a click, a tap or a key; the same closes it, and so does Escape.
+const enlargeFigures = () => {
+  const dialog = Object.assign(document.createElement('dialog'), { className: 'enlarged', ariaLabel: 'Figure, enlarged' });
+  const close = Object.assign(document.createElement('button'), { type: 'button', textContent: 'Close' });
+  dialog.addEventListener('click', () => dialog.close());
+  document.body.append(dialog);
+  for (const image of document.querySelectorAll('.bd-article img:not(a img, picture img, .live img)')) {
+    const button = Object.assign(document.createElement('button'), { type: 'button', className: 'enlarge' });
+    button.addEventListener('click', () => { dialog.replaceChildren(close, image.cloneNode()); dialog.showModal(); });
+    image.replaceWith(button);
+    button.append(image);
   }
 };
 
@@ -87,6 +101,7 @@ const explainWords = () => {
 
 addEventListener('DOMContentLoaded', () => {
   drawFormulas(document);
+  enlargeFigures();
   loadFigures();
   explainWords();
 });

@@ -20,7 +20,7 @@ def difference_intervals(result: Mapping[str, Any], scores: Mapping[str, str] = 
         scores: key in the result → title of its panel.
     """
     rows = result["differences"]
-    figure = new_figure(2.4 * len(scores) + 3.4, 0.32 * len(rows) + 0.9)
+    figure = new_figure(2.0 * len(scores) + 3.3, 0.32 * len(rows) + 0.9)
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for axes, (key, title) in zip(panels, scores.items(), strict=True):
         axes.axvline(0, color=FAINT, linewidth=1)
@@ -57,6 +57,6 @@ def naming_curves(result: Mapping[str, Any]) -> "Figure":
                 axes.axhline(100 * result["rows"][group]["mean"][key], linestyle=DASHES[1], label=group, **style)
         axes.set_xscale("log")
         axes.set_title(f"{NAMES[key]}, %", loc="left")
-        axes.set_xlabel("a class is named from this area on, % of the image")
-        axes.legend(fontsize=8)
+        axes.set_xlabel("least area of a class, % of the image")
+        axes.legend()
     return figure

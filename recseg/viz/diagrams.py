@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
+BOX = 1.45  # width of what a step has
 EXAMPLE = (("person", 15, 0.97), ("dog", 12, 0.91))  # what the drawn network finds in the drawn image
 
 
@@ -31,7 +32,7 @@ def u_net(config: UNetConfig | None = None, *, side: int = 80) -> "Figure":
         encoder = Encoder(config.encoder, config.encoder_widths)
     deepest = len(encoder.channels) - 1
     figure = new_figure(8.8, 0.78 * (deepest + 2))
-    pen = _Pen(figure.subplots(), size=10)
+    pen = _Pen(figure.subplots())
 
     def shape(channels: int, stride: int) -> str:
         return f"{channels} × {side // stride} × {side // stride}"
@@ -75,60 +76,63 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
     finest = levels - 1 - blocks
     heights = [1.3 * (levels - 1 - level) + 2.4 for level in range(levels)]  # y of each level, deepest at the bottom
     top = heights[finest]
-    figure = new_figure(0.56 * (8.0 + 1.75 * config.max_steps), 0.56 * (heights[0] + 1.1))
+    wide = [max(1.75, 3.2 * 0.76**level) for level in range(levels)]  # of each level's boxes
+    live = min(len(EXAMPLE), config.max_steps)
+    shown, apart = min(live + 2, config.max_steps), 2.12  # one step that says stop, one that is not run
+    figure = new_figure(0.56 * (8.2 + apart * shown), 0.56 * (heights[0] + 1.5))
     pen = _Pen(figure.subplots())
 
     pen.scene(2.0, heights[0] + 1.15, 0.55, [index for _, index, _ in EXAMPLE])
     pen.arrow(2.0, heights[0] + 0.6, 2.0, heights[0] + 0.27)
     for level, (channels, stride) in enumerate(zip(encoder.channels, encoder.strides, strict=True)):
-        pen.box(2.0, heights[level], max(1.1, 3.2 * 0.76**level), 0.5, f"{channels} at 1/{stride}", BLUE)
+        pen.box(2.0, heights[level], wide[level], 0.5, f"{channels} at 1/{stride}", BLUE)
         if level:
             pen.arrow(2.0, heights[level - 1] - 0.25, 2.0, heights[level] + 0.27)
     pen.note(2.15, heights[0] + 0.43, f"encoder: {config.encoder}", "left")
 
     first = 8.4
-    live = min(len(EXAMPLE), config.max_steps)
     for block, channels in enumerate(config.decoder_widths):
         level = levels - 2 - block
-        width = max(1.1, 3.2 * 0.76**level)
-        pen.box(5.6, heights[level], width, 0.5, f"{channels} at 1/{encoder.strides[level]}", GREEN)
-        pen.arrow(2.0 + max(1.1, 3.2 * 0.76**level) / 2, heights[level], 5.6 - width / 2, heights[level], FAINT)
+        pen.box(5.6, heights[level], wide[level], 0.5, f"{channels} at 1/{encoder.strides[level]}", GREEN)
+        pen.arrow(2.0 + wide[level] / 2, heights[level], 5.6 - wide[level] / 2, heights[level], FAINT)
         pen.arrow(5.6, heights[level + 1] + 0.25, 5.6, heights[level] - 0.27)
-    pen.line([(2.55, heights[-1]), (5.6, heights[-1]), (5.6, heights[-1] + 0.25)])
+    pen.line([(2.0 + wide[-1] / 2, heights[-1]), (5.6, heights[-1]), (5.6, heights[-1] + 0.25)])
     pen.note(5.6, top + 0.42, "decoder, once: pixel embedding E", "center")
-    pen.line([(5.6 + max(1.1, 3.2 * 0.76**finest) / 2, top), (first + 1.75 * (live - 1), top)], GREEN)
+    pen.line([(5.6 + wide[finest] / 2, top), (first + apart * (live - 1), top)], GREEN)
     pen.note(first - 0.7, top - 0.25, "E", "center", GREEN)
 
     bus = heights[-1] - 1.0
-    pen.line([(2.0, heights[-1] - 0.25), (2.0, bus), (first + 1.75 * (min(live + 1, config.max_steps) - 1), bus)], BLUE)
-    beside = 2.0 - max(1.1, 3.2 * 0.76 ** (levels - 2)) / 2
+    pen.axes.set_ylim(bottom=bus - 0.5)  # words widen no axes
+    pen.line([(2.0, heights[-1] - 0.25), (2.0, bus), (first + apart * (min(live + 1, shown) - 1), bus)], BLUE)
+    beside = 2.0 - wide[-2] / 2
     pen.line([(beside, heights[-2]), (0.8, heights[-2]), (0.8, bus), (2.0, bus)], BLUE)
     words = f"x: the two deepest maps, reduced to {config.reduced} channels at 1/{encoder.strides[-2]}"
     pen.note(2.2, bus - 0.28, f"{words}; their part of the gates is computed once", "left")
-    for step in range(config.max_steps):
-        x = first + 1.75 * step
+    for step in range(shown):
+        x = first + apart * step
         run = step <= live  # one step after the last mask, to say stop
-        pen.box(x, heights[-1], 1.15, 0.62, f"ConvLSTM\nstep {step + 1}", ORANGE if run else FAINT, dashed=not run)
+        name = f"steps {shown}–{config.max_steps}" if step + 1 == shown < config.max_steps else f"step {step + 1}"
+        pen.box(x, heights[-1], BOX, 0.72, f"ConvLSTM\n{name}", ORANGE if run else FAINT, dashed=not run)
         if step:
-            pen.arrow(x - 1.17, heights[-1], x - 0.59, heights[-1], ORANGE if run else FAINT)
-            pen.note(x - 0.875, heights[-1] + 0.2, "h, c", "center", INK if run else FAINT)
+            pen.arrow(x - apart + BOX / 2, heights[-1], x - BOX / 2, heights[-1], ORANGE if run else FAINT)
+            pen.note(x - apart / 2, heights[-1] + 0.22, "h, c", "center", INK if run else FAINT)
         if not run:
             pen.note(x, heights[-1] + 0.6, "not run", "center", FAINT)
             continue
-        pen.arrow(x, bus, x, heights[-1] - 0.33, BLUE)
-        pen.arrow(x, heights[-1] + 0.31, x, heights[-1] + 0.78)
-        pen.box(x, heights[-1] + 1.0, 1.15, 0.4, "stop 96 %" if step == live else "stop 2 %", VERMILION)
+        pen.arrow(x, bus, x, heights[-1] - 0.38, BLUE)
+        pen.arrow(x, heights[-1] + 0.36, x, heights[-1] + 0.78)
+        pen.box(x, heights[-1] + 1.0, BOX, 0.4, "stop 96 %" if step == live else "stop 2 %", VERMILION)
         if step < live:
             _step_outputs(pen, x, heights[-1] + 1.2, top, config, *EXAMPLE[step])
             if step + 1 < config.max_steps:  # what the masks so far have covered
-                beside, above = x + 0.82, heights[-1] + 0.52
+                beside, above = x + 0.92, heights[-1] + 0.62
                 pen.line([(x + 0.55, top + 0.85), (beside, top + 0.85), (beside, above)], FAINT, dashed=True)
-                pen.arrow(beside, above, x + 1.4, heights[-1] + 0.33, FAINT, dashed=True)
+                pen.arrow(beside, above, x + apart - 0.35, heights[-1] + 0.38, FAINT, dashed=True)
                 if step == live - 1:
                     pen.note(beside + 0.1, heights[-1] + 1.86, "coverage", "left", FAINT)
     if config.max_steps > live:
-        x = first + 1.75 * live + 0.3
-        pen.arrow(x - 1.4, top + 1.1, x - 0.6, top + 1.1)
+        x = first + apart * live + 0.2
+        pen.arrow(x - 1.65, top + 1.1, x - 0.65, top + 1.1)
         pen.scene(x, top + 1.1, 0.55, [label for _, label, _ in EXAMPLE[:live]], mask=True)
         pen.note(x, top + 1.85, "label map", "center")
     return figure
@@ -139,7 +143,7 @@ def _step_outputs(
 ) -> None:
     """What a live step emits, above its stop: query, mask, class."""
     pen.arrow(x, y, x, y + 0.38)
-    pen.box(x, y + 0.6, 1.15, 0.4, f"query, {config.decoder_widths[-1]}", GREEN)
+    pen.box(x, y + 0.6, BOX, 0.4, f"query, {config.decoder_widths[-1]}", GREEN)
     pen.arrow(x, y + 0.8, x, top - 0.17)
     pen.dot(x, top)
     pen.arrow(x, top + 0.15, x, top + 0.55)
@@ -155,7 +159,7 @@ def recurrent_cell(gates: str | None = "ifo") -> "Figure":
             None draws a plain recurrent cell, which has no cell state.
     """
     figure = new_figure(6.4, 0.7 if gates is None else 2.6)
-    pen = _Pen(figure.subplots(), size=9)
+    pen = _Pen(figure.subplots())
     if gates is None:
         pen.box(2.5, 0, 4.4, 0.5, "$W_x * x_t + W_h * h_{t-1} + b$", BLUE)
         pen.box(5.9, 0, 0.9, 0.5, "tanh", ORANGE)
@@ -202,7 +206,7 @@ def _cell_state(pen: "_Pen", gates: str) -> None:
 class _Pen:
     """The few shapes that the architecture is made of, in data units."""
 
-    def __init__(self, axes: "Axes", size: float = 7.5) -> None:
+    def __init__(self, axes: "Axes", size: float = 10) -> None:
         self.axes, self.size = axes, size  # of the words, in points
         axes.set_aspect("equal")
         axes.set_axis_off()

@@ -52,7 +52,7 @@ def class_bars(scores: Mapping[str, Mapping[str, float | None]], *, names: Seque
                 continue
             found.append(value)
             axes.barh(row, value, height=0.72, color=colours[names.index(name)], edgecolor=INK, linewidth=0.4)
-            axes.text(value + 0.012, row, f"{100 * value:.0f}", va="center", fontsize=8, bbox=BEHIND)
+            axes.text(value + 0.012, row, f"{100 * value:.0f}", va="center", bbox=BEHIND)
         mean = float(np.mean(found)) if found else float("nan")
         axes.axvline(mean, color=INK, linewidth=1, linestyle="--")
         axes.set_title(f"{score}, %  (mean {100 * mean:.1f}, dashed)", loc="left")
@@ -143,7 +143,7 @@ def palette_legend(
         column, row = divmod(position, rows)
         patch: dict[str, Any] = {"facecolor": tuple(colours[label]), "edgecolor": FAINT, "linewidth": 0.6}
         axes.add_patch(Rectangle((column, row + 0.2), 0.16, 0.6, **patch))
-        axes.text(column + 0.2, row + 0.52, f"{label} {name}", va="center", fontsize=8)
+        axes.text(column + 0.2, row + 0.52, f"{label} {name}", va="center")
     axes.set_xlim(0, columns)
     axes.set_ylim(rows, 0)
     axes.set_axis_off()
@@ -169,10 +169,10 @@ def comparison(rows: Sequence[tuple[str, Picture, NDArray[np.uint8], NDArray[np.
         panels = (np.asarray(picture), *solid, mistakes(truth, answer))
         for axes, name, panel in zip(line, (title, "truth", "answer", "mistakes"), panels, strict=True):
             axes.imshow(panel.astype(np.uint8), interpolation="nearest")
-            axes.set_title(name, fontsize=9)
+            axes.set_title(name)
             axes.set_axis_off()
     patches = [Patch(facecolor=colour, label=name) for name, colour in MISTAKES.items()]
-    figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=8)
+    figure.legend(handles=patches, loc="outside lower right", ncols=len(patches))
     return figure
 
 
@@ -207,14 +207,14 @@ def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] = 
     axes = figure.subplots()
     # A root: one pixel in a hundred would be white on white otherwise.
     image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.tick_params(length=0)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, ticks=[0, 0.1**0.5, 0.5**0.5, 1])
-    bar.ax.set_yticklabels(["0 %", "10 %", "50 %", "100 %"], fontsize=8)
-    bar.set_label("share of the true class's pixels", fontsize=8)
+    bar.ax.set_yticklabels(["0 %", "10 %", "50 %", "100 %"])
+    bar.set_label("share of the true class's pixels")
     return figure
 
 

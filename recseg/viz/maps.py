@@ -43,7 +43,7 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
         if panel is None:
             continue
         title, content = panel
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title)
         if isinstance(content, Mapping):
             _bars(axes, content)
         else:
@@ -78,13 +78,13 @@ def _map(axes: "Axes", array: NDArray[Any], title: str) -> None:
         bound = float(np.abs(array).max())
         axes.imshow(array, cmap="RdBu_r", vmin=-bound, vmax=bound, interpolation="nearest")
         span = f"{array.min():.3g} … {array.max():.3g}".replace("-", "−")
-        axes.text(0.5, -0.04, span, transform=axes.transAxes, ha="center", va="top", fontsize=7.5, color=FAINT)
+        axes.text(0.5, -0.04, span, transform=axes.transAxes, ha="center", va="top", color=FAINT)
 
 
 def _bars(axes: "Axes", values: Mapping[str, float]) -> None:
     for place, (name, value) in enumerate(values.items()):
         axes.barh(place, value, height=0.42, color=BAR, alpha=0.85)
         axes.plot([0, 1], [place + 0.21] * 2, color=FAINT, linewidth=0.5)
-        axes.text(0, place - 0.27, f"{name}  {value:.0%}", va="bottom", fontsize=8, color=INK)
+        axes.text(0, place - 0.27, f"{name}  {value:.0%}", va="bottom", color=INK)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(max(3, len(values)) - 0.3, -0.75)

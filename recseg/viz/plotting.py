@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 INK = "#1b1f24"
 FAINT = "#8a939e"
+SMALLEST = 10  # points: 11 pixels at the 80 pixels an inch that pages show
+PADDING = 6  # pixels around an image
 STRIP = 256  # rows that are drawn at once: floats of a whole large image would not fit
 STYLE: Any = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
@@ -61,7 +63,7 @@ def new_figure(width: float, height: float, **options: Any) -> "Figure":
 
 
 def to_html(picture: "Figure | Image.Image | Path | str", alt: str) -> str:
-    """An `<img>` with the image inside and a text for those who cannot see it.
+    """An `<img>` with the image inside and a text for those who cannot see it; no label of a figure is too small.
 
     Args:
         image: a figure, a Pillow image, or the path of a GIF or PNG.
@@ -81,10 +83,14 @@ def to_html(picture: "Figure | Image.Image | Path | str", alt: str) -> str:
             raise RecsegError(f"{picture}: cannot be read ({error.strerror or error})") from error
         kind = Path(picture).suffix.lstrip(".").lower().replace("jpg", "jpeg")
     else:
+        from matplotlib.text import Text
+
+        for words in picture.findobj(Text):
+            words.set_fontsize(max(SMALLEST, words.get_fontsize()))  # type: ignore[attr-defined]
         kind = _write_smaller(picture, stream)
-        width = f' width="{round(picture.get_figwidth() * 80)}"'
+        width = f' width="{round(picture.get_figwidth() * 80) + 2 * PADDING}"'
     data = base64.b64encode(stream.getvalue()).decode()
-    style = "max-width:100%;height:auto;background:#fff;border-radius:10px;padding:6px;box-sizing:border-box"
+    style = f"max-width:100%;height:auto;background:#fff;border-radius:10px;padding:{PADDING}px;box-sizing:border-box"
     return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt)}"{width} style="{style}">'
 
 
@@ -181,8 +187,9 @@ def step_strip(image: Picture, prediction: Prediction) -> "Figure":
         panels.append((title, overlay(grey, labels, prediction.palette, alpha=0.7)))
     end = "" if prediction.stop_probability is None else f" (stop {prediction.stop_probability:.0%})"
     panels.append((f"fused{end}", overlay(grey, prediction.labels, prediction.palette, alpha=0.7)))
-    height = 2.3 * picture.height / picture.width + 0.25
-    figure = new_figure(2.3 * len(panels), min(height, 4.5))
+    width = min(2.3, 9.3 / len(panels))  # inches: all of them fit the column of a page
+    height = width * picture.height / picture.width + 0.25
+    figure = new_figure(width * len(panels), min(height, 4.5))
     for axes, (title, panel) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         axes.imshow(np.asarray(panel))
         axes.set_title(title)

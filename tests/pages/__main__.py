@@ -68,7 +68,7 @@ def use(browser: chromium.Browser, address: str, names: list[str]) -> Iterator[t
                 "Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
                 browserContextId=page.context,
             )  # fmt: skip
-            page.open(f"{address}{FOLDER}/{name}" + ("?q=ConvLSTM" if name == "search.html" else ""))
+            page.open(f"{address}{FOLDER}/{name}")
             for wrong in check(page) + self_contained.findings(page, address):
                 yield name, wrong
             page.close()

@@ -28,6 +28,17 @@ CHAPTER = {
         await new Promise((done) => setTimeout(done, 100));
         return folded.open !== before || 'a click does not unfold';
       })()""",
+    "figures": """
+      (async () => {
+        const figure = document.querySelector('button.enlarge');
+        if (!figure.ariaLabel && !figure.querySelector('img[alt]')) return 'nothing names their button';
+        figure.focus();
+        figure.click();
+        const shown = document.querySelector('dialog:modal img');
+        if (!shown || shown.getBoundingClientRect().width < 0.9 * innerWidth) return 'a click does not enlarge them';
+        document.querySelector('dialog').close();
+        return document.activeElement === figure || 'the focus is lost when one is closed';
+      })()""",
     "the search field": """
       (async () => {
         document.querySelector('.search-button__button').click();
@@ -48,13 +59,16 @@ GLOSSARY = """
   return note.hidden || 'Escape does not close the definition';
 })()
 """
+# What is looked for, and a page that has to be among the first: a word of the text, a synonym, two words.
+FINDS = {"ConvLSTM": "ConvLSTM", "bipartite": "Glossary", "learning rate": "Training"}
 SEARCH = """
 (async () => {
   for (let turn = 0; turn < 100; turn += 1) {
-    if (document.querySelectorAll('#search-results li a').length) return true;
+    const found = [...document.querySelectorAll('#search-results li a')].slice(0, 5);
+    if (found.some(({ textContent }) => textContent.includes('%s'))) return true;
     await new Promise((done) => setTimeout(done, 100));
   }
-  return 'finds nothing';
+  return 'not among the first five pages';
 })()
 """
 
@@ -80,5 +94,9 @@ def glossary(page: Page) -> list[str]:
 
 
 def search(page: Page) -> list[str]:
-    """Whether the open results page has results."""
-    return _one(page, "the search", SEARCH)
+    """Whether the open search page finds what it should."""
+    wrong = []
+    for words, title in FINDS.items():
+        page.open(page.evaluate("location.origin + location.pathname") + f"?q={words.replace(' ', '+')}")
+        wrong += _one(page, f"the search for {words}", SEARCH % title)
+    return wrong

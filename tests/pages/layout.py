@@ -15,8 +15,9 @@ MEASURE = """
     && (kept(getComputedStyle(element)) || scrolls(element.parentElement));
   const wide = [...document.querySelectorAll('main *')].filter((element) => {
     const { right, width: own, height } = element.getBoundingClientRect();
-    // KaTeX hides MathML for screen readers in a box of one pixel.
-    return !element.closest('.katex-mathml') && own > 1 && height > 1 && right > width + 1 && !scrolls(element);
+    // KaTeX hides MathML for screen readers in a box of one pixel, and cuts the bars of its roots.
+    if (element.closest('.katex-mathml, .hide-tail')) return false;
+    return own > 1 && height > 1 && right > width + 1 && !scrolls(element);
   });
   const name = (element) => `${element.tagName.toLowerCase()}.${element.className}`.slice(0, 60);
   return { width, whole: document.documentElement.scrollWidth, wide: wide.map(name) };

@@ -13,6 +13,7 @@ MEASURE = """
     if (found.length) wrong.push(`${found.length} ${words}, first ${found[0].outerHTML.slice(0, 100)}`);
   };
   if (all('div.cell').length) {
+    if (!article.querySelector('h1 .section-number')) wrong.push('the chapter has no number');
     const first = article.querySelector('img, figure, [data-figure] svg');
     const top = first ? Math.round(first.getBoundingClientRect().top + scrollY) : Infinity;
     if (top > %d) wrong.push(`the first figure begins ${top} pixels down`);
@@ -23,7 +24,13 @@ MEASURE = """
   none(all('.math').filter((formula) => !formula.querySelector('.katex')), 'formulas are not drawn');
   none(all('.katex-error'), 'formulas are wrong');
   none(all('img[src^="data:"]'), 'images stand in the page instead of beside it');
-  none(all('summary[aria-label="Toggle hidden content"]'), 'folds do not say what is in them');
+  const unsaid = ({ ariaLabel, textContent }) => /hidden content|code cell/.test((ariaLabel ?? '') + textContent);
+  none(all('summary').filter(unsaid), 'folds do not say what is in them');
+  // At their own size the labels of figures are 11 pixels high: recseg.viz.plotting.
+  const figures = all('.cell_output img[width]');
+  none(figures.filter((figure) => figure.offsetWidth < figure.getAttribute('width')), 'figures are shrunk');
+  const wide = (figure) => figure.offsetWidth > figure.closest('.cell_output').clientWidth;
+  none(figures.filter(wide), 'figures scroll sideways');
   none(all('th').filter((cell) => !cell.textContent.trim()), 'cells of table heads are empty');
   const level = ({ localName }) => Number(localName[1]);
   none(all('h1, h2, h3, h4, h5, h6').filter((heading, place, list) =>
