@@ -86,7 +86,7 @@ def to_html(picture: "Figure | Image.Image | Path | str", alt: str) -> str:
         from matplotlib.text import Text
 
         for words in picture.findobj(Text):
-            words.set_fontsize(max(SMALLEST, words.get_fontsize()))  # type: ignore[attr-defined]
+            words.set_fontsize(max(SMALLEST, words.get_fontsize()))
         kind = _write_smaller(picture, stream)
         width = f' width="{round(picture.get_figwidth() * 80) + 2 * PADDING}"'
     data = base64.b64encode(stream.getvalue()).decode()
