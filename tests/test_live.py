@@ -255,4 +255,4 @@ def test_the_browser_says_the_same(live: ModuleType, models: dict[str, Any], bui
     assert [name for name in report["after"] if name.endswith(".wasm.gz")]
     if not report["card"]:
         pytest.skip("this browser has no WebGPU, not even in software: the steps were compared on the processor alone")
-    assert len(report["found"]) == 5  # each network by the processor, those with background by both
+    assert len(report["found"]) == 4  # each network by the processor and by the card
