@@ -137,7 +137,7 @@ def test_recseg_alone_imports_no_timm() -> None:
 
 
 @needs_timm
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*SMALL, LITE0])
 def test_features_are_timms_own(name: str) -> None:
     encoder = Encoder(name).eval()
     network = timm.create_model(name.removeprefix("timm:"), features_only=True).eval()

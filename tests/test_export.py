@@ -143,6 +143,20 @@ def test_forty_sizes_from_33_to_700_say_the_same(
     assert differing <= 0.0005 * pixels
 
 
+@pytest.mark.slow
+def test_an_encoder_of_timm_exports(tmp_path: Path) -> None:
+    """Its padding must not depend on sides that an export leaves open."""
+    pytest.importorskip("timm")
+    model = UNet(UNetConfig(encoder="timm:tf_efficientnet_lite0", decoder_widths=(8, 8, 8))).eval()
+    model.classes, model.image_size = VOC_CLASSES, 64
+    export(model, tmp_path / "lite.onnx")
+    pixels = torch.rand(1, 3, 70, 93, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            OnnxNetwork(tmp_path / "lite.onnx")(pixels), model.pixel_logits(pixels), rtol=0, atol=1e-3
+        )
+
+
 def test_a_step_is_the_step_of_the_network(weights: dict[str, Path], exported: dict[str, Path]) -> None:
     """The second graph, asked for every output it has, on a state that steps have led to."""
     import onnxruntime
