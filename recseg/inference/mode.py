@@ -10,11 +10,11 @@ from torch import nn
 
 from recseg.errors import RecsegError
 
-Network = TypeVar("Network", bound=nn.Module)
+T = TypeVar("T", bound=nn.Module)
 
 
 @contextmanager
-def inference_mode(model: Network) -> Iterator[Network]:
+def inference_mode(model: T) -> Iterator[T]:
     """Yield a network in `eval()` for a block in inference mode, whatever mode it was handed over in.
 
     The one that was handed over is not touched, so threads may share it, one that trains it included. Where it is in
@@ -35,12 +35,12 @@ def inference_mode(model: Network) -> Iterator[Network]:
             )
 
 
-def eval_view(model: Network) -> Network:
+def eval_view(model: T) -> T:
     """The same network in `eval()`: modules of its own, on the tensors of the one that is given."""
     return _view(model, {})
 
 
-def _view(module: Network, seen: dict[int, nn.Module]) -> Network:
+def _view(module: T, seen: dict[int, nn.Module]) -> T:
     if id(module) not in seen:  # a module may stand in two places
         seen[id(module)] = view = copy.copy(module)
         view.training = False
