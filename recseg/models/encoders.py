@@ -13,7 +13,6 @@ import logging
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -222,22 +221,25 @@ def _timm_network(name: str, **options: Any) -> Any:
     return timm.create_model(name.removeprefix(TIMM), **options)
 
 
-def _pad_by_constants(network: nn.Module) -> None:
+class _WholeCells(nn.Conv2d):
     """TensorFlow's "same" padding depends on an image's sides; here they are whole cells, and so it is a constant.
 
     With sides that are only known later, `torch.export` would reason about each convolution's padding for minutes.
     """
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = (
+            (whole // 2, whole - whole // 2)
+            for k, s, d in zip(self.kernel_size, self.stride, self.dilation, strict=True)
+            for whole in (d * (k - 1) + 1 - s,)
+        )
+        return F.conv2d(F.pad(x, (*columns, *rows)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def _pad_by_constants(network: nn.Module) -> None:
     for module in network.modules():
         if type(module).__name__ == "Conv2dSame":
-            module.forward = MethodType(_padded_convolution, module)
-
-
-def _padded_convolution(self: nn.Conv2d, x: Tensor) -> Tensor:
-    rows, columns = (
-        (whole // 2, whole - whole // 2)
-        for whole in (d * (k - 1) + 1 - s for k, s, d in zip(self.kernel_size, self.stride, self.dilation, strict=True))
-    )
-    return F.conv2d(F.pad(x, (*columns, *rows)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+            module.__class__ = _WholeCells
 
 
 def _channels_first(network: Any, x: Tensor) -> list[Tensor]:
