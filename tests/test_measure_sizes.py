@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import TINY
 
-from recseg.book.measure_sizes import SCORES, measure
+from recseg.book.ablation import SCORES
+from recseg.book.measure_sizes import measure
 from recseg.data import open_dataset
 from recseg.evaluation.evaluate import evaluate
 from recseg.models.config import RecurrentUNetConfig

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from recseg.data import open_dataset
+from recseg.data.folder import SegmentationFolder
 from recseg.data.pictograms import write_dataset
 from recseg.evaluation.evaluate import evaluate
 from recseg.evaluation.results import write_result
@@ -140,8 +141,7 @@ def one_run(
     """Train one row with one seed and score it; or read what was found before."""
     run = work / f"{'-'.join(name.split())}-{steps}-{seed}"
     if (run / "scores.json").exists():
-        found: dict[str, Any] = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-        return found
+        return stored(run)
     row = ROWS[name]
     config = TrainConfig("pictograms", steps=steps, seed=seed, pixels_first=0.0, lr=1.5e-3, workers=0, **row.training)
     config = resolve(replace(config, network=replace(config.network, **row.sizes)))
@@ -149,12 +149,24 @@ def one_run(
     dense = load(start).state_dict()
     for model in (trainer.model, trainer.averaged):
         model.load_state_dict(dense, strict=False)  # encoder, decoder and classifier have the same names
+    return finish(trainer, run, open_dataset(str(images), "train"), limit)
+
+
+def stored(run: Path) -> dict[str, Any]:
+    """What `finish` found."""
+    found: dict[str, Any] = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    return found
+
+
+def finish(trainer: Trainer, run: Path, dataset: SegmentationFolder, limit: int | None = None) -> dict[str, Any]:
+    """Train to the end, also what was interrupted; score, and keep seed, seconds and `SCORES`."""
     if (run / "checkpoint.safetensors").exists():
         trainer.restore()
     trainer.run(progress=False)
-    dataset = open_dataset(str(images), "train")
-    scores = evaluate(trainer.averaged, dataset, image_size=config.image_size, limit=limit, progress=False)
-    found = {"seed": seed, "seconds": round(trainer.seconds, 1)} | {score: scores[score] for score in SCORES}
+    size = trainer.config.image_size
+    scores = evaluate(trainer.averaged, dataset, image_size=size, limit=limit, progress=False)
+    found = {"seed": trainer.config.seed, "seconds": round(trainer.seconds, 1)}
+    found |= {score: scores[score] for score in SCORES}
     with atomic_write(run / "scores.json") as temporary:
         temporary.write_text(json.dumps(found), encoding="utf-8")
     return found

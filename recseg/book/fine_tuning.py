@@ -6,18 +6,15 @@ What is done is not run again.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from recseg.book.ablation import SCORES, summary
+from recseg.book.ablation import finish, stored, summary
 from recseg.book.tabletop import UNCLEAR, write_export
 from recseg.data import open_dataset
 from recseg.data.annotations import read_export
 from recseg.data.annotations.write import write_folder
-from recseg.evaluation.evaluate import evaluate
 from recseg.evaluation.results import write_result
-from recseg.files import atomic_write
 from recseg.models.config import RecurrentUNetConfig
 from recseg.training.config import TrainConfig, resolve
 from recseg.training.initial import network_of
@@ -63,19 +60,12 @@ def write_data(folder: Path) -> None:
 def one_run(run: Path, data: Path, images: int, seed: int, **start: Any) -> dict[str, Any]:
     """Train from one start on so many images and score it; or read what was found before."""
     if (run / "scores.json").exists():
-        found: dict[str, Any] = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-        return found
+        return stored(run)
     config = resolve(TrainConfig(
         str(data), split=f"train{images}", seed=seed, size=96, image_size=96, batch_size=8, warmup=20, ema=0.98,
         workers=0, **start,
     ))  # fmt: skip
-    trainer = Trainer(config, training_data(config), run)
-    trainer.run(progress=False)
-    scores = evaluate(trainer.averaged, open_dataset(str(data), "val"), progress=False)
-    found = {"seed": seed, "seconds": round(trainer.seconds, 1)} | {score: scores[score] for score in SCORES}
-    with atomic_write(run / "scores.json") as temporary:
-        temporary.write_text(json.dumps(found), encoding="utf-8")
-    return found
+    return finish(Trainer(config, training_data(config), run), run, open_dataset(str(data), "val"))
 
 
 def main() -> None:

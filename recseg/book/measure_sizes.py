@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from recseg.book.ablation import SCORES
 from recseg.data import open_dataset, open_train
 from recseg.data.folder import SegmentationFolder
 from recseg.evaluation.evaluate import evaluate
@@ -24,7 +25,6 @@ from recseg.models.model import SegmentationModel
 from recseg.weights.io import load
 
 SIZES = (160, 192, 224, 256, 288, 320, 384)
-SCORES = ("miou", "label_set_f1", "count_accuracy")
 
 
 def measure(
