@@ -93,8 +93,8 @@ def _between(marker: str, new: str, text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     text = README.read_text(encoding="utf-8")
-    told = textwrap.fill(finding.sentence(json.loads(STUDY.read_text(encoding="utf-8"))), 120)
-    filled = _between("finding", f"{told}\n", _between("results", table(), text))
+    opening = textwrap.fill(finding.sentence(json.loads(STUDY.read_text(encoding="utf-8"))), 120)
+    filled = _between("finding", f"{opening}\n", _between("results", table(), text))
     if arguments == ["--check"]:
         return filled != text
     README.write_text(filled, encoding="utf-8")

@@ -121,8 +121,7 @@ def _waits_of(act: Callable[[], object], device: torch.device, ms: float) -> dic
     kernels = [event for event in profiler.key_averages() if event.device_type.name == "CUDA"]
     # Annotations of the optimisers' steps span kernels that are there by themselves.
     working = sum(each.self_device_time_total for each in kernels if not each.is_user_annotation) / 1000
-    waits = sum("synchronizing" in str(each.message) for each in caught)
-    return {"waits": waits, "busy": round(min(1.0, working / ms), 3)}
+    return {"waits": sum("synchronizing" in str(w.message) for w in caught), "busy": round(min(1.0, working / ms), 3)}
 
 
 def _grid(plan: Plan) -> Iterator[tuple[int, int, str]]:

@@ -148,7 +148,7 @@ class OnnxModel:
             h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
             if scores.shape != named.shape or mask.shape != uncovered.shape:
                 raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
-            stops.append(float(stop[0]) if background else -30.0)
+            stops.append(float(stop[0]) if background else -30.0)  # NO_STOP of recurrent_unet
             if stops[-1] > 0:
                 break
             masks.append(mask[0])
