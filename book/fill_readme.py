@@ -71,7 +71,7 @@ def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, An
     shown = [name for name, (key, _) in COLUMNS.items() if any(row.get(key) is not None for _, row in rows)]
     title = PARTS.get((data, split, images), f"{data}, {split}: {images} images")
     lines = [f"**{title}**", ""]
-    lines += ["| measured in | " + " | ".join(shown) + " | on |", "|---|" + "---:|" * len(shown) + "---|"]
+    lines += ["| measured in | " + " | ".join(shown) + " | trained | on |", "|---|" + "---:|" * len(shown) + "---|---|"]
     for path, row in rows:
         values = [row.get(COLUMNS[name][0]) for name in shown]
         cells = ["–" if v is None else COLUMNS[n][1].format(v) for n, v in zip(shown, values, strict=True)]
@@ -79,7 +79,8 @@ def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, An
         cores = machine.get("cores", "?")
         place = machine.get("gpu") or f"{cores} CPU core{'s' * (cores != 1)}"
         name = f"[{path.stem}]({path.relative_to(ROOT).as_posix()})"
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {place}, {row.get('date', '?')} |")
+        trained = f"{row['training']['network']['encoder']}, {row['training']['step']:,} updates"
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {trained} | {place}, {row.get('date', '?')} |")
     return "\n".join(lines) + "\n"
 
 
