@@ -79,7 +79,9 @@ def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, An
         cores = machine.get("cores", "?")
         place = machine.get("gpu") or f"{cores} CPU core{'s' * (cores != 1)}"
         name = f"[{path.stem}]({path.relative_to(ROOT).as_posix()})"
-        trained = f"{row['training']['network']['encoder']}, {row['training']['step']:,} updates"
+        training = row["training"]
+        encoder = training.get("network", training)["encoder"]  # earlier trainings had all options in one table
+        trained = f"{encoder}, {training['step']:,} updates"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {trained} | {place}, {row.get('date', '?')} |")
     return "\n".join(lines) + "\n"
 

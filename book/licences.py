@@ -120,7 +120,8 @@ def scripts() -> list[tuple[str, str, str]]:
 def weights() -> list[tuple[str, str, str]]:
     """File, terms and origin of each published network."""
     registry = json.loads((ROOT / "data" / "weights" / "registry.json").read_text(encoding="utf-8"))
-    return [(f"data/weights/{entry['file']}", *WEIGHTS[entry["data"]]) for _, entry in sorted(registry.items())]
+    terms = {name: next(WEIGHTS[kind] for kind in WEIGHTS if name.startswith(kind)) for name in registry}
+    return [(f"data/weights/{entry['file']}", *terms[name]) for name, entry in sorted(registry.items())]
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
