@@ -13,6 +13,7 @@ import logging
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ class Encoder(nn.Module):
         elif name.startswith(TIMM):
             self.channels, self.strides = _timm_sizes(name)
             self.network = _timm_network(name, features_only=True)
+            _pad_by_constants(self.network)
             mean, std = self.network.pretrained_cfg["mean"], self.network.pretrained_cfg["std"]
         else:
             stages, self.channels = _torchvision_stages(name, torchvision_network(name))
@@ -79,9 +81,9 @@ class Encoder(nn.Module):
         # beyond the image is cut off.
         height, width = x.shape[-2:]
         down, right = -height % self.strides[-1], -width % self.strides[-1]
-        if down or right:
-            x = F.pad(x, (0, right, 0, down))  # 0 is the mean colour
-        maps = _channels_first(self.network, x)
+        if not down and not right:
+            return _channels_first(self.network, x)
+        maps = _channels_first(self.network, F.pad(x, (0, right, 0, down)))  # 0 is the mean colour
         return [m[..., : -(-height // s), : -(-width // s)] for m, s in zip(maps, self.strides, strict=True)]
 
     def freeze(self, stages: int) -> None:
@@ -218,6 +220,24 @@ def _timm_network(name: str, **options: Any) -> Any:
     import timm  # here: slow to import
 
     return timm.create_model(name.removeprefix(TIMM), **options)
+
+
+def _pad_by_constants(network: nn.Module) -> None:
+    """TensorFlow's "same" padding depends on an image's sides; here they are whole cells, and so it is a constant.
+
+    With sides that are only known later, `torch.export` would reason about each convolution's padding for minutes.
+    """
+    for module in network.modules():
+        if type(module).__name__ == "Conv2dSame":
+            module.forward = MethodType(_padded_convolution, module)
+
+
+def _padded_convolution(self: nn.Conv2d, x: Tensor) -> Tensor:
+    rows, columns = (
+        (whole // 2, whole - whole // 2)
+        for whole in (d * (k - 1) + 1 - s for k, s, d in zip(self.kernel_size, self.stride, self.dilation, strict=True))
+    )
+    return F.conv2d(F.pad(x, (*columns, *rows)), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 def _channels_first(network: Any, x: Tensor) -> list[Tensor]:
