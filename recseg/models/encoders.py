@@ -5,7 +5,7 @@ Chapter 3 of the book explains this file. Three kinds, by name:
 - "plain": the U-Net's own stages, trained from scratch;
 - "mobilenet_v2", "resnet18", "resnet34": torchvision's classifiers, cut into five stages. Sandler et al.,
   "MobileNetV2", CVPR 2018; He et al., "Deep residual learning", CVPR 2016;
-- "timm:NAME": any network of timm that gives features and takes images of any size (extra `[timm]`).
+- "timm:NAME": any network of timm that gives features and takes images of any size.
 """
 
 import difflib
@@ -216,7 +216,7 @@ def _torchvision_stages(name: str, network: nn.Module) -> tuple[list[nn.Module],
 
 
 def _timm_network(name: str, **options: Any) -> Any:
-    import timm  # here: an extra, and slow to import
+    import timm  # here: slow to import
 
     return timm.create_model(name.removeprefix(TIMM), **options)
 
@@ -252,13 +252,11 @@ def _timm_sizes(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Channels and strides of a network's feature maps; it is tried out without memory (device "meta").
 
     Raises:
-        RecsegError: timm is not installed or has no such network; or the network takes images of one size only (fixed
-            windows, position embeddings), or has no feature maps that get coarser by its strides.
+        RecsegError: timm has no such network; or the network takes images of one size only (fixed windows, position
+            embeddings), or has no feature maps that get coarser by its strides.
     """
-    try:
-        import timm
-    except ImportError as error:
-        raise RecsegError(f'encoder {name!r}: timm is not installed: pip install "recseg[timm]"') from error
+    import timm
+
     short = name.removeprefix(TIMM)
     near = [TIMM + other for other in difflib.get_close_matches(short, timm.list_models(), 4) if other != short]
     expected = f"expected another of timm's networks with feature maps{', such as ' if near else ''}{', '.join(near)}"
