@@ -69,16 +69,10 @@ PHOTOGRAPHS = [
     (
         "stereo_motorcycle, in scikit-image's data",
         "a motorcycle: Scharstein et al., Middlebury stereo data 2014",
-        "no terms are named; scikit-image distributes it",
+        "its site (vision.middlebury.edu/stereo/data) permits use and publication of all its images, and asks for the "
+        "paper (GCPR 2014) to be cited",
     ),
     ("grace_hopper.jpg, in matplotlib's sample data", "the United States Navy, an official portrait", "public domain"),
-    ("chelsea.png (`skimage.data.cat`), in scikit-image", "Stefan van der Walt", "CC0"),
-    ("astronaut.png, in scikit-image", "NASA", "public domain"),
-    (
-        "motorcycle_left.png (`skimage.data.stereo_motorcycle`), in scikit-image",
-        "the Middlebury 2014 stereo benchmark (Scharstein et al., GCPR 2014)",
-        "scikit-image takes images under CC0 or in the public domain, and names no other terms for this one",
-    ),
 ]
 
 
