@@ -19,6 +19,7 @@ STUDY = ROOT / "data" / "results" / "voc-study.json"
 # A part of a split must not be taken for the whole of it.
 PARTS = {
     ("voc", "val", 421): "VOC 2012 val, images of 2007 and 2008 (421)",
+    ("streets", "val", 100): "100 drawn street scenes, each pixel of one of eleven classes",
     ("pictograms-4242", "train", 500): "500 fresh pictograms, drawn after all choices were made: "
     "the list `train` of `recseg data pictograms --out pictograms-4242 --images 625 --seed 4242`",
 }
@@ -45,7 +46,8 @@ def table() -> str:
     for path, result in results().items():
         key = (str(result.get("data", "?")), str(result.get("split", "?")), int(result.get("images", 0)))
         groups.setdefault(key, []).append((path, result))
-    parts = [_compared(path) for path in sorted(ROOT.glob("data/results/*.json"))]
+    files = sorted(ROOT.glob("data/results/*.json"), key=lambda path: (path != STUDY, path))
+    parts = [_compared(path) for path in files]
     parts = [part for part in parts if part] + [_one(*key, rows) for key, rows in sorted(groups.items())]
     parts = parts or ["No result has been measured yet.\n"]
     return "\n".join([*parts, gpus()])
