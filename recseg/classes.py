@@ -126,7 +126,7 @@ class Legend:
 
     @classmethod
     def from_dict(cls, names: Sequence[str], facts: Any, origin: str = "weights") -> "Legend":
-        """The legend that `to_dict` told of; None is the plain one.
+        """The legend from the facts of `to_dict`; None is the plain one.
 
         Args:
             names: of the labels.
