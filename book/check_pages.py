@@ -13,7 +13,7 @@ MADE_BY_TOOLS = {"genindex.html", "search.html", "py-modindex.html"}
 
 
 class Page(HTMLParser):
-    """What of a page can be wrong: its links, its anchors, its pictures."""
+    """What of a page can be wrong: its links, its anchors, its images."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def problems(pages: dict[Path, Page]) -> list[str]:
             if not target.exists():
                 found.append(f"{path.name}: leads nowhere: {link}")
             elif parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].anchors:
-                found.append(f"{path.name}: no such place: {link}")
+                found.append(f"{path.name}: no such anchor: {link}")
     return sorted(set(found))
 
 

@@ -1,4 +1,4 @@
-"""Count what the label maps of a data set hold: classes an image, their areas, void. Masks alone are read, no pictures.
+"""Count what the label maps of a data set hold: classes an image, their areas, void. Masks alone are read, no images.
 
 `python book/count_classes.py voc train val --json data/results/voc-statistics.json` makes the table of chapter 1.
 The streets of chapter 14: `python tests/streets.py streets`, then the same with `streets train val`.

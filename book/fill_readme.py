@@ -79,12 +79,12 @@ def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, An
         cells = ["–" if v is None else COLUMNS[n][1].format(v) for n, v in zip(shown, values, strict=True)]
         machine = row.get("hardware") or {}
         cores = machine.get("cores", "?")
-        place = machine.get("gpu") or f"{cores} CPU core{'s' * (cores != 1)}"
+        device = machine.get("gpu") or f"{cores} CPU core{'s' * (cores != 1)}"
         name = f"[{path.stem}]({path.relative_to(ROOT).as_posix()})"
         training = row["training"]
         encoder = training.get("network", training)["encoder"]  # earlier trainings had all options in one table
         trained = f"{encoder}, {training['step']:,} updates"
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {trained} | {place}, {row.get('date', '?')} |")
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {trained} | {device}, {row.get('date', '?')} |")
     return "\n".join(lines) + "\n"
 
 

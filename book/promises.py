@@ -42,7 +42,7 @@ PROMISES: dict[str, list[str]] = {
         "test_data_messages.py::test_names_of_any_script_come_back",
         "test_data_messages.py::test_metadata_that_cannot_be_read_back_are_not_written",
     ],
-    "What is wrong with a data folder is told by its cause": ["test_data_messages.py"],
+    "What is wrong with a data folder is named by its cause": ["test_data_messages.py"],
     "An export of an annotation tool gives the label maps that it was made from, or one line and no folder": [
         "test_import.py",
         "test_import_shapes.py",
@@ -93,7 +93,7 @@ PROMISES: dict[str, list[str]] = {
     ],
     "A published score names data, list, commit and seed, and is found again": ["test_verification.py"],
     "What differs between two builds of the book is seen, pixel by pixel": ["test_reproducible_book.py"],
-    "Every version is pinned, its licence listed, and a look for known faults never passes in silence": [
+    "Every version is pinned, its licence listed, and a check for known faults never passes in silence": [
         "test_licences.py",
         "test_audit.py",
         "test_packaging.py::test_every_dependency_is_pinned_within_its_bounds",

@@ -88,7 +88,7 @@ def score(file: Path, name: str, data: str, split: str, seed: int) -> None:
 
 
 def score_again(name: str, image_size: int | None = None, note: str | None = None) -> None:
-    """The same weights on the same pictures, by the code of today; or at another size than they were published for."""
+    """The same weights on the same images, by the code of today; or at another size than they were published for."""
     before = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     file = ROOT / "data" / "weights" / f"{name}.safetensors"
     with tempfile.TemporaryDirectory() as folder:

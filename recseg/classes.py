@@ -18,6 +18,7 @@ Colour: TypeAlias = tuple[int, int, int]  # red, green, blue
 
 BACKGROUND = 0
 NO_BACKGROUND = ""  # name of label 0 where every pixel belongs to some class: then no pixel has label 0
+NO_STOP = -30.0  # logit of a stop that does not count, as without a background: in effect minus infinity, but finite
 VOID = 255  # outlines and doubtful pixels: neither trained on nor scored
 
 VOC_CLASSES: tuple[str, ...] = (
@@ -125,7 +126,7 @@ class Legend:
 
     @classmethod
     def from_dict(cls, names: Sequence[str], facts: Any, origin: str = "weights") -> "Legend":
-        """The legend that `to_dict` told of; None is the plain one.
+        """The legend from the facts of `to_dict`; None is the plain one.
 
         Args:
             names: of the labels.

@@ -224,9 +224,9 @@ def check_writable(*outputs: Path, reads: Iterable[Path] = ()) -> None:
                 raise RecsegError(f"{path}: cannot be written (permission denied)")
             continue
         check_folder(followed(path).absolute().parent, "folder")
-        if (place := os.path.normcase(os.path.realpath(path))) in seen:
+        if (real := os.path.normcase(os.path.realpath(path))) in seen:
             raise RecsegError(f"{path}: is named for two outputs, expected a file for each")
-        seen[place] = path
+        seen[real] = path
         if path.exists():
             if inputs is None:
                 inputs = [each.stat() for each in reads if each.exists()]

@@ -115,8 +115,8 @@ def segment(network: Any, image: Tensor, *, shift: int = 1) -> list[tuple[int, T
 
 def unpack(masks: Tensor, sample: Tensor, step: Tensor, batch: int, steps: int, *, fill: float = -math.inf) -> Tensor:
     out = [[torch.full(masks.shape[1:], fill) for _ in range(steps)] for _ in range(batch)]
-    for pair, (image, turn) in enumerate(zip(sample.tolist(), step.tolist(), strict=True)):
-        out[image][turn] = masks[pair]
+    for pair, (image, t) in enumerate(zip(sample.tolist(), step.tolist(), strict=True)):
+        out[image][t] = masks[pair]
     return torch.stack([torch.stack(row) for row in out])
 
 

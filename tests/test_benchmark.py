@@ -115,7 +115,7 @@ def test_labels_have_as_many_classes_as_they_should() -> None:
     assert [len(labels[image].unique()) - 1 for image in (0, 1)] == [1, 5]
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not report it")
 def test_peak_memory_holds_the_output() -> None:
     found = peak_bytes("dense", batch=4, side=128, num_classes=200, encoder="plain", threads=1)
     assert found is not None and found >= 4 * 200 * 128 * 128 * 4

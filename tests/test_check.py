@@ -1,4 +1,4 @@
-"""`recseg.check`: right answers pass, wrong ones are told why, and nothing handed over ends in a traceback."""
+"""`recseg.check`: right answers pass, wrong ones get the reason, and nothing handed over ends in a traceback."""
 
 import json
 import re

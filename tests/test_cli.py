@@ -276,7 +276,7 @@ def test_a_resumed_training_names_its_data(tiny_voc: Path, tmp_path: Path, capsy
     assert main(["train", "--resume", run]) == 0
     again = capsys.readouterr().out
     new = set(first.splitlines()) - set(again.splitlines())
-    (chosen,) = new  # what was left open is told once
+    (chosen,) = new  # what was left open is printed once
     assert chosen.startswith("by default: ") and again.splitlines() == [
         line for line in first.splitlines() if line != chosen
     ]

@@ -1,4 +1,4 @@
-"""Folders as people make them, with what would be misunderstood in silence: refused, or told in one line."""
+"""Folders as people make them, with what would be misunderstood in silence: refused, or reported in one line."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is wrong with a data folder or a command line is told by its cause, and what works in one place works in all."""
+"""What is wrong with a data folder or a command line is named by its cause, and what works in one case works in all."""
 
 from pathlib import Path
 from typing import Any

@@ -225,7 +225,7 @@ def test_eight_bits_are_nearly_the_same_and_smaller(
     for part in ("", ".step"):
         source = exported["recurrent"].with_suffix(f"{part}.onnx")
         small.with_suffix(f"{part}.onnx").write_bytes(source.read_bytes())
-    quantise(small, SegmentationFolder(tiny_voc, "train"), pictures=2)
+    quantise(small, SegmentationFolder(tiny_voc, "train"), images=2)
     pixels = np.random.default_rng(0).random((1, 3, 64, 64), dtype=np.float32)
     exact, rounded = OnnxModel(exported["recurrent"]).sequence(pixels), OnnxModel(small).sequence(pixels)
     assert not np.array_equal(exact.classes, rounded.classes)
@@ -244,7 +244,7 @@ def test_two_products_of_eight_bits_fit_into_sixteen(exported: dict[str, Path], 
     for part in ("", ".step"):
         source = exported["recurrent"].with_suffix(f"{part}.onnx")
         small.with_suffix(f"{part}.onnx").write_bytes(source.read_bytes())
-    quantise(small, SegmentationFolder(tiny_voc, "train"), pictures=2)
+    quantise(small, SegmentationFolder(tiny_voc, "train"), images=2)
     for part in ("", ".step"):
         graph = onnx.load(small.with_suffix(f"{part}.onnx")).graph
         weights = [onnx.numpy_helper.to_array(entry) for entry in graph.initializer if entry.data_type == 3]  # int8
@@ -261,7 +261,7 @@ def test_maps_finer_than_the_output_stay_in_32_bits(
     stride = dense.encoder.strides[len(dense.encoder.strides) - 1 - len(dense.decoder.blocks)]
     small = tmp_path / "small.onnx"
     small.write_bytes(exported["dense"].read_bytes())
-    quantise(small, SegmentationFolder(tiny_voc, "train"), pictures=2)
+    quantise(small, SegmentationFolder(tiny_voc, "train"), images=2)
     graph = onnx.load(small).graph
     source = {name: node.op_type for node in graph.node for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]

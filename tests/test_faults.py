@@ -17,7 +17,7 @@ from kill_work import recurrent
 
 from recseg.cli.main import main
 from recseg.training import trainer as training
-from recseg.training.run_folder import Log, claimed, open_log
+from recseg.training.run_folder import Log, locked, open_log
 from recseg.training.trainer import Trainer
 from runs import begin, same_run, step_of
 
@@ -205,13 +205,13 @@ def test_two_processes_do_not_share_a_run(tiny_voc: Path, tmp_path: Path) -> Non
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"locked\n"
 
-        def claim() -> None:
-            with claimed(run):
+        def lock() -> None:
+            with locked(run):
                 pass
 
-        refusal(claim, run, "another process")
+        refusal(lock, run, "another process")
         other.kill()
-    claim()  # the lock ended with the process
+    lock()  # the lock ended with the process
     assert (run / "config.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""Answers beside the truth, the confusion matrix, and pages that turn without a script."""
+"""Answers beside the ground truth, the confusion matrix, and pages that turn without a script."""
 
 import re
 

@@ -25,7 +25,7 @@ def comparison(low: float, high: float) -> dict[str, Any]:
 
 def test_the_sentence_says_what_was_measured_and_how_sure_it_is() -> None:
     said = finding.sentence(comparison(0.03, 0.07))
-    assert "scores 50.0 % mIoU" in said and "45.0 %: 5.0 points more" in said
+    assert "scores 50.0 % mIoU" in said and "45.0 %. The sequence gets 5.0 points more" in said
     assert "(95 % interval over images +3.0 … +7.0; 1 seed each)" in said
 
 

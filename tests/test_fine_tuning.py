@@ -20,7 +20,7 @@ def test_lists_share_no_table_and_the_shorter_begins_the_longer(
     few, more, val = (open_dataset(str(tmp_path / "data"), split) for split in ("train2", "train5", "val"))
     assert few.ids == more.ids[:2]
     assert (len(more), len(val), set(more.ids) & set(val.ids)) == (5, 3, set())
-    assert few.classes == ("background", "mug", "pencil", "leaf", "coin", "key")  # what cannot be told is void
+    assert few.classes == ("background", "mug", "pencil", "leaf", "coin", "key")  # what cannot be recognised is void
 
 
 def test_a_row_starts_as_it_says(tiny_recurrent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

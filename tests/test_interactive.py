@@ -33,8 +33,8 @@ def test_every_chapter_has_a_figure_told_in_words(chapter: Path) -> None:
     for name, words in found:
         assert name in FIGURES
         assert "<p data-figure-note>" in words, "says that the figure is elsewhere; the page removes it"
-        told = words.split("</p>")[1]
-        assert len(told.split()) >= 40, "what the figure shows, for those who cannot see or use it"
+        described = words.split("</p>")[1]
+        assert len(described.split()) >= 40, "what the figure shows, for those who cannot see or use it"
 
 
 def test_no_figure_is_shown_twice() -> None:
@@ -56,8 +56,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("page")
     shutil.copytree(MODULES, root / "figures")
     shutil.copyfile(Path(__file__).with_name("figures_page.mjs"), root / "harness.mjs")
-    told = "<p data-figure-note><em>elsewhere</em></p><p>What the figure shows, in words.</p>"
-    divisions = "".join(f'<div data-figure="{name}">{told}</div>' for name in FIGURES)
+    described = "<p data-figure-note><em>elsewhere</em></p><p>What the figure shows, in words.</p>"
+    divisions = "".join(f'<div data-figure="{name}">{described}</div>' for name in FIGURES)
     style = '<link rel="stylesheet" href="figures/figures.css">'
     script = '<script type="module" src="harness.mjs"></script>'
     (root / "index.html").write_text(f'<!doctype html><html lang="en"><meta charset="utf-8">{style}{divisions}{script}')

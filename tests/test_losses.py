@@ -110,8 +110,8 @@ def in_words(answer: RecurrentOutput, labels: torch.Tensor, order: str) -> dict[
             found["bce"].append(bce)
             found["dice"].append(dice)
             found["classes"].append(-answer.classes[step].log_softmax(0)[label - 1])
-        for turn, logit in enumerate(answer.stop[image][: count + 1]):
-            found["stop"].append(F.binary_cross_entropy_with_logits(logit, torch.tensor(float(turn == count)).double()))
+        for t, logit in enumerate(answer.stop[image][: count + 1]):
+            found["stop"].append(F.binary_cross_entropy_with_logits(logit, torch.tensor(float(t == count)).double()))
     terms = {name: torch.stack(values).mean() for name, values in found.items()}
     terms["pixels"] = F.cross_entropy(answer.pixels, labels, ignore_index=VOID)
     return terms

@@ -61,9 +61,9 @@ def test_thresholds(model: Any) -> None:
 
 def test_orders_tell_the_same_steps(model: Any) -> None:
     answer = Answer(PICTURE, model)
-    told = {order: [step.class_id for step in answer.prediction(stop=1.0, order=order).steps] for order in ORDERS}
-    assert len({tuple(sorted(classes)) for classes in told.values()}) == 1
-    assert told["by class"] == sorted(told["by class"])
+    listed = {order: [step.class_id for step in answer.prediction(stop=1.0, order=order).steps] for order in ORDERS}
+    assert len({tuple(sorted(classes)) for classes in listed.values()}) == 1
+    assert listed["by class"] == sorted(listed["by class"])
     areas = [step.area for step in answer.prediction(stop=1.0, order="largest first").steps]
     assert areas == sorted(areas, reverse=True)
 

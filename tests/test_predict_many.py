@@ -63,7 +63,7 @@ def test_outputs_are_not_taken_for_images_the_next_time(album: Path, tiny_dense:
 def test_a_pattern_is_what_a_shell_makes_of_it(album: Path, tmp_path: Path) -> None:
     found = find_images([album / "**" / "*.[jJ]*"], tmp_path / "out")
     assert [image.path for image in found] == [album / "a.jpg", album / "sub" / "deep" / "B.JPG"]
-    assert [str(image.place) for image in found] == ["a.jpg", "B.JPG"]
+    assert [str(image.relative) for image in found] == ["a.jpg", "B.JPG"]
     refusal(lambda: find_images([album / "*.gif"], tmp_path / "out"), "*.gif", "no such file")
     odd = album / "a[1].jpg"  # a name that looks like a pattern
     odd.write_bytes((album / "a.jpg").read_bytes())
@@ -123,7 +123,7 @@ def test_run_lengths_are_those_of_pycocotools(height: int, width: int, share: fl
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 def test_masks_come_back_from_the_coco_file(album: Path, tiny_recurrent: Path, tmp_path: Path) -> None:
-    """An image twice under one place is told by its path."""
+    """An image twice under one relative path is named by its whole path."""
     coco = pytest.importorskip("pycocotools.coco")
     file, steps, out = tmp_path / "masks.json", tmp_path / "steps.json", tmp_path / "out"
     end = ["--weights", tiny_recurrent, "--out", out, "--json", steps, "--coco", file]
@@ -132,9 +132,9 @@ def test_masks_come_back_from_the_coco_file(album: Path, tiny_recurrent: Path, t
     names = [image["file_name"] for image in read.dataset["images"]]
     assert names == [str(album / "a.jpg"), "sub/a.png", "sub/deep/B.JPG", str(album / "a.jpg")]
     assert [each["name"] for each in read.dataset["categories"]] == list(VOC_CLASSES[1:])
-    told = [step for entry in json.loads(steps.read_text()) for step in entry["steps"] if step["area"]]
-    assert len(told) == len(read.anns) > 0
-    for step, note in zip(told, read.anns.values(), strict=True):
+    steps_of_all = [step for entry in json.loads(steps.read_text()) for step in entry["steps"] if step["area"]]
+    assert len(steps_of_all) == len(read.anns) > 0
+    for step, note in zip(steps_of_all, read.anns.values(), strict=True):
         mask = read.annToMask(note)
         rows, columns = np.nonzero(mask)
         assert (step["class_id"], step["probability"]) == (note["category_id"], note["score"])

@@ -309,7 +309,7 @@ def test_where_the_loss_changes() -> None:
 # What stands out
 
 
-def told(facts: Facts, *words: str) -> None:
+def reported(facts: Facts, *words: str) -> None:
     """One hint, and only one, has all these words."""
     assert sum(all(word in hint for word in words) for hint in hints(facts)) == 1, hints(facts)
 
@@ -322,48 +322,48 @@ def test_nothing_stands_out_of_a_perfect_answer() -> None:
 
 def test_a_class_that_is_named_as_another() -> None:
     facts = facts_of([(CAT, DOG, [2])] * 4 + [(CAT, CAT, [1])] * 6)
-    told(facts, "cat is named as dog in 40", "(4 of 10)")
-    told(facts, "given to another: cat → dog (40")
+    reported(facts, "cat is named as dog in 40", "(4 of 10)")
+    reported(facts, "given to another: cat → dog (40")
 
 
 def test_a_class_that_is_never_named_and_one_that_is_not_there() -> None:
     facts = facts_of([(CAT, painted((3, 0, 0, 10, 10)), [3])])
-    told(facts, "Never named: cat (in 1 image")
-    told(facts, "no image holds it: pole")
+    reported(facts, "Never named: cat (in 1 image")
+    reported(facts, "no image holds it: pole")
 
 
 def test_classes_that_are_missed() -> None:
-    told(facts_of([(CAT, painted((1, 0, 0, 10, 4)), [1])]), "taken for background: cat (60")
+    reported(facts_of([(CAT, painted((1, 0, 0, 10, 4)), [1])]), "taken for background: cat (60")
 
 
 @pytest.mark.parametrize("kind, early, late", [("recurrent", "stop comes too early", "stop comes too late"),
                                                ("dense", "Too few", "Too many")])  # fmt: skip
 def test_too_few_and_too_many_classes(kind: str, early: str, late: str) -> None:
     both = painted((1, 0, 0, 5, 5), (2, 10, 10, 5, 5))
-    told(facts_of([(both, both, [1])] * 3 + [(both, both, [1, 2])] * 7, kind=kind), early, "in 30")
-    told(facts_of([(both, both, [1, 2, 3])] * 3 + [(both, both, [1, 2])] * 7, kind=kind), late, "more in 30")
+    reported(facts_of([(both, both, [1])] * 3 + [(both, both, [1, 2])] * 7, kind=kind), early, "in 30")
+    reported(facts_of([(both, both, [1, 2, 3])] * 3 + [(both, both, [1, 2])] * 7, kind=kind), late, "more in 30")
 
 
 def test_thin_classes_are_told_at_the_size_of_the_image() -> None:
     pole = painted((3, 0, 5, 100, 3), (1, 20, 40, 40, 40), shape=(100, 100))
     facts = facts_of([(pole, pole, [1, 3])])
     assert not any("stride" in hint for hint in hints(replace(facts, cell=2.0)))
-    told(replace(facts, cell=2.0, side=50), "spans 4 pixels", "pole (about 3 pixels wide)")
+    reported(replace(facts, cell=2.0, side=50), "spans 4 pixels", "pole (about 3 pixels wide)")
 
 
 def test_images_that_shrink() -> None:
-    told(facts_of([(CAT, CAT, [1])], side=5), "shrinks 4.0-fold", "--tile")
+    reported(facts_of([(CAT, CAT, [1])], side=5), "shrinks 4.0-fold", "--tile")
 
 
 def test_rare_classes() -> None:
     training = survey_of([CAT] * 25 + [DOG] * 4)
     facts = facts_of([(CAT, CAT, [1]), (DOG, DOG, [2])], training=training, trained_on="train")
-    told(facts, "In fewer than 20 training images (list train): dog (4).")
+    reported(facts, "In fewer than 20 training images (list train): dog (4).")
 
 
 def test_a_background_that_no_mask_holds() -> None:
     full = np.where(CAT == 1, 1, 2)
-    told(facts_of([(full, CAT, [1])]), "75", "answered background", "classes.txt")
+    reported(facts_of([(full, CAT, [1])]), "75", "answered background", "classes.txt")
     named = facts_of([(full, full, [1, 2])], (NO_BACKGROUND, "cat", "dog"))
     assert not any("answered" in hint for hint in hints(named))
 
@@ -377,12 +377,12 @@ def test_a_training_that_is_too_short_or_past_its_best(curve: Sequence[float], w
     facts = facts_of([(CAT, CAT, [1])], log=log)
     assert sum("validation mIoU" in hint for hint in hints(facts)) == (words is not None)
     if words:
-        told(facts, words)
+        reported(facts, words)
 
 
 def test_probabilities_that_are_not_to_be_believed() -> None:
     sure = facts_of([(CAT, DOG, [2])] * 5 + [(CAT, CAT, [1])] * 5)
-    told(sure, "Probabilities of a class are off by 40.0 points", "too sure: it says 90", "50")
+    reported(sure, "Probabilities of a class are off by 40.0 points", "too sure: it says 90", "50")
 
 
 def test_masks_are_as_they_were(run_folder: Path, tiny_voc: Path, snapshot: Any) -> None:

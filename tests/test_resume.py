@@ -155,7 +155,7 @@ def test_a_run_goes_on_from_another_folder(data: Path, tmp_path: Path, monkeypat
     monkeypatch.chdir(elsewhere)
     assert main(["train", "--resume", str(run)]) == 0
     same_run(whole, run, STEPS)
-    assert str(tmp_path) not in json.dumps(load(run).metadata)  # weights tell no place of somebody's machine
+    assert str(tmp_path) not in json.dumps(load(run).metadata)  # weights name no path of somebody's machine
 
 
 def test_data_that_have_moved_are_given_anew(
@@ -214,7 +214,7 @@ def test_what_a_run_learns_is_not_changed_when_it_goes_on(data: Path, tmp_path: 
 def test_of_two_trainings_that_begin_at_once_one_is_refused(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second is through while the first is between its look at the folder and its first file."""
+    """The second is through while the first is between its check of the folder and its first file."""
     run, opened, ran = tmp_path / "run", beginning._open, list[Path]()
 
     def slow(*arguments: Any, **more: Any) -> Trainer:

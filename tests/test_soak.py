@@ -24,7 +24,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how much memory a process holds, on Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc shows how much memory a process holds, on Linux")
 @pytest.mark.parametrize("sizes", ["one", "many"])
 def test_a_thousand_predictions_in_flat_memory(
     sizes: str, tiny_recurrent: Path, tiny_dense: Path, record_property: Callable[[str, object], None]

@@ -23,7 +23,7 @@ def forbidden() -> dict[str, str]:
 
 
 def found(text: str, word: str) -> list[str]:
-    """Where a word stands in prose, in the singular or the plural. An abbreviation is told by its capitals."""
+    """Where a word stands in prose, in the singular or the plural. An abbreviation is known by its capitals."""
     pattern = re.sub(r"y$", "(?:y|ies)", re.escape(word))
     exact = word.isupper() or word.startswith(("IOU", "mIOU", "Unet"))
     said = re.finditer(rf"\b{pattern}(?:s|es|x|ed)?\b", text, 0 if exact else re.IGNORECASE)

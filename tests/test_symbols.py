@@ -1,4 +1,4 @@
-"""The page of symbols tells every letter of every chapter's formulas, and tells of none that is not there."""
+"""The page of symbols explains every letter of every chapter's formulas, and none that is not there."""
 
 import re
 from collections import defaultdict
@@ -34,8 +34,8 @@ def letters(formula: str) -> set[str]:
     return greek | set(re.findall(r"[A-Za-z]", text))
 
 
-def told() -> dict[str, set[str]]:
-    """The letters that the page tells for each chapter."""
+def explained() -> dict[str, set[str]]:
+    """The letters that the page explains for each chapter."""
     found: dict[str, set[str]] = defaultdict(set)
     for row in (BOOK / "symbols.md").read_text(encoding="utf-8").splitlines():
         if row.startswith("| $"):
@@ -48,9 +48,9 @@ def told() -> dict[str, set[str]]:
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_symbols_are_those_of_the_chapter(chapter: Path) -> None:
     used = set().union(*map(letters, formulas(chapter)))
-    missing, idle = used - told()[chapter.stem], told()[chapter.stem] - used
-    assert not missing, f"book/symbols.md does not tell what {sorted(missing)} means in {chapter.name}"
-    assert not idle, f"book/symbols.md tells of {sorted(idle)}, which {chapter.name} does not use"
+    missing, idle = used - explained()[chapter.stem], explained()[chapter.stem] - used
+    assert not missing, f"book/symbols.md does not explain {sorted(missing)} in {chapter.name}"
+    assert not idle, f"book/symbols.md explains {sorted(idle)}, which {chapter.name} does not use"
 
 
 def test_letters_of_a_formula() -> None:

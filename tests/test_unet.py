@@ -64,7 +64,7 @@ def test_decoder_block_is_two_halves_of_one_convolution(size: tuple[int, int]) -
 
 
 def test_the_decoder_climbs_one_resolution_a_block() -> None:
-    """Each block merges the next finer features; finer ones than the output's are not looked at."""
+    """Each block merges the next finer features; finer ones than the output's are not used."""
     channels, strides = (4, 6, 8, 10), (1, 2, 4, 8)
     decoder = Decoder(channels, strides, (8, 7)).eval()
     assert (decoder.channels, decoder.stride) == (7, 2)

@@ -16,7 +16,7 @@ from recseg.data.pack import PackedFolder, write_pack
 from recseg.data.transforms import train_transform
 from recseg.errors import RecsegError
 
-PICTURES = 400
+IMAGES = 400
 SIZE = 256  # of the crops, and short side of the pack
 
 
@@ -26,7 +26,7 @@ def loader(setting: Setting) -> Found:
     tells = "how many cores feed a GPU: the crops that it trains a second, divided by this"
     packs = "whether packing the data saves enough of these cores"
     try:
-        source = first(open_train("voc"), PICTURES)
+        source = first(open_train("voc"), IMAGES)
     except RecsegError as error:
         return {"not_measured": str(error)}, [
             Bar(floor, None, 250, tells, False),
@@ -56,11 +56,11 @@ def loader(setting: Setting) -> Found:
     return found, bars
 
 
-def first(source: SegmentationFolder, pictures: int) -> SegmentationFolder:
+def first(source: SegmentationFolder, number: int) -> SegmentationFolder:
     """The first images of a split."""
     part = copy.copy(source)
-    part.ids = source.ids[:pictures]
-    part.image_paths, part.mask_paths = source.image_paths[:pictures], source.mask_paths[:pictures]
+    part.ids = source.ids[:number]
+    part.image_paths, part.mask_paths = source.image_paths[:number], source.mask_paths[:number]
     return part
 
 

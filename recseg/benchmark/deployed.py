@@ -39,10 +39,10 @@ def deployed(setting: Setting) -> Found:
     """Time of an image of VOC's val, and the score, of the exported network; without VOC, of pictograms."""
     data = "voc"
     try:
-        source, pictures = open_dataset(data, "train"), open_dataset(data, "val")
+        source, images = open_dataset(data, "train"), open_dataset(data, "val")
     except RecsegError:
         data = "pictograms"
-        source, pictures = open_dataset(data, "train"), open_dataset(data, "val")
+        source, images = open_dataset(data, "train"), open_dataset(data, "val")
     threads = torch.get_num_threads()
     peer = None if setting.reference is None else reference(setting.reference, threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def deployed(setting: Setting) -> Found:
         models = {bits: OnnxModel(file, threads=threads) for bits, file in files.items()}
         for model in models.values():
             model.image_size = SIDE
-        shown = squares(pictures)
+        shown = squares(images)
 
         def all_of(act: Callable[[Image.Image], object]) -> Callable[[], object]:
             return lambda: [act(picture) for picture in shown]
@@ -71,7 +71,7 @@ def deployed(setting: Setting) -> Found:
         times = setting.times(acts)
         steps = float(np.mean([len(models["int8"].predict(picture).steps) for picture in shown]))
         found = {
-            bits: evaluate(OnnxNetwork(file), pictures, limit=SCORED, progress=False) for bits, file in files.items()
+            bits: evaluate(OnnxNetwork(file), images, limit=SCORED, progress=False) for bits, file in files.items()
         }
         scores = {bits: answers["miou"] for bits, answers in found.items()}
     tells = "whether a device that runs the reference model fast enough runs this one"
@@ -91,10 +91,10 @@ def deployed(setting: Setting) -> Found:
     return result, bars
 
 
-def squares(pictures: SegmentationFolder) -> list[Image.Image]:
+def squares(images: SegmentationFolder) -> list[Image.Image]:
     """Some images, spread over the list, at the size that is timed."""
-    chosen = range(0, len(pictures), max(1, len(pictures) // TIMED))[:TIMED]
-    return [as_image(pictures.pixels(index)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for index in chosen]
+    chosen = range(0, len(images), max(1, len(images) // TIMED))[:TIMED]
+    return [as_image(images.pixels(index)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for index in chosen]
 
 
 def reference(file: Path, threads: int) -> Callable[[Image.Image], Any]:

@@ -16,7 +16,7 @@ from recseg.errors import RecsegError
 
 
 def peak_bytes(name: str, *, device: str = "cpu", **options: Any) -> int | None:
-    """Bytes above the idle model; None where the system does not tell (CPUs elsewhere than on Linux).
+    """Bytes above the idle model; None where the system does not report it (CPUs elsewhere than on Linux).
 
     Args:
         name: one of `networks.CONTESTANTS`.

@@ -1,7 +1,7 @@
 """What is compared: an encoder, a dense and a recurrent U-Net, the published network; all give full-size logits.
 
-Weights are random, since time does not depend on them: but a random stop would, so the recurrent models are told how
-many classes each image has, as in training, and run these steps and the one that says stop.
+Weights are random, since time does not depend on them: but a random stop would, so the recurrent models are given the
+number of classes of each image, as in training, and run these steps and the one that says stop.
 """
 
 from collections.abc import Callable, Sequence

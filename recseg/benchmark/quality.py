@@ -14,17 +14,17 @@ NAME = "pictograms-recurrent"
 
 def quality(setting: Setting) -> Found:
     """mIoU of the published pictogram network, each way of computing."""
-    pictures = open_dataset("pictograms", "val")
+    images = open_dataset("pictograms", "val")
     model = load(NAME, setting.device)
     scores: dict[str, float] = {}
     for kind, precision in precisions(setting.device).items():
         with torch.autocast(setting.device.type, dtype=precision, enabled=precision is not None):
-            scores[kind] = evaluate(model, pictures, progress=False)["miou"]
+            scores[kind] = evaluate(model, images, progress=False)["miou"]
         setting.progress()
     bars = [
         Bar(f"mIoU points lost, {kind} instead of float32, {NAME}", 100 * (scores["float32"] - score), 0.3,
             "whether predicting in 16 bits costs quality")
         for kind, score in scores.items() if kind != "float32"
     ]  # fmt: skip
-    result: dict[str, Any] = {"images": len(pictures), NAME: {kind: round(score, 6) for kind, score in scores.items()}}
+    result: dict[str, Any] = {"images": len(images), NAME: {kind: round(score, 6) for kind, score in scores.items()}}
     return result, bars

@@ -50,7 +50,7 @@ def benchmark(
 
     Returns:
         JSON-able: an entry for each part, and `bars`: what, value, bound, whether it holds, range of the rounds, what
-        it tells.
+        it means.
     """
     result: dict[str, Any] = {}
     bars: list[Bar] = []

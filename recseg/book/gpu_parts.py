@@ -1,4 +1,4 @@
-"""What `recseg.book.measure_gpu` measures. A part gives its cases one after the other, the most telling first.
+"""What `recseg.book.measure_gpu` measures. A part gives its cases one after the other, the most important first.
 
 A case is what is measured, as facts, and an act that measures it. Whatever an act builds is gone when it has ended, so
 that each case has the whole memory of the device.
@@ -216,7 +216,7 @@ def _run(plan: Plan, name: str, batch: int, way: str, kind: torch.dtype | None) 
 
 
 def memory(plan: Plan) -> Iterator[Case]:
-    """Peak memory of a forward and a backward pass, above the idle model; None where the device does not tell."""
+    """Peak memory of a forward and a backward pass, above the idle model; None where the device does not report it."""
     side, batch = plan.sides[0], plan.batches[0]
     cases = [{"batch": size, "classes": 2} for size in sorted(plan.batches)]
     cases += [{"batch": batch, "classes": count} for count in (1, 3, 5)]
@@ -288,7 +288,7 @@ def recipe(plan: Plan) -> Iterator[Case]:
     yield {"network": "recurrent", "data": plan.data.name, "encoder": plan.encoder}, act
 
 
-# The most telling part first; each with its share of the time, the last with all that is left.
+# The most important part first; each with its share of the time, the last with all that is left.
 PARTS: dict[str, tuple[Callable[[Plan], Iterator[Case]], float]] = {
     "waits": (waits, 0.08),
     "training": (training, 0.2),

@@ -35,12 +35,12 @@ def stitched(side: int, rows: int, columns: int) -> tuple[NDArray[np.uint8], NDA
     image = np.zeros((rows * side, columns * side, 3), np.uint8)
     labels = np.zeros(image.shape[:2], np.uint8)
     for number in range(rows * columns):
-        place = _place(side, columns, number)
-        image[place], labels[place] = generate(number, SEED, side)
+        window = _window(side, columns, number)
+        image[window], labels[window] = generate(number, SEED, side)
     return image, labels
 
 
-def _place(side: int, columns: int, number: int) -> tuple[slice, slice]:
+def _window(side: int, columns: int, number: int) -> tuple[slice, slice]:
     top, left = (side * index for index in divmod(number, columns))
     return slice(top, top + side), slice(left, left + side)
 
@@ -69,12 +69,12 @@ def score(weights: str, width: int = WIDTH, height: int = HEIGHT) -> dict[str, f
     image, truth = stitched(side, rows, columns)
     scenes, crops = np.zeros_like(truth), np.zeros_like(truth)
     for number in tqdm(range(rows * columns), desc="scenes", disable=None):
-        place = _place(side, columns, number)
-        scenes[place] = recseg.predict(image[place], model).labels
+        window = _window(side, columns, number)
+        scenes[window] = recseg.predict(image[window], model).labels
     for top in _meeting(height, side):
         for left in _meeting(width, side):
-            place = slice(top, top + side), slice(left, left + side)
-            crops[place] = recseg.predict(image[place], model).labels
+            window = slice(top, top + side), slice(left, left + side)
+            crops[window] = recseg.predict(image[window], model).labels
     answers = {
         "scenes": scenes,
         "windows": recseg.predict(image, model, tile=True).labels,

@@ -63,7 +63,7 @@ class Answer:
         Args:
             threshold: probability from which on a pixel belongs to a step's mask.
             stop: stop probability from which on the sequence has ended.
-            order: one of `ORDERS`, in which the steps are told.
+            order: one of `ORDERS`, in which the steps are listed.
         """
         live = next((t for t, value in enumerate(self.stops) if value > stop), len(self.stops))
         out = self.output

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 Points = NDArray[np.float64]  # (N, 2) x and y
 
 FINE = 4  # pixels of the canvas for one of the image, a side
-UNCLEAR = "ignore"  # what the annotators call a region in which nothing can be told
+UNCLEAR = "ignore"  # what the annotators call a region in which nothing can be recognised
 # As a tool numbers them where some classes were deleted.
 CATEGORIES = {"mug": 1, "pencil": 2, "leaf": 4, "coin": 7, "key": 8, UNCLEAR: 11}
 

@@ -39,17 +39,17 @@ def run(arguments: argparse.Namespace) -> None:
     from recseg.export.runtime import PARTS, part_path
     from recseg.weights.io import load
 
-    pictures = open_train(arguments.calibrate, arguments.split) if arguments.int8 else None
+    images = open_train(arguments.calibrate, arguments.split) if arguments.int8 else None
     outputs = [part_path(arguments.onnx, part) for part in PARTS]
-    check_writable(*outputs, reads=[*files_of(arguments.weights), *(pictures.files if pictures else ())])
-    if pictures is not None and any(path.exists() and not path.is_file() for path in outputs):
+    check_writable(*outputs, reads=[*files_of(arguments.weights), *(images.files if images else ())])
+    if images is not None and any(path.exists() and not path.is_file() for path in outputs):
         raise RecsegError(f"--int8 {arguments.onnx}: expected a regular file, which is read again to be rounded")
     model = load(arguments.weights)
     files = export(model, arguments.onnx)
-    if pictures is not None:
+    if images is not None:
         from recseg.export.quantise import quantise
 
-        quantise(arguments.onnx, pictures)
+        quantise(arguments.onnx, images)
     for file in files:
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
     name = shlex.quote(str(arguments.onnx))

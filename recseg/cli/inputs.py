@@ -14,11 +14,11 @@ class Input(NamedTuple):
 
     Attributes:
         path: of the file.
-        place: where it lies in the folder that was named; of a file that was named itself, its name.
+        relative: where it lies in the folder that was named; of a file that was named itself, its name.
     """
 
     path: Path
-    place: Path
+    relative: Path
 
 
 def find_images(named: Sequence[Path], out: Path) -> list[Input]:
@@ -73,7 +73,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def unique_names(places: Iterable[Path]) -> list[Path]:
-    """For the outputs of each image: its place without the suffix, with -2, -3 … where two would clash."""
+    """For the outputs of each image: its relative path without the suffix, with -2, -3 … where two would clash."""
     taken: set[str] = set()
     names: list[Path] = []
     for place in places:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     typed = sys.argv[1:] if argv is None else list(argv)
     arguments = build_parser().parse_args([_at_home(word) for word in typed])
-    arguments.argv = typed  # which a result tells
+    arguments.argv = typed  # which a result records
     try:
         arguments.run(arguments)
         sys.stdout.flush()
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _complain(f"{error.filename or 'output'}: the disk is full")
         return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (MemoryError, RuntimeError) as error:
-        # torch's own is a RuntimeError: on a GPU its name tells (torch is not imported here), on a CPU its words.
+        # torch's own is a RuntimeError: known on a GPU by its name (torch is not imported here), on a CPU by its text.
         names = (type(error).__name__, str(error))
         if isinstance(error, MemoryError) or "OutOfMemoryError" in names or "can't allocate memory" in names[1]:
             return _complain("out of memory: try a smaller --batch-size or --size, or --device cpu")

@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> None:
     short_sides, bad = _decode(images, read_image, skip=arguments.on_bad_image == "skip")
     reads = [*(image.path for image in images), *files_of(arguments.onnx or arguments.weights)]
     images = [image for image in images if image.path not in bad]
-    names = unique_names(image.place for image in images)
+    names = unique_names(image.relative for image in images)
     kinds = {"overlay": "-overlay.png", "labels": "-labels.png"} | ({"gif": ".gif"} if arguments.gif else {})
     check_folder(arguments.out, "--out")
     outputs = [arguments.out / f"{name}{end}" for name in names for end in kinds.values()]
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     network = _network(arguments, tile)
     if network.own_size is not None and not tile:
         _warn_of_shrinking(short_sides, network.own_size)
-    steps, masks, places = [], CocoFile(network.legend), Counter(image.place for image in images)
+    steps, masks, times = [], CocoFile(network.legend), Counter(image.relative for image in images)
     words = words_beside(next((file for file in reports if file == STDOUT), None))
     for image, name in zip(images, names, strict=True):
         picture = read_image(image.path)
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
         _write_images(found, picture, files)
         steps.append({"file": str(image.path), **found.to_dict(), **{kind: str(file) for kind, file in files.items()}})
         if arguments.coco is not None:
-            masks.add((image.place if places[image.place] == 1 else image.path).as_posix(), found)
+            masks.add((image.relative if times[image.relative] == 1 else image.path).as_posix(), found)
         print(f"{image.path}  →  {', '.join(str(file) for file in files.values())}", file=words)
         print("\n".join(_step_lines(found)), file=words)
     for report, content in ((arguments.json, steps), (arguments.coco, masks.to_dict())):

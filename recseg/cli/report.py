@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     parser = command(
         commands,
         "report",
-        "tell on one HTML page whether a network is any good, and what to try next",
+        "show on one HTML page whether a network is any good, and what to try next",
         "recseg report runs/mine --data my_images --out report.html",
         run,
     )

@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
         extra = sorted(given.keys() - {"resume", *RESUMABLE, *LONGER})
         if extra:
             option = "--no-flip" if extra[0] == "flip" else f"--{extra[0].replace('_', '-')}"
-            raise RecsegError(f"--resume: goes on as the run began, so {option} has no place")
+            raise RecsegError(f"--resume: goes on as the run began, so {option} does not apply")
         if not arguments.resume.is_dir():
             raise RecsegError(f"{arguments.resume}: no such run folder")
         from recseg.training.train import resume

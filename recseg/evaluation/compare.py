@@ -1,6 +1,6 @@
 """Compare networks, several seeds of each, from counts of the same images: differences with intervals.
 
-How the counts are made: `recseg.evaluation.counts`. How a comparison is told: `recseg.evaluation.report`.
+How the counts are made: `recseg.evaluation.counts`. How a comparison is written: `recseg.evaluation.report`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ def summarise(counts: dict[str, Any], number: int = RESAMPLES) -> dict[str, Any]
     """Means and ranges over seeds, and differences with their 95 % interval over images.
 
     A row is a group (its own answers), or a group and a rule. Within a resampled list of images the scores of a group's
-    seeds are averaged; an interval tells of the luck of the images, a range of that of the seeds.
+    seeds are averaged; an interval shows the chance in the choice of images, a range that of the seeds.
 
     Returns:
         JSON-able: `images`, `classes` (of all means), `classes_not_in_ground_truth` (of none), `resamples`,
@@ -86,11 +86,11 @@ def _check_same_truth(counts: dict[str, Any]) -> None:
 
 
 def _pairs(groups: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
-    """A group minus its own controls, and minus each later group and that one's controls; truth is told to none."""
-    for place, (first, runs) in enumerate(groups.items()):
+    """A group minus its own controls, and minus each later group and that one's controls; true classes are left out."""
+    for index, (first, runs) in enumerate(groups.items()):
         if PIXELS in runs[0]["images"]:  # the thresholds of a dense group are no control of itself
             yield from ((first, row_name(first, rule)) for rule in runs[0]["images"] if rule not in (OWN, TRUE))
-        for second, others in list(groups.items())[place + 1 :]:
+        for second, others in list(groups.items())[index + 1 :]:
             yield from ((first, row_name(second, rule)) for rule in others[0]["images"] if rule != TRUE)
 
 

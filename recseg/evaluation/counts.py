@@ -103,16 +103,16 @@ def naming_curve(images: Sequence[ImageCounts]) -> dict[str, list[float]]:
 
 
 def _about(run: str, model: SegmentationModel) -> dict[str, Any]:
-    told = model.metadata
+    about = model.metadata
     config = getattr(model, "config", None)
     return {
         "weights": run,
         "kind": model.kind,
         "network": asdict(config) if is_dataclass(config) and not isinstance(config, type) else None,
         "image_size": model.image_size,
-        "seed": told.get("seed"),
-        "updates": told.get("step"),
-        "seconds": told.get("seconds"),
+        "seed": about.get("seed"),
+        "updates": about.get("step"),
+        "seconds": about.get("seconds"),
     }
 
 

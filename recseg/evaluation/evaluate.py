@@ -91,11 +91,11 @@ def evaluate(
         )
     result = {**scores[OWN].compute(), "seconds": round(time.perf_counter() - start, 3)}
     if on_bad_image == "skip":
-        where = f"{dataset.root}{os.sep}"  # a result tells of images, not of the place of a folder on some machine
+        where = f"{dataset.root}{os.sep}"  # a result names images, not the path of a folder on some machine
         result["skipped"] = {name: why.replace(where, "") for name, why in skipped.items()}
     if per_image:
         found = sorted(scores[OWN].images.items())
-        result["per_image"] = {dataset.ids[place]: counts._asdict() for place, counts in found}
+        result["per_image"] = {dataset.ids[index]: counts._asdict() for index, counts in found}
     return _by_name(result, dataset.classes)
 
 
@@ -136,13 +136,13 @@ def score(
     with inference_mode(model) as network, tqdm(total=len(source), disable=not progress, unit="image") as bar:
         loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
         good = _good(loader, bar, skipped if on_bad_image == "skip" else None)
-        for images, labels, places in batches_of_one_shape(good, batch_size):
+        for images, labels, indices in batches_of_one_shape(good, batch_size):
             present = [sorted(set(torch.unique(each).tolist()) - {BACKGROUND, VOID}) for each in labels]
             pixels = images.to(target).float() / 255  # (B, 3, h, w) in [0, 1]
             found = answer(network, pixels, (labels.shape[-2], labels.shape[-1]), present)
-            for place, by_rule, truth, classes in zip(places, found, labels, present, strict=True):
+            for index, by_rule, truth, classes in zip(indices, found, labels, present, strict=True):
                 for rule, said in by_rule.items():
-                    scores.setdefault(rule, Scores(len(dataset.classes))).update(place, said, truth, classes)
+                    scores.setdefault(rule, Scores(len(dataset.classes))).update(index, said, truth, classes)
             bar.update(len(images))
     for process, others in enumerate(all_gather(scores)):
         if process != rank():
@@ -176,11 +176,11 @@ class _Bad(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """An image at the network's size and its labels at their own, both uint8, and its place in the list."""
+    """An image at the network's size and its labels at their own, both uint8, and its index in the list."""
 
     image: Tensor  # (3, h, w)
     labels: Tensor  # (H, W)
-    place: int
+    number: int
 
 
 class _Prepared(Dataset[Ready | _Bad]):
@@ -221,7 +221,7 @@ def _good(samples: Iterable[Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, 
 
 
 def batches_of_one_shape(samples: Iterable[Ready], batch_size: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-    """Group images of one shape: (B, 3, h, w), (B, H, W) and their B places, in whatever order they fill."""
+    """Group images of one shape: (B, 3, h, w), (B, H, W) and their B indices, in whatever order they fill."""
     waiting: dict[tuple[torch.Size, torch.Size], list[Ready]] = {}
     for sample in samples:
         shape = (sample.image.shape, sample.labels.shape)
@@ -236,8 +236,8 @@ def batches_of_one_shape(samples: Iterable[Ready], batch_size: int) -> Iterator[
 
 
 def _stack(samples: list[Ready]) -> tuple[Tensor, Tensor, list[int]]:
-    images, labels, places = zip(*samples, strict=True)
-    return torch.stack(images), torch.stack(labels), list(places)
+    images, labels, indices = zip(*samples, strict=True)
+    return torch.stack(images), torch.stack(labels), list(indices)
 
 
 def _by_name(result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -20,9 +20,8 @@ def sentence(result: dict[str, Any]) -> str:
     seeds = min(len(runs) for runs in result["runs"].values())
     return (
         f"On {result['images']} photographs of PASCAL VOC's validation set (those of 2007 and 2008), naming one class "
-        f"at a time scores {ours:.1f} % mIoU, and a dense network with the same encoder, decoder and updates "
-        f"{baseline:.1f} %: "
-        f"{abs(100 * gap['value']):.1f} points {lead} (95 % interval over images "
+        f"at a time scores {ours:.1f} % mIoU. A dense network with the same encoder, decoder and updates scores "
+        f"{baseline:.1f} %. The sequence gets {abs(100 * gap['value']):.1f} points {lead} (95 % interval over images "
         f"{100 * gap['low']:+.1f} … {100 * gap['high']:+.1f}; {seeds} seed{'s' * (seeds != 1)} each{sure})."
     ).replace("-", "−")
 

@@ -37,7 +37,8 @@ class VOCMetric:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)  # rows: truth, columns: prediction
+        # Rows: ground truth, columns: prediction.
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
         """Count the pixels of one image (H, W) or of a batch (B, H, W); void (255) in `labels` is left out.
@@ -150,7 +151,7 @@ class SlotMetric:
         return self
 
     def compute(self) -> dict[str, Any]:
-        """Slot accuracy and slot IoU: means over classes, and a list of C - 1 values, that of class k + 1 at place k.
+        """Slot accuracy and slot IoU: means over classes, and a list of C - 1 values, that of class k + 1 at index k.
 
         A class that never occurs has None and is no part of either mean; a class without hits has no IoU, is left out
         of that mean, and its id is listed in `slot_classes_without_hits`.
@@ -244,10 +245,10 @@ class CalibrationMetric:
     def update(self, probabilities: Sequence[float], outcomes: Sequence[bool]) -> None:
         """Count some pairs: what was said, and whether it happened."""
         for probability, outcome in zip(probabilities, outcomes, strict=True):
-            place = min(int(probability * len(self.decisions)), len(self.decisions) - 1)
-            self.decisions[place] += 1
-            self.happened[place] += outcome
-            self.probability[place] += round(probability * IOU_UNIT)
+            index = min(int(probability * len(self.decisions)), len(self.decisions) - 1)
+            self.decisions[index] += 1
+            self.happened[index] += outcome
+            self.probability[index] += round(probability * IOU_UNIT)
 
     def merge(self, other: "CalibrationMetric") -> Self:
         """Add what another metric has counted."""

@@ -15,12 +15,12 @@ def findings(result: dict[str, Any]) -> list[str]:
 
     Separable: the 95 % interval of the difference, over images, leaves out 0.
     """
-    told: dict[bool, list[str]] = {True: [], False: []}
+    text: dict[bool, list[str]] = {True: [], False: []}
     for difference in headline_differences(result):
         for key, name in HEADLINE.items():
             if difference[key]["low"] is not None:
-                told[separable(difference[key])].append(f"{_title(difference)} {name} {points(difference[key])}")
-    lines = [f"Separable: {'; '.join(told[True]) or 'nothing'}. Not separable: {'; '.join(told[False]) or 'nothing'}."]
+                text[separable(difference[key])].append(f"{_title(difference)} {name} {points(difference[key])}")
+    lines = [f"Separable: {'; '.join(text[True]) or 'nothing'}. Not separable: {'; '.join(text[False]) or 'nothing'}."]
     runs = result["runs"]
     few = {name: len(of) for name, of in runs.items() if len(of) < FEWEST_SEEDS}
     if few:
@@ -103,7 +103,7 @@ def points(interval: dict[str, float | None]) -> str:
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose columns are as wide in the source."""
     rows = [list(head), *map(list, lines)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     ruled = [rows[0], ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])], *rows[1:]]
     aligned = [
         [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]

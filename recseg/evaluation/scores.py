@@ -33,7 +33,7 @@ class ImageCounts(NamedTuple):
 
 
 class Scores:
-    """The protocols of `recseg.evaluation.metrics` together, and the counts of each image by its place in the list."""
+    """The protocols of `recseg.evaluation.metrics` together, and the counts of each image by its index in the list."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -41,8 +41,8 @@ class Scores:
         self.stop, self.named = CalibrationMetric("stop", "ended"), CalibrationMetric("class", "present")
         self.images: dict[int, ImageCounts] = {}
 
-    def update(self, place: int, answer: Answer, labels: Tensor, present: Sequence[int]) -> None:
-        """Score one image: its place in the list, the answer, the label map (H, W), the classes in that map."""
+    def update(self, index: int, answer: Answer, labels: Tensor, present: Sequence[int]) -> None:
+        """Score one image: its index in the list, the answer, the label map (H, W), the classes in that map."""
         voc, slot = VOCMetric(self.num_classes), SlotMetric(self.num_classes)
         voc.update(answer.labels, labels.to(answer.labels.device))
         slot.update(answer.classes, answer.masks, to_slot_size(labels))
@@ -55,7 +55,7 @@ class Scores:
         pairs = voc.confusion.nonzero()  # (E, 2)
         entries = torch.cat([pairs, voc.confusion[pairs[:, 0], pairs[:, 1], None]], dim=1).tolist()
         slots = [[k, slot.hits[k], slot.iou[k]] for k in range(self.num_classes) if slot.total[k]]
-        self.images[place] = ImageCounts(entries, list(present), list(answer.classes), slots, answer.areas)
+        self.images[index] = ImageCounts(entries, list(present), list(answer.classes), slots, answer.areas)
 
     def merge(self, other: "Scores") -> Self:
         """Add what another process has counted: sums of whole numbers, which no order of adding changes."""

@@ -139,8 +139,8 @@ def _figures(key: str, old: Any, new: Any, both: bool) -> Iterator[Compared]:
         for name in dict.fromkeys([*old, *new]):
             yield from _figures(f"{key} of {name}", old.get(name), new.get(name), (name in old) == (name in new))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for place, pair in enumerate(zip(old, new, strict=True)):
-            yield from _figures(f"{key} {place}", *pair, True)
+        for index, pair in enumerate(zip(old, new, strict=True)):
+            yield from _figures(f"{key} {index}", *pair, True)
     elif isinstance(old, float) or isinstance(new, float):
         yield Compared(key, old, new, _distance(old, new), PER_CLASS if "_per_class of " in key else OVERALL)
     else:
@@ -155,7 +155,7 @@ def _distance(old: Any, new: Any) -> float:
 
 
 def _moved(old: dict[Any, float], new: dict[Any, float]) -> float:
-    """Share of what was counted that two tables of counts hold at different places; infinite for different totals."""
+    """Share of what was counted that two tables of counts hold in different cells; infinite for different totals."""
     total = sum(old.values())
     if total != sum(new.values()):
         return float("inf")
@@ -178,7 +178,7 @@ def _bins(rows: list[dict[str, Any]]) -> dict[Any, float]:
 
 
 def repeated(file: Path, published: dict[str, Any]) -> argparse.Namespace:
-    """Options of the command that a result names, after a look whether it says all that it has to."""
+    """Options of the command that a result names, checked to name all that is needed."""
     for key in _NAMED:
         if published.get(key) is None:
             raise RecsegError(f"{file}: does not say its {key}, so nobody can repeat it")

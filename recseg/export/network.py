@@ -24,7 +24,7 @@ class OnnxNetwork(SegmentationModel):
         self.classes, self.image_size = self.onnx.classes, self.onnx.image_size
         self.num_classes = len(self.classes)
         self.metadata = {"onnx": Path(path).name, "legend": self.onnx.legend.to_dict()}
-        self.register_parameter("place", nn.Parameter(torch.zeros(()), requires_grad=False))  # says: on the CPU
+        self.register_parameter("dummy", nn.Parameter(torch.zeros(()), requires_grad=False))  # says: on the CPU
 
     def forward(self, images: Tensor) -> RecurrentOutput | Tensor:
         """The output of a recurrent network, or logits (B, num_classes, h, w) of a dense one."""

@@ -28,16 +28,16 @@ from recseg.files import atomic_write
 from recseg.inference.prediction import as_image
 from recseg.inference.steps import Floats
 
-PICTURES = 64
+CALIBRATED = 64  # images
 WATCHED = 16  # images whose steps are kept: what a step is given fills memory, and h is bounded anyway
 
 
-def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICTURES) -> Path:
+def quantise(path: Path | str, dataset: SegmentationFolder, images: int = CALIBRATED) -> Path:
     """Rewrite NAME.onnx, and NAME.step.onnx of a recurrent network, in 8 bits, in place.
 
     Args:
         path: of `recseg.export.onnx.export`.
-        dataset: training images, without a transform; some, spread over the list, are looked at.
+        dataset: training images, without a transform; some, spread over the list, are used.
         images: how many.
 
     Raises:
@@ -50,7 +50,7 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
         raise RecsegError('ONNX is not installed: pip install "recseg[onnx]"') from error
     model = OnnxModel(path)
     # Spread over the list, since neighbours in a list may be alike.
-    chosen = range(0, len(dataset), max(1, len(dataset) // pictures))[:pictures]
+    chosen = range(0, len(dataset), max(1, len(dataset) // images))[:images]
 
     def shown() -> Iterator[Floats]:
         for index in chosen:
@@ -58,10 +58,10 @@ def quantise(path: Path | str, dataset: SegmentationFolder, pictures: int = PICT
 
     first = next(shown())
     stride = first.shape[-1] // model._run("encode", model._encode, {"images": first})[0].shape[-1]
-    turns = _turns(model, shown()) if model.kind == "recurrent" else []  # before the first file is another
-    _rewrite(path, ({"images": images} for images in shown()), stride=stride)
-    if turns:
-        _rewrite(part_path(path, "step"), turns, operators=["Conv"])
+    steps = _steps(model, shown()) if model.kind == "recurrent" else []  # before the first file is another
+    _rewrite(path, ({"images": pixels} for pixels in shown()), stride=stride)
+    if steps:
+        _rewrite(part_path(path, "step"), steps, operators=["Conv"])
     return path
 
 
@@ -98,8 +98,8 @@ class _Watched:
         return self.session.run(names, given)
 
 
-def _turns(model: OnnxModel, images: Iterable[Floats]) -> list[dict[str, Floats]]:
-    """What the step of a recurrent network is given, turn by turn, on some images."""
+def _steps(model: OnnxModel, images: Iterable[Floats]) -> list[dict[str, Floats]]:
+    """What the step of a recurrent network is given, one after the other, on some images."""
     model._step = watched = _Watched(model._step)
     for pixels in islice(images, WATCHED):
         model.sequence(pixels)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recseg.classes import VOID, Legend, check_names, has_background
+from recseg.classes import NO_STOP, VOID, Legend, check_names, has_background
 from recseg.data.images import MEAN_COLOUR, MOST_PIXELS, MOST_PIXELS_TILED, resized_shape
 from recseg.errors import RecsegError
 from recseg.inference.prediction import Picture, Prediction, as_image
@@ -148,14 +148,15 @@ class OnnxModel:
             h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
             if scores.shape != named.shape or mask.shape != uncovered.shape:
                 raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
-            stops.append(float(stop[0]) if background else -30.0)  # NO_STOP of recurrent_unet
-            if stops[-1] > 0:
+            stops.append(float(stop[0]))
+            if background and stops[-1] > 0:
                 break
             masks.append(mask[0])
             classes.append(scores[0])
         if not background:  # all steps run, and those that win no pixel are left out
             live = np.unique(cropped(np.stack(masks), pixels, padded).argmax(axis=0))
-            masks, classes, stops = ([of[step] for step in live] for of in (masks, classes, stops))
+            masks, classes = ([of[step] for step in live] for of in (masks, classes))
+            stops = [NO_STOP] * len(live)
         shape = (0, *embedding.shape[-2:])
         return Sequence(
             cropped(np.stack(masks) if masks else np.zeros(shape, np.float32), pixels, padded),

@@ -21,7 +21,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     runs = np.diff([0, *ends, len(column)]).tolist()
     if column[0]:  # the first run is of pixels outside
         runs.insert(0, 0)
-    counts = "".join(_text(run - runs[place - 2] if place > 2 else run) for place, run in enumerate(runs))
+    counts = "".join(_text(run - runs[index - 2] if index > 2 else run) for index, run in enumerate(runs))
     return {"size": list(mask.shape), "counts": counts}
 
 

@@ -97,5 +97,5 @@ def window_starts(length: int, side: int) -> list[int]:
 
 def _ramp(length: int) -> NDArray[np.float64]:
     """Weights along one side of a window: half a pixel's at its ends, the largest in its middle."""
-    place = np.arange(length, dtype=np.float64) + 0.5
-    return np.minimum(place, place[::-1])
+    distance = np.arange(length, dtype=np.float64) + 0.5
+    return np.minimum(distance, distance[::-1])

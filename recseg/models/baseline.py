@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recseg.classes import NO_STOP
 from recseg.errors import RecsegError
 from recseg.models.convlstm import ConvLSTMCell
-from recseg.models.model import NEVER, SegmentationModel
+from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
 
 
@@ -187,7 +188,7 @@ class PublishedNetwork(SegmentationModel):
         masks, labels = self.forward_all(images)
         if lengths is None:
             if not self.has_background:  # some class there is, in every image
-                labels[:, 0, 0] = labels[:, 0].amin(dim=1) + NEVER
+                labels[:, 0, 0] = labels[:, 0].amin(dim=1) + NO_STOP
             lengths = (labels.argmax(dim=2) != 0).long().cumprod(dim=1).sum(dim=1)  # (B,)
         else:
             lengths = lengths.clamp(max=self.max_steps).to(masks.device)

@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from recseg.classes import Legend, has_background
 
-NEVER = -30.0  # logit of a stop that is not to be: as good as minus infinity, and a number that JSON has
-
 
 class SegmentationModel(nn.Module):
     """A network that takes images (B, 3, H, W) in [0, 1] and gives a `RecurrentOutput`, or logits (B, K, h, w).

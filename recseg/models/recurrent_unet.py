@@ -7,8 +7,8 @@ For an image with pixel embedding E (d channels, from the decoder) and bottlenec
 
     h, c      = ConvLSTM([x, coverage], (h, c))       coverage = 1 − uncovered, on the grid of x
     z         = relu(A [mean(h), max(h)])             summary of the hidden state
-    stop      = ⟨b, z⟩                                logit: has the sequence ended?
-    attention = σ(⟨Q z, E⟩ / √d) · uncovered          where this step looks
+    stop      = b · z                                 logit: has the sequence ended?
+    attention = σ((Q z) · E / √d) · uncovered         one number a pixel, in [0, 1]
     class     = W ⟨E⟩ + V ⟨[x, h]⟩                    logits; ⟨·⟩ is the mean under the attention map
     mask      = (w_class − w_background) · E          logits; w_k is the row of class k in W
     uncovered = uncovered · (1 − σ(mask))
@@ -19,9 +19,6 @@ that every pixel has trained, and no map of num_classes channels is computed at 
 Sources: Romera-Paredes and Torr, "Recurrent instance segmentation", ECCV 2016 (emit one object after another and learn
 when to stop; here a step is a class); Cheng et al., "MaskFormer", NeurIPS 2021 (a mask as the product of a vector with
 a pixel embedding); Tu et al., "Modeling coverage for neural machine translation", ACL 2016 (coverage).
-
-Where every pixel belongs to some class (data without a background), all steps run, and those that win no pixel are left
-out. The learned stop has one positive example an image: with eleven classes it hardly rose above its base rate.
 """
 
 import math
@@ -31,13 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recseg.classes import NO_STOP
 from recseg.models.config import RecurrentUNetConfig
 from recseg.models.convlstm import ConvLSTMCell
 from recseg.models.encoders import Encoder
 from recseg.models.model import SegmentationModel
 from recseg.models.unet import Decoder, crop_padding, pad_to_stride
-
-NO_STOP = -30.0  # logit of a stop that is not asked
 
 
 class Features(NamedTuple):
@@ -126,9 +122,8 @@ class RecurrentOutput(NamedTuple):
 
 def live_pairs(lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Lengths (B,) → image and step of each live pair, (P,) each: [2, 1] gives images 0, 0, 1 and steps 0, 1, 0."""
-    sample = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)  # (P,)
-    first = torch.cumsum(lengths, 0) - lengths  # (B,) where each image's pairs begin
-    step = torch.arange(len(sample), device=lengths.device) - first[sample]  # (P,)
+    steps = torch.arange(int(lengths.max()), device=lengths.device)
+    sample, step = (steps < lengths[:, None]).nonzero(as_tuple=True)  # (B, T) bool → (P,) each
     return sample, step
 
 
@@ -163,7 +158,7 @@ class RecurrentUNet(SegmentationModel):
         self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
         self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)  # W
 
-        # The grid of the recurrence is that of the second deepest features: the deepest tell too little of place.
+        # The recurrence runs on the grid of the second deepest features: that of the deepest has too few cells.
         grid, deepest = self.encoder.channels[-2:]
         self.reduce = nn.Conv2d(grid + deepest, config.reduced, 1)
         self.upsample = self.encoder.strides[-1] // self.encoder.strides[-2]
@@ -185,14 +180,13 @@ class RecurrentUNet(SegmentationModel):
         return Features(self.decoder(features), x, self.cell.input_gates(x))
 
     def initial_state(self, features: Features) -> State:
-        """The state before the first step: nothing remembered, nothing covered, nothing named."""
+        """The state before the first step: h and c are zero, nothing is covered, no class is named."""
         h, c = self.cell.zero_state(features.gates)
-        batch, _, height, width = features.embedding.shape
-        uncovered = c.new_ones(batch, height, width)  # a product of many factors: as c, not in 16 bits
-        return State(h, c, uncovered, c.new_zeros((batch, self.num_classes - 1), dtype=torch.bool))
+        uncovered = c.new_ones(features.embedding[:, 0].shape)  # (B, h, w); a product of many factors: not in 16 bits
+        return State(h, c, uncovered, c.new_zeros((len(c), self.num_classes - 1), dtype=torch.bool))
 
     def step(self, features: Features, state: State) -> tuple[State, StepOutput]:
-        """One time step: where to look, what is there, its mask. The equations stand at the top of this file."""
+        """One time step: attend, name a class, paint its mask. The equations stand at the top of this file."""
         embedding = features.embedding  # (B, d, h, w)
         # Without a gradient: a mask is trained to fit its class, not to inform later steps.
         coverage = 1 - self.pool(state.uncovered.detach().unsqueeze(1)).to(features.x.dtype)  # (B, 1, gh, gw)
@@ -228,40 +222,34 @@ class RecurrentUNet(SegmentationModel):
         Args:
             images: (B, 3, H, W) RGB floats in [0, 1], any H and W.
             lengths: (B,) true number of classes of each image, in training: these steps are emitted, and the step
-                after them has its stop logit. On the CPU they cost a GPU no wait. None: the learned stop decides.
+                after them has its stop logit. On the CPU they cost a GPU no wait. None: the learned stop decides;
+                without a background all steps run, and those that win no pixel are left out.
         """
         features = self.encode(pad_to_stride(images, self.encoder.strides[-1]))
-        state = self.initial_state(features)
-        steps = self.max_steps if lengths is None else min(self.max_steps, int(lengths.max()) + 1)
+        state, outputs = self.initial_state(features), list[StepOutput]()
         # To ask a GPU whether all images have stopped costs a wait, where a step costs less.
-        on_cpu = images.device.type == "cpu" and not torch.compiler.is_compiling()
-        ask = on_cpu and lengths is None and self.has_background
-        outputs: list[StepOutput] = []
-        size = (images.shape[-2], images.shape[-1])
-        for _ in range(steps):
+        ask = lengths is None and self.has_background and images.is_cpu and not torch.compiler.is_compiling()
+        for _ in range(self.max_steps if lengths is None else min(self.max_steps, int(lengths.max()) + 1)):
             state, output = self.step(features, state)
             outputs.append(output)
             if ask and (torch.stack([step.stop for step in outputs]) > 0).any(dim=0).all():  # each image has stopped
                 break
-        pixels = self._classify_pixels(features.embedding, size) if self.training else None
-        return self._pack(outputs, lengths, pixels, size)
-
-    def _pack(
-        self, outputs: list[StepOutput], lengths: Tensor | None, pixels: Tensor | None, size: tuple[int, int]
-    ) -> RecurrentOutput:
-        """Keep the live pairs: what an image emitted after its stop is dropped, and what the padding added."""
         stop = torch.stack([output.stop for output in outputs], dim=1)  # (B, T)
         classes = torch.stack([output.classes for output in outputs])  # (T, B, C)
         masks = torch.stack([output.mask for output in outputs])  # (T, B, h, w), with the padding
+        size = (images.shape[-2], images.shape[-1])
         masks = crop_padding(masks, size, self.decoder.stride)
-        if lengths is None and not self.has_background:
+
+        # Keep the live pairs.
+        if lengths is None and not self.has_background:  # the stop is not used: keep the steps that win a pixel
             stop, live = torch.full_like(stop, NO_STOP), winners(masks)  # (B, T)
             (sample, step), lengths = live.nonzero(as_tuple=True), live.sum(dim=1)  # (P,), (B,)
         else:
             lengths = lengths_from_stop(stop) if lengths is None else lengths.clamp(max=self.max_steps)
             sample, step = (index.to(stop.device, non_blocking=True) for index in live_pairs(lengths))  # (P,)
-        masks, classes, lengths = masks[step, sample], classes[step, sample], lengths.to(stop.device, non_blocking=True)
-        return RecurrentOutput(masks, classes, stop, sample, step, lengths, pixels, size)
+            lengths = lengths.to(stop.device, non_blocking=True)
+        pixels = self._classify_pixels(features.embedding, size) if self.training else None
+        return RecurrentOutput(masks[step, sample], classes[step, sample], stop, sample, step, lengths, pixels, size)
 
     def pixel_logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, num_classes, h, w): the per-pixel classifier alone, without any recurrence."""

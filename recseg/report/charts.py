@@ -88,9 +88,9 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
     """The running mean of y over so many points, each at the x of its last."""
     means, total = [], 0.0
-    for place, (x, y) in enumerate(points):
-        total += y - (points[place - width][1] if place >= width else 0.0)
-        if place >= width - 1:
+    for index, (x, y) in enumerate(points):
+        total += y - (points[index - width][1] if index >= width else 0.0)
+        if index >= width - 1:
             means.append((x, total / width))
     return means
 

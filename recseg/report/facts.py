@@ -1,4 +1,4 @@
-"""What a report tells of, from the scores of a network and from the masks of its data."""
+"""What a report shows, from the scores of a network and from the masks of its data."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -149,7 +149,7 @@ class Facts:
     def widths(self) -> dict[int, float]:
         """About how many pixels of its image a class is wide, for each that occurs.
 
-        A strip of width w and length L has w L pixels and (w − 1) (L − 1) squares of 2×2 pixels, so their ratio tells
+        A strip of width w and length L has w L pixels and (w − 1) (L − 1) squares of 2×2 pixels, so their ratio gives
         w where L is large. A square block comes out at half its side.
         """
         areas, solid = self.masks.pixels, self.masks.solid

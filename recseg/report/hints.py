@@ -11,7 +11,7 @@ from recseg.classes import BACKGROUND
 from recseg.data.check import FEW
 from recseg.report.facts import Facts
 
-OFTEN = 0.2  # share of a class's images, or pixels, from which on a confusion is told
+OFTEN = 0.2  # share of a class's images, or pixels, from which on a confusion is reported
 FEWEST_CASES = 3  # images that must show it
 MOST_SHRUNK = 3.0
 UNSURE = 0.1  # error of calibration from which on probabilities are not to be trusted
@@ -146,8 +146,8 @@ def _calibration(facts: Facts) -> Iterator[str]:
             said, true = (
                 sum(row[name] * row["decisions"] for row in bins) / total for name in ("probability", outcome)
             )
-            told = f"it says {_percent(said)}, and {_percent(true)} is true"
-            side = f"too sure: {told}" if said > true else f"not sure enough: {told}"
+            figures = f"it says {_percent(said)}, and {_percent(true)} is true"
+            side = f"too sure: {figures}" if said > true else f"not sure enough: {figures}"
             if abs(said - true) < error / 2:
                 side = "too sure of some cases and not sure enough of others"
             yield f"Probabilities of {words} are off by {_points(error)} on average; the network is {side}."

@@ -44,9 +44,9 @@ def panels(model: SegmentationModel, dataset: SegmentationFolder, name: str) -> 
     Raises:
         RecsegError: it cannot be read.
     """
-    place = dataset.ids.index(name)
-    picture = Image.fromarray(dataset.pixels(place))
-    truth, found = dataset.labels(place), predict(picture, model)
+    index = dataset.ids.index(name)
+    picture = Image.fromarray(dataset.pixels(index))
+    truth, found = dataset.labels(index), predict(picture, model)
     small = picture.copy()
     small.thumbnail((SIDE, SIDE))
     palette = dataset.legend.palette

@@ -37,7 +37,7 @@ def make_report(
     command: str = "",
     progress: bool = True,
 ) -> str:
-    """Score a network on a split, and tell of it on one HTML page.
+    """Score a network on a split, and describe it on one HTML page.
 
     Args:
         model: any network that `recseg.evaluate` scores.

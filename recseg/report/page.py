@@ -43,7 +43,7 @@ def page(
 
     Args:
         title: what was scored on what.
-        facts: what it tells of.
+        facts: what it shows.
         worst: the worst images.
         best: the best ones.
         origin: tables of settings, by their captions.

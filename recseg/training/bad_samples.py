@@ -31,7 +31,7 @@ def explained(trainer: "Trainer", error: RecsegError) -> RecsegError:
 def find_bad_samples(
     loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]
 ) -> str:
-    """The images whose loss is not finite when each is alone; all of the batch where that tells nothing.
+    """The images whose loss is not finite when each is alone; all of the batch where that finds none.
 
     Args:
         loss: of a network in `eval()` mode, where no image shares statistics with another: (1, 3, S, S) and

@@ -127,7 +127,7 @@ def save_average(
     """Write averaged weights to predict with, and how they came about."""
     assert config.image_size is not None  # resolved
     about = {name: value for name, value in asdict(config).items() if value is not None}
-    about["data"] = Path(config.data).name  # a name is a fact, its place is nobody's business
+    about["data"] = Path(config.data).name  # the name, not the path on this machine
     if config.encoder_weights is not None:
         about["encoder_weights"] = Path(config.encoder_weights).name
     if config.init is not None:

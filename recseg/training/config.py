@@ -133,7 +133,7 @@ class TrainConfig:
         if self.freeze is not None and not 0 <= self.freeze <= 5:
             raise RecsegError(f"freeze {self.freeze}: expected a number of encoder stages, 0 to 5")
         if self.init and (self.encoder_weights or self.pretrained):
-            raise RecsegError("--init: has an encoder's weights, so --encoder-weights and --pretrained have no place")
+            raise RecsegError("--init: has an encoder's weights, so --encoder-weights and --pretrained do not apply")
         if self.freeze and not (self.init or self.encoder_weights or self.pretrained):
             raise RecsegError(
                 f"freeze {self.freeze}: expected --init, --encoder-weights or --pretrained with it, else noise is kept"

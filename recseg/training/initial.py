@@ -73,8 +73,8 @@ def copy_weights(model: SegmentationModel, source: SegmentationModel) -> Copied:
         source: a trained network, with its `classes`.
     """
     target, given = model.state_dict(), source.state_dict()
-    places = {name: label for label, name in enumerate(_names(source))}
-    pairs = [(label, places[name]) for label, name in enumerate(_names(model)) if name in places]
+    old = {name: label for label, name in enumerate(_names(source))}
+    pairs = [(label, old[name]) for label, name in enumerate(_names(model)) if name in old]
     whole, rows = list[str](), list[str]()
     for name, tensor in target.items():
         other = given.get(name)
@@ -82,7 +82,7 @@ def copy_weights(model: SegmentationModel, source: SegmentationModel) -> Copied:
             continue
         if name in model.class_rows:
             first = model.class_rows[name]  # label of row 0
-            here = [(label - first, place - first) for label, place in pairs if min(label, place) >= first]
+            here = [(label - first, before - first) for label, before in pairs if min(label, before) >= first]
             if here and other.shape[1:] == tensor.shape[1:]:
                 to, of = map(list, zip(*here, strict=True))
                 tensor[to] = other[of].to(tensor)

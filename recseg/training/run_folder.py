@@ -40,10 +40,10 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def claimed(run: Path) -> Iterator[None]:
+def locked(run: Path) -> Iterator[None]:
     """A run for this process alone, tidied of what a killed one had begun to write.
 
-    The claim is a lock on `config.json` that ends with the process, however that ends. Where there are no such locks
+    The lock is one on `config.json` that ends with the process, however that ends. Where there are no such locks
     (Windows, some network disks) nobody is turned away.
 
     Raises:
@@ -75,7 +75,7 @@ def remove_run(run: Path) -> None:
 class Log:
     """Lines of JSON, each written at once and whole: nothing waits in memory that a kill could take.
 
-    A line tells of a batch of the training (`step`, `seconds`, `lr`, `loss` and its terms), or, by names that begin
+    A line describes a batch of the training (`step`, `seconds`, `lr`, `loss` and its terms), or, by names that begin
     with `val_`, of a validation. A term has one name throughout, and is missing where it is no part of the loss:
     `pandas.read_json(path, lines=True)` is a table.
     """

@@ -17,7 +17,7 @@ from recseg.data.stream import Batch, batches, rarity_weights
 from recseg.distributed import rank, shard
 from recseg.errors import RecsegError
 from recseg.training.bad_samples import explained
-from recseg.training.run_folder import Events, Interrupts, Log, claimed, open_log
+from recseg.training.run_folder import Events, Interrupts, Log, locked, open_log
 
 if TYPE_CHECKING:
     from recseg.training.trainer import Trainer
@@ -35,7 +35,7 @@ class Session:
         checkpoint_seconds: between two checkpoints.
         stopping: whether all processes have agreed to end.
         saved: when the last checkpoint was written, by this machine's clock.
-        shown: what the bar tells.
+        shown: what the progress bar shows.
         terms: of the loss when it was last written.
     """
 
@@ -122,7 +122,7 @@ def open_session(trainer: "Trainer", progress: bool) -> Iterator[Session]:
         stack.enter_context(readers.named())
         log = None
         if rank() == 0:  # one process writes
-            stack.enter_context(claimed(trainer.out))
+            stack.enter_context(locked(trainer.out))
             events = Events(trainer.out / "tensorboard", trainer.step) if config.tensorboard else None
             if events is not None:
                 stack.callback(events.close)

@@ -26,7 +26,7 @@ class TargetSequence(NamedTuple):
     Attributes:
         classes: (B, T) label of each step; 0 where the image has no more.
         lengths: (B,) classes of each image.
-        labels: (B, H, W) the label maps, without the classes that found no place.
+        labels: (B, H, W) the label maps, without the classes beyond the last step.
         valid: (B, H, W) False at void pixels, which are neither trained on nor scored.
     """
 
@@ -46,7 +46,7 @@ def class_areas(labels: Tensor, num_classes: int) -> Tensor:
     """Pixels of each label, void left out: (B, H, W) → (B, num_classes).
 
     Raises:
-        RecsegError: a label that is neither void nor below num_classes, in label maps on the CPU (to look at those on
+        RecsegError: a label that is neither void nor below num_classes, in label maps on the CPU (to check those on
             a GPU is to wait for it; whoever reads masks has checked them); another shape.
     """
     if labels.ndim != 3:
@@ -126,7 +126,7 @@ def match(cost: Tensor, lengths: Tensor) -> Tensor:
 
     Raises:
         RecsegError: a cost that counts is not finite (a diverged training), where the host sees it: on a GPU with up
-            to five steps it is the loss that tells.
+            to five steps the loss shows it.
     """
     steps = cost.shape[1]
     if steps > 5:

@@ -18,7 +18,7 @@ from recseg.errors import RecsegError
 from recseg.training.checkpoint import read_progress
 from recseg.training.config import TrainConfig as TrainConfig
 from recseg.training.config import load_config, resolve, save_config, used_up, validation_every, with_whole_paths
-from recseg.training.run_folder import CHECKPOINT, claimed, remove_run
+from recseg.training.run_folder import CHECKPOINT, locked, remove_run
 from recseg.training.trainer import Trainer
 from recseg.training.validation import NONE, validation_data
 
@@ -101,7 +101,7 @@ def resume(
         if goes_on:
             trainer.restore()
         if config != before and rank() == 0:
-            with claimed(run):
+            with locked(run):
                 save_config(run / "config.json", config)
         return trainer.run(progress)
 

@@ -145,7 +145,7 @@ class Trainer:
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        if not self.scaler.is_enabled():  # it looks by itself, and leaves such a step out
+        if not self.scaler.is_enabled():  # it checks by itself, and skips such a step
             self.norm, self.ids = norm, batch.ids
         for optimiser in self.optimisers:
             self.scaler.step(optimiser)

@@ -3,7 +3,7 @@
 Chapter 7 of the book explains this file. The averaged network is scored, since that is what gets published: mIoU, count
 accuracy and label-set F1 as `recseg evaluate` gives them, and the loss that is minimised, on crops without chance:
 neither enlarged, mirrored nor recoloured. The random state is left as it was, so that nothing that is learned depends
-on whether, or how often, one looks.
+on whether, or how often, it is scored.
 """
 
 import copy
@@ -72,11 +72,11 @@ def validation_data(config: TrainConfig, training: SegmentationFolder) -> Segmen
 def spread(dataset: SegmentationFolder, most: int) -> SegmentationFolder:
     """At most so many of the images, evenly spread over the list: its first ones may all be of one year, or class."""
     count = min(most, len(dataset))
-    places = [number * len(dataset) // count for number in range(count)]
+    indices = [number * len(dataset) // count for number in range(count)]
     fewer = copy.copy(dataset)
-    fewer.ids = [dataset.ids[place] for place in places]
-    fewer.image_paths = [dataset.image_paths[place] for place in places]
-    fewer.mask_paths = [dataset.mask_paths[place] for place in places]
+    fewer.ids = [dataset.ids[index] for index in indices]
+    fewer.image_paths = [dataset.image_paths[index] for index in indices]
+    fewer.mask_paths = [dataset.mask_paths[index] for index in indices]
     return fewer
 
 

@@ -24,13 +24,13 @@ def difference_intervals(result: Mapping[str, Any], scores: Mapping[str, str] = 
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for axes, (key, title) in zip(panels, scores.items(), strict=True):
         axes.axvline(0, color=FAINT, linewidth=1)
-        for place, row in enumerate(rows):
+        for y, row in enumerate(rows):
             found = row[key]
             if found["low"] is None:
                 continue
             colour = LINES[0] if found["low"] > 0 or found["high"] < 0 else FAINT
-            axes.plot([100 * found["low"], 100 * found["high"]], [place, place], color=colour, linewidth=2)
-            axes.plot(100 * found["value"], place, "o", color=colour, markersize=5)
+            axes.plot([100 * found["low"], 100 * found["high"]], [y, y], color=colour, linewidth=2)
+            axes.plot(100 * found["value"], y, "o", color=colour, markersize=5)
         axes.set_title(f"{title}, points", loc="left")
         axes.set_yticks(
             range(len(rows)), [f"{row['of']} − {row['minus'].removeprefix(row['of'] + ': ')}" for row in rows]

@@ -1,4 +1,4 @@
-"""Figures of results: bars by class, learning curves, answers beside the truth, the palette.
+"""Figures of results: bars by class, learning curves, answers beside the ground truth, the palette.
 
 Lines take the Okabe–Ito colours, which colour-blind readers can tell apart, and differ in dash as well.
 """
@@ -153,11 +153,11 @@ def palette_legend(
 def comparison(rows: Sequence[tuple[str, Picture, NDArray[np.uint8], NDArray[np.uint8]]]) -> "Figure":
     """A row for each image: the image, the true label map, the answer, and the pixels where the two differ.
 
-    A pixel is *missed* where the answer is background and the truth is not, *invented* the other way round, and of
-    *another class* where both name one and not the same. Void is grey: it is not scored.
+    A pixel is *missed* where the answer is background and the ground truth is not, *invented* the other way round, and
+    of *another class* where both name one and not the same. Void is grey: it is not scored.
 
     Args:
-        rows: title, image, truth and answer for each row; both label maps (H, W), of the image's size.
+        rows: title, image, ground truth and answer for each row; both label maps (H, W), of the image's size.
     """
     from matplotlib.patches import Patch
 
@@ -189,7 +189,7 @@ def mistakes(truth: NDArray[np.uint8], answer: NDArray[np.uint8]) -> NDArray[np.
     }
     canvas = np.where((truth > 0)[..., None], 236, 255).repeat(3, axis=2).astype(np.uint8)  # right: pale, or white
     for name, where in kinds.items():
-        canvas[where] = [int(MISTAKES[name][place : place + 2], 16) for place in (1, 3, 5)]
+        canvas[where] = [int(MISTAKES[name][digit : digit + 2], 16) for digit in (1, 3, 5)]
     return canvas
 
 

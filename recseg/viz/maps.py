@@ -31,7 +31,7 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
     - probabilities by name: bars.
 
     Args:
-        rows: rows of (title, panel); None leaves a place empty.
+        rows: rows of (title, panel); None leaves a cell empty.
         side: width of a panel in inches.
     """
     columns = max(len(row) for row in rows)
@@ -82,9 +82,9 @@ def _map(axes: "Axes", array: NDArray[Any], title: str) -> None:
 
 
 def _bars(axes: "Axes", values: Mapping[str, float]) -> None:
-    for place, (name, value) in enumerate(values.items()):
-        axes.barh(place, value, height=0.42, color=BAR, alpha=0.85)
-        axes.plot([0, 1], [place + 0.21] * 2, color=FAINT, linewidth=0.5)
-        axes.text(0, place - 0.27, f"{name}  {value:.0%}", va="bottom", color=INK)
+    for row, (name, value) in enumerate(values.items()):
+        axes.barh(row, value, height=0.42, color=BAR, alpha=0.85)
+        axes.plot([0, 1], [row + 0.21] * 2, color=FAINT, linewidth=0.5)
+        axes.text(0, row - 0.27, f"{name}  {value:.0%}", va="bottom", color=INK)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(max(3, len(values)) - 0.3, -0.75)

@@ -228,16 +228,16 @@ def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> It
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     base = picture.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
     yield _captioned(base, "the image", None)
-    claimed = np.zeros((size[1], size[0]), dtype=np.uint8)
+    covered = np.zeros((size[1], size[0]), dtype=np.uint8)
     for number, step in enumerate(prediction.steps, 1):
         mask = np.asarray(Image.fromarray(step.mask).resize(size, Image.Resampling.NEAREST))
-        before = overlay(base, claimed, prediction.palette, alpha=0.4)  # earlier masks step back
+        before = overlay(base, covered, prediction.palette, alpha=0.4)  # earlier masks step back
         new = np.where(mask, step.class_id, 0).astype(np.uint8)
         words = f"step {number}: {step.name} {step.probability:.0%}"
         yield _captioned(
             overlay(before, new, prediction.palette, alpha=0.65), words, tuple(prediction.palette[step.class_id])
         )
-        claimed[mask] = step.class_id
+        covered[mask] = step.class_id
     end = prediction.stop_probability
     words = f"all {len(prediction.steps)} steps run" if end is None else f"stop {end:.0%}"
     labels = np.asarray(Image.fromarray(prediction.labels).resize(size, Image.Resampling.NEAREST))

@@ -33,12 +33,12 @@ def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 18
     width, height = 2 * side + GAP, side + LINE
     sheet = Image.new("RGB", (COLUMNS * (width + GAP), rows * height + (lines + 1) * LINE), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, place in enumerate(chosen):
+    for number, index in enumerate(chosen):
         left, top = number % COLUMNS * (width + GAP), number // COLUMNS * height
-        image, masked = _pair(dataset, dataset.ids.index(found.ids[place]), side)
+        image, masked = _pair(dataset, dataset.ids.index(found.ids[index]), side)
         sheet.paste(image, (left, top))
         sheet.paste(masked, (left + image.width, top))
-        text(draw, (left + 4, top + image.height + LINE / 2), found.ids[place], size=12)
+        text(draw, (left + 4, top + image.height + LINE / 2), found.ids[index], size=12)
     for number, label in enumerate(labels):
         x, y = number % NAMES * sheet.width // NAMES + GAP, rows * height + number // NAMES * LINE + LINE
         draw.rounded_rectangle((x, y - 7, x + 14, y + 7), radius=3, fill=_colour(dataset, label), outline=INK)

@@ -206,7 +206,7 @@ def _check_text(path: Path, text: dict[str, str]) -> None:
 
 
 def _check_extent(path: Path, config: dict[str, Any]) -> None:
-    """Nothing that no tensor's shape would tell may grow without bound: stages, and steps that never stop."""
+    """Bound what no tensor's shape bounds: the number of stages, and of steps."""
     for name, value in config.items():
         if isinstance(value, tuple) and len(value) > _MOST_STAGES:
             raise RecsegError(f"{path}: configuration {name} has {len(value)} entries, expected {_MOST_STAGES} at most")

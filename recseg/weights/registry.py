@@ -81,7 +81,7 @@ def addresses(file: str) -> list[str]:
     """Where a published file is fetched from: the release of this version, then the repository as it is today.
 
     The repository's address is that of pyproject.toml, which an installation knows. Weights may have been trained anew
-    since: the checksum tells.
+    since: then the checksum differs.
     """
     try:
         about = importlib.metadata.metadata("recseg")
@@ -116,7 +116,7 @@ def add(
         file: the weights.
         facts: about the network: kind, parameters …
         result: the measurement that it is published with; needs `data`, `split`, `miou` and `images`.
-        folder: another place than `data/weights` of this clone.
+        folder: another folder than `data/weights` of this clone.
 
     Returns:
         The entry written.

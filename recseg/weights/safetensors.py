@@ -62,9 +62,9 @@ class TensorFile:
                 if name in found and self.shapes[name] != tuple(tensor.shape)
             ],
         }
-        told = [f"{problem} {_first(names)}" for problem, names in problems.items() if names]
-        if told:
-            raise RecsegError(f"{self.path}: {'; '.join(told)}")
+        faults = [f"{problem} {_first(names)}" for problem, names in problems.items() if names]
+        if faults:
+            raise RecsegError(f"{self.path}: {'; '.join(faults)}")
         for name, tensor in expected.items():
             kind = (FLOATS | INTEGERS).get(self.kinds[name])
             if kind != tensor.dtype and not (self.kinds[name] in FLOATS and tensor.is_floating_point()):

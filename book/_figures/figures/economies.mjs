@@ -17,7 +17,7 @@ export const lengths = (kind, batch, steps) => BATCHES[kind].slice(0, batch).map
 export const livePairs = (counts) =>
   counts.flatMap((count, image) => Array.from({ length: count }, (_, step) => [image, step]));
 
-/** Multiplications at each place of the map for all steps: a kernel of `k`×`k`, `x` channels in, `d` of state. */
+/** Multiplications at each position of the map for all steps: a kernel of `k`×`k`, `x` channels in, `d` of state. */
 export function gateMultiplications(steps, x, d, k = 3) {
   return { written: 4 * d * k * k * steps * (x + d), hoisted: 4 * d * k * k * (x + steps * d) };
 }
@@ -51,7 +51,7 @@ export function draw({ kind, batch, steps, x, d }) {
   const rows = bars('Bars: masks computed and multiplications for the gates, plain and economical.', [
     { name: 'masks, every pair', value: 1, words: whole(all), kind: 'off' },
     { name: 'masks, live pairs packed', value: live / all, words: whole(live) },
-    { name: 'gates, multiplications a place, as written', value: 1, words: whole(written), kind: 'off' },
+    { name: 'gates, multiplications per position, as written', value: 1, words: whole(written), kind: 'off' },
     { name: 'gates, the input\'s half computed once', value: hoisted / written, words: whole(hoisted) },
   ]);
   const says = `${live} of ${all} pairs are live: packing saves ${percent(1 - live / all)} of the masks. `

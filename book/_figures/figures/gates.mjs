@@ -81,7 +81,7 @@ export function draw({ kind, step, forget }) {
   const above = (values) => values.flat().filter((value) => value > 0.5).length;
   const words = kind === 'tracker' && channels[0].flat().every((value) => !value) ? ' The input is empty now; the cell state is not.' : '';
   const says = `Where nothing shuts it, the forget gate keeps ${percent(share)} of the cell state a step, `
-    + `so ${percent(share ** 5)} are left after five. The cell state is above one half at ${above(state.c)} places, `
+    + `so ${percent(share ** 5)} are left after five. The cell state is above one half at ${above(state.c)} positions, `
     + `the hidden state at ${above(state.h)}.${words}`;
   return { stage, says };
 }

@@ -19,7 +19,7 @@ export function maps({ side, grow, right, down, rim }) {
   return { truth, answer };
 }
 
-/** IoU and Dice of the class, and the share of right pixels; void is not looked at. */
+/** IoU and Dice of the class, and the share of right pixels; void does not count. */
 export function scores({ truth, answer }) {
   const counts = { hit: 0, invented: 0, missed: 0, empty: 0 };
   truth.forEach((row, r) => row.forEach((label, c) => {
@@ -31,13 +31,13 @@ export function scores({ truth, answer }) {
     pixels: (hit + empty) / (hit + empty + invented + missed) };
 }
 
-const places = (value) => `${value} ${Math.abs(value) === 1 ? 'pixel' : 'pixels'}`;
+const pixels = (value) => `${value} ${Math.abs(value) === 1 ? 'pixel' : 'pixels'}`;
 export const title = 'Move a mask over a thing';
 export const controls = [
-  { name: 'right', label: 'Mask moved right', min: -10, max: 10, value: 2, show: places },
-  { name: 'down', label: 'Mask moved down', min: -10, max: 10, value: 1, show: places },
-  { name: 'grow', label: 'Mask wider by, at each edge', min: -3, max: 5, value: 0, show: places },
-  { name: 'side', label: 'Side of the thing', min: 4, max: 16, step: 2, value: 12, show: places },
+  { name: 'right', label: 'Mask moved right', min: -10, max: 10, value: 2, show: pixels },
+  { name: 'down', label: 'Mask moved down', min: -10, max: 10, value: 1, show: pixels },
+  { name: 'grow', label: 'Mask wider by, at each edge', min: -3, max: 5, value: 0, show: pixels },
+  { name: 'side', label: 'Side of the thing', min: 4, max: 16, step: 2, value: 12, show: pixels },
   { name: 'rim', label: 'a rim of void around the thing', toggle: true, value: false },
 ];
 

@@ -62,11 +62,11 @@ export function draw({ power, count }) {
     y: { min: 0, max: high, label: 'sum', ticks: [0, 0.5, 1].map((f) => [f * most, f ? short(f * most) : 0]) },
     curves,
   });
-  const told = ['bfloat16', 'float16'].map((name) => {
+  const sixteenBits = ['bfloat16', 'float16'].map((name) => {
     const [last, stall] = [sums[name][count], stallsAfter(sums[name])];
     if (last === Infinity) return `${name} runs over after ${whole(sums[name].indexOf(Infinity))} additions`;
     return stall === null ? `${name} has ${short(last)}` : `${name} stands still at ${short(last)} after ${whole(stall)} additions`;
   });
-  const says = `${whole(count)} times ${step} is ${short(most)}. float32 has ${short(sums.float32[count])}, ${told.join(', ')}.`;
+  const says = `${whole(count)} times ${step} is ${short(most)}. float32 has ${short(sums.float32[count])}, ${sixteenBits.join(', ')}.`;
   return { stage: [legend(curves), stage], says };
 }

@@ -1,7 +1,7 @@
 """`recseg.check("ch05.ex2", answer)`: is it right, and if not, what is off?
 
 Every exercise of the book that has one answer has a checker here, one file a chapter. A checker knows no figures: it
-computes the truth with the package itself, or calls the reader's function and its own on the same inputs.
+computes the right answer with the package itself, or calls the reader's function and its own on the same inputs.
 """
 
 import difflib

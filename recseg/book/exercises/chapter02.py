@@ -83,10 +83,10 @@ def _judge_riser(answer: Any) -> None:
         for x in flash:
             with torch.no_grad():
                 state = call(answer, name, (x, state))
-            place = (state[0][0, 0] > 0).nonzero().double()  # (N, 2)
-            if not len(place):
+            lit = (state[0][0, 0] > 0).nonzero().double()  # (N, 2)
+            if not len(lit):
                 raise Off(f"the state forgets the ball: it is empty after step {len(centres) + 1}")
-            centres.append(place.mean(dim=0))  # (2,)
+            centres.append(lit.mean(dim=0))  # (2,)
         down, right = ((centres[-1] - centres[0]) / (len(centres) - 1)).tolist()
         if abs(down - 1) < 0.1 and abs(right) < 0.1:
             raise Off("the ball goes down: a kernel's row 0 reads from above, row 2 from below")
@@ -154,7 +154,7 @@ PEEPHOLES = Function(
     [
         (lambda d, h, w: 4 * d * h * w, "the candidate g has no peephole: there are three terms, for i, f and o"),
         (lambda d, h, w: d * h * w, "that is one term; i, f and o have one each"),
-        (lambda d, h, w: 3 * d, "a term has a weight for each entry of the map, so for each place as well"),
+        (lambda d, h, w: 3 * d, "a term has a weight for each entry of the map, so for each position as well"),
         (lambda d, h, w: 3 * d * d * h * w, "∘ multiplies entry by entry: no channel meets another one"),
     ],
 )
@@ -185,9 +185,9 @@ HEARD = Function(
     [
         (
             lambda k, side: -(-(side - 1) // (k - 1)),
-            "a step carries a message (k - 1)/2 places: half of the kernel's reach",
+            "a step carries a message (k - 1)/2 positions: half of the kernel's reach",
         ),
-        (lambda k, side: -(-side // ((k - 1) // 2)), "off by one: from corner to corner are side - 1 places"),
+        (lambda k, side: -(-side // ((k - 1) // 2)), "off by one: from corner to corner are side - 1 positions"),
         (lambda k, side: (side - 1) // ((k - 1) // 2), "a step that is needed in part is needed: round up"),
         (
             lambda k, side: 1 + -(-(side - 1) // ((k - 1) // 2)),

@@ -109,13 +109,13 @@ WORK = Function(
     [
         (
             lambda network, images: _hooked(network, images, lambda conv, out: conv.weight.numel()),
-            "those are the weights; each is used at every place of the output",
+            "those are the weights; each is used at every position of the output",
         ),
         (
             lambda network, images: _hooked(
                 network, images, lambda conv, out: conv.weight.numel() * images.shape[2] * images.shape[3]
             ),
-            "a convolution works at the places of its own output, which are fewer on coarse maps",
+            "a convolution works at the positions of its own output, which are fewer on coarse maps",
         ),
         (
             lambda network, images: 2 * _multiplications(network, images),

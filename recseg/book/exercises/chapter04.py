@@ -128,7 +128,7 @@ UNPACK = Function(
 
 
 class _Scripted(RecurrentUNet):
-    """A small network with weights that are never trained, and stop logits that are told: the answer is known."""
+    """A small network with weights that are never trained, and given stop logits: the answer is known."""
 
     def __init__(self, stops: Sequence[float], seed: int) -> None:
         with torch.random.fork_rng(devices=[]):

@@ -80,7 +80,7 @@ NAMED = Function(
     _by_class,
     _answers,
     [
-        (_by_slot, "that is the slot accuracy: a class counts wherever it stands, so look at names, not at places"),
+        (_by_slot, "that is the slot accuracy: a class counts wherever it stands, so compare names, not positions"),
         (_pooled, "all classes were pooled; take the share for each class, then the mean over classes"),
     ],
 )

@@ -108,8 +108,8 @@ def _judge_mask(answer: Any) -> None:
 
 def _board(cell: int) -> Tensor:
     """A board whose cells have a side of some pixels."""
-    place = torch.arange(STORED) // cell
-    return (place[:, None] + place) % 2 == 1  # (H, W)
+    cells = torch.arange(STORED) // cell
+    return (cells[:, None] + cells) % 2 == 1  # (H, W)
 
 
 def _gates(

@@ -33,8 +33,8 @@ def _suppress(
     """Indices of the masks that stay."""
     order = logits.argsort(descending=True, stable=True).tolist() if surest else list(range(len(masks)))
     kept: list[int] = []
-    for place, answer in enumerate(order):
-        rivals = order[:place] if by_dropped else kept
+    for rank, answer in enumerate(order):
+        rivals = order[:rank] if by_dropped else kept
         both = [int((masks[answer] & masks[other]).sum()) for other in rivals]
         either = [int((masks[answer] | masks[other]).sum()) for other in rivals]
         if all(b <= most * e for b, e in zip(both, either, strict=True)):
@@ -100,12 +100,12 @@ FAULTS = Function(
             Case("a class that is named twice", ([[15, 15, 8]], [{15, 8}])),
             Case("a class that is named three times", ([[7, 7, 7], [12]], [{7}, {12}])),
             Case("a class that is missed", ([[3], [8, 12]], [{3, 20}, {8, 12}])),
-            Case("a wrong class in the place of a true one", ([[8], [12]], [{12}, {12}])),
+            Case("a wrong class instead of a true one", ([[8], [12]], [{12}, {12}])),
             Case("an image of which nothing is named", ([[], [5]], [{2, 5}, {5}])),
         ]
     ),
     [
-        (_by_number, "missed are the true classes that are not named; the number of outputs does not tell that"),
+        (_by_number, "missed are the true classes that are not named; the number of outputs does not show that"),
         (
             lambda named, ground_truths: (
                 sum(len({label for label in classes if classes.count(label) > 1}) for classes in named),

@@ -39,7 +39,7 @@ def to_compare(answer: Any) -> Any:
 
 
 def difference(given: Any, truth: Any) -> str | None:
-    """Where an answer parts from the truth, in words; None where it does not. Both from `to_compare`."""
+    """Where an answer differs from the right one, in words; None where it does not. Both from `to_compare`."""
     if isinstance(truth, Tensor) and truth.dim():
         return _tensor_difference(given, truth)
     if isinstance(truth, (bool, np.bool_)):

@@ -44,7 +44,7 @@ class Number:
         truth: computes it.
         mistakes: computes numbers that one gets by typical mistakes, and what to say of them.
         what: the number in words, such as "the share of images".
-        share: a share of a whole, between 0 and 1: who answers in per cent is told.
+        share: a share of a whole, between 0 and 1: an answer in per cent gets a message of its own.
     """
 
     def __init__(

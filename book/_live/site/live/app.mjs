@@ -72,7 +72,7 @@ async function segment(opened, canvas, hear = () => {}) {
   return answer;
 }
 
-function tell(steps, classes, took = '') {
+function describe(steps, classes, took = '') {
   const names = named(steps, classes);
   const found = names.length ? names.join(', ') : 'nothing that it knows';
   say(`${plural(names.length, 'time step')}: ${found}.${took}`);
@@ -114,7 +114,7 @@ async function answer(opened, animate, old) {
   else player.replace(opened.about, steps);
   ui.source.textContent = name;
   const spent = steps.reduce((sum, { ms }) => sum + ms, 0);
-  tell(steps, opened.about.classes, ` Encoded once in ${time(encoded)}, steps in ${time(spent)}.`);
+  describe(steps, opened.about.classes, ` Encoded once in ${time(encoded)}, steps in ${time(spent)}.`);
 }
 
 /** What the network answered when the book was built. */
@@ -125,7 +125,7 @@ async function showRecorded(coming) {
   if (mine !== latest) return;
   player.replace(network, steps);
   ui.source.textContent = `${network.title} · recorded when the book was built`;
-  tell(steps, network.classes, engine ? ' Use the demo, and the network answers here.' : ` ${ui.missing.textContent}`);
+  describe(steps, network.classes, engine ? ' Use the demo, and the network answers here.' : ` ${ui.missing.textContent}`);
 }
 
 /** The first hint of interest: fetch the network, and let it answer in place of what was recorded. */

@@ -21,10 +21,10 @@ const answers = {
     networks.set(`${about.name} ${kind}`, network);
   },
 
-  async segment({ key, rgba, longest }, tell) {
+  async segment({ key, rgba, longest }, emit) {
     const network = networks.get(key);
     const shape = resizedShape(rgba.height, rgba.width, network.about.image_size, longest);
-    for await (const step of network.steps(planes(resize(rgba, shape)))) tell(step);
+    for await (const step of network.steps(planes(resize(rgba, shape)))) emit(step);
   },
 };
 
