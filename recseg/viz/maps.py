@@ -57,7 +57,7 @@ def _height(row: Sequence[tuple[str, Panel] | None], side: float) -> float:
     arrays = [_as_array(content) for _, content in panels if not isinstance(content, Mapping)]
     tallest = max((array.shape[0] / array.shape[1] for array in arrays if array.ndim > 1), default=1.0)
     lines = 1 + max((title.count("\n") for title, _ in panels), default=0)
-    return side * tallest + 0.1 + 0.16 * lines + 0.2 * any(map(_has_range, arrays))
+    return side * tallest + 0.15 + 0.17 * lines + 0.2 * any(map(_has_range, arrays))
 
 
 def _filled(row: Sequence[tuple[str, Panel] | None], columns: int) -> list[tuple[str, Panel] | None]:
