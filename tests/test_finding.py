@@ -41,7 +41,13 @@ def test_the_table_has_the_rows_that_the_finding_is_about() -> None:
         "| recurrent",
         "| its own pixels, without the sequence",
         "| dense network",
-        "| recurrent − its own pixels, points (95 % interval)",
-        "| recurrent − dense network, points (95 % interval)",
+        "| recurrent − own pixels, points",
+        "| 95 % interval",
+        "| recurrent − dense network, points",
+        "| 95 % interval",
     ]
-    assert lines[-1].count("+5.0 (+3.0 … +7.0)") == 3
+    assert lines[-2].count("| +5.0 ") == 3 and lines[-1].count("| +3.0\N{NO-BREAK SPACE}… +7.0 ") == 3
+
+
+def test_a_lead_that_is_none_has_a_minus_sign() -> None:
+    assert finding.table(comparison(-0.05, 0.01)).count("−2.0") == 6

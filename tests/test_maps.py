@@ -1,5 +1,7 @@
 """A panel is drawn as what it holds: image, labels, mask, logits, probabilities, bars."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -36,3 +38,13 @@ def test_places_may_stay_empty() -> None:
 def test_a_panel_of_no_known_kind_is_refused() -> None:
     with pytest.raises(RecsegError, match=r"panel 'stack' of shape \(5, 4, 4\)"):
         panel_grid([[("stack", torch.zeros(5, 4, 4))]])
+
+
+def test_a_row_is_as_high_as_its_maps() -> None:
+    def height(*rows: list[tuple[str, Any]]) -> float:
+        return float(panel_grid(rows, side=2.0).get_figheight())
+
+    wide, square, logits = np.zeros((10, 40), dtype=bool), np.zeros((40, 40), dtype=bool), np.linspace(-1, 1, 4)
+    assert height([("a", square)]) - height([("a", wide)]) == pytest.approx(1.5)
+    assert height([("a", wide)], [("a", square)]) == pytest.approx(height([("a", wide)]) + height([("a", square)]))
+    assert height([("a", logits.reshape(2, 2))]) > height([("a", square)]), "its range stands beneath"

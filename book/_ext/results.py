@@ -10,7 +10,7 @@ from recseg.evaluation import finding
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "data" / "results"
 NAMES = ("pages", "promises")
-STUDY = "voc-study"  # of `recseg compare`: {{ finding }} and {{ study_table }}
+STUDY = "voc-study"  # of `recseg compare`: {{ finding }}, {{ study_table }}, and how long it trained
 
 
 def table(rows: dict[str, dict[str, Any]], name: str) -> str:
@@ -40,6 +40,9 @@ def origin(result: dict[str, Any]) -> str:
 def _before_reading(app: Any, config: Any) -> None:
     found = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in (*NAMES, STUDY)}
     said = {"finding": finding.sentence(found[STUDY]), "study_table": finding.table(found[STUDY])}
+    runs = [run for each in found[STUDY]["runs"].values() for run in each]
+    said["study_updates"] = f"{max(run['updates'] for run in runs):,}"
+    said["study_minutes"] = str(round(max(run["seconds"] for run in runs) / 60))
     said |= {f"{name}_table": table(found[name][name], name[:-1]) for name in NAMES}
     said |= {f"{name}_origin": origin(found[name]) for name in NAMES} | {"study_origin": origin(found[STUDY])}
     config.myst_substitutions = {**config.myst_substitutions, **said}

@@ -6,7 +6,7 @@ Both say what `recseg compare` measured, so that nobody types it.
 from typing import Any
 
 from recseg.evaluation.answers import PIXELS
-from recseg.evaluation.report import HEADLINE, points, separable
+from recseg.evaluation.report import HEADLINE, separable
 
 OURS, BASELINE = "recurrent", "dense"
 
@@ -27,18 +27,34 @@ def sentence(result: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The recurrent network, its own pixel classifier and the dense network, and what the first leads the others by."""
+    """The recurrent network, its own pixel classifier and the dense network, and what the first leads the others by.
+
+    An interval has a row of its own, so that the table fits a telephone.
+    """
     pixels = f"{OURS}: {PIXELS}"
-    titles = {OURS: "recurrent", pixels: "its own pixels, without the sequence", BASELINE: "dense network"}
-    lines = [f"| %, {result['images']} images | {' | '.join(HEADLINE.values())} |", "|---|--:|--:|--:|"]
-    for name, title in titles.items():
-        mean = result["rows"][name]["mean"]
-        lines.append(f"| {title} | {' | '.join(f'{100 * mean[key]:.1f}' for key in HEADLINE)} |")
-    for name in (pixels, BASELINE):
-        gaps = " | ".join(points(_gap(result, name)[key]) for key in HEADLINE)
-        lines.append(f"| recurrent − {titles[name].split(',')[0]}, points (95 % interval) | {gaps} |")
-    return "\n".join(lines)
+    rows = [(f"%, {result['images']} images", list(HEADLINE.values())), ("---", ["--:"] * len(HEADLINE))]
+    rows += [
+        (title, [f"{100 * result['rows'][name]['mean'][key]:.1f}" for key in HEADLINE])
+        for name, title in (
+            (OURS, "recurrent"),
+            (pixels, "its own pixels, without the sequence"),
+            (BASELINE, "dense network"),
+        )
+    ]
+    for name, title in ((pixels, "recurrent − own pixels"), (BASELINE, "recurrent − dense network")):
+        gaps = [_gap(result, name)[key] for key in HEADLINE]
+        rows.append((f"{title}, points", [_signed(gap["value"]) for gap in gaps]))
+        # The space before … does not break: a narrow column shows "+2.2 …" above "+5.7".
+        rows.append(
+            ("95 % interval", [f"{_signed(gap['low'])}\N{NO-BREAK SPACE}… {_signed(gap['high'])}" for gap in gaps])
+        )
+    return "\n".join(f"| {title} | {' | '.join(cells)} |" for title, cells in rows)
 
 
 def _gap(result: dict[str, Any], minus: str) -> dict[str, Any]:
     return next(each for each in result["differences"] if (each["of"], each["minus"]) == (OURS, minus))
+
+
+def _signed(share: float) -> str:
+    """Points with their sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")

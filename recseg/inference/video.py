@@ -96,7 +96,7 @@ def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
     frame = overlay(image, prediction.labels, prediction.palette)
     if not prediction.steps:
         return frame
-    size = max(11, min(22, image.height // 22))
+    size = max(13, min(22, image.height // 22))  # letters of 11 pixels at least
     canvas = ImageDraw.Draw(frame)
     for row, step in enumerate(prediction.steps):
         top = 4 + row * (size + 6)

@@ -35,9 +35,9 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
         side: width of a panel in inches.
     """
     columns = max(len(row) for row in rows)
-    lines = sum(1 + max(panel[0].count("\n") for panel in row if panel) for row in rows)  # of titles
-    figure = new_figure(side * columns, (side + 0.2) * len(rows) + 0.16 * lines)
-    grid = figure.subplots(len(rows), columns, squeeze=False)
+    heights = [_height(row, side) for row in rows]
+    figure = new_figure(side * columns, sum(heights))
+    grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes, panel in zip(grid.flat, [panel for row in rows for panel in _filled(row, columns)], strict=True):
         axes.set_axis_off()
         if panel is None:
@@ -49,6 +49,15 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
         else:
             _map(axes, _as_array(content), title)
     return figure
+
+
+def _height(row: Sequence[tuple[str, Panel] | None], side: float) -> float:
+    """Inches of a row: its tallest map, its titles, and a range beneath where there is one."""
+    panels = [panel for panel in row if panel]
+    arrays = [_as_array(content) for _, content in panels if not isinstance(content, Mapping)]
+    tallest = max((array.shape[0] / array.shape[1] for array in arrays if array.ndim > 1), default=1.0)
+    lines = 1 + max((title.count("\n") for title, _ in panels), default=0)
+    return side * tallest + 0.15 + 0.17 * lines + 0.2 * any(map(_has_range, arrays))
 
 
 def _filled(row: Sequence[tuple[str, Panel] | None], columns: int) -> list[tuple[str, Panel] | None]:
@@ -63,6 +72,12 @@ def _as_array(content: Tensor | NDArray[Any] | Image.Image) -> NDArray[Any]:
     return array
 
 
+def _has_range(array: NDArray[Any]) -> bool:
+    """Whether it holds logits: more than labels, a mask or probabilities."""
+    floats = array.ndim == 2 and np.issubdtype(array.dtype, np.floating)
+    return floats and not (array.min() >= 0 and array.max() <= 1)
+
+
 def _map(axes: "Axes", array: NDArray[Any], title: str) -> None:
     if array.ndim == 3 and array.shape[2] == 3:
         axes.imshow(array)
@@ -72,7 +87,7 @@ def _map(axes: "Axes", array: NDArray[Any], title: str) -> None:
         axes.imshow(array, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     elif np.issubdtype(array.dtype, np.integer):
         axes.imshow(voc_palette()[array], interpolation="nearest")
-    elif array.min() >= 0 and array.max() <= 1:
+    elif not _has_range(array):
         axes.imshow(array, cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
     else:
         bound = float(np.abs(array).max())

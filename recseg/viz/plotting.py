@@ -246,14 +246,15 @@ def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> It
 
 def _captioned(picture: Image.Image, words: str, colour: tuple[int, ...] | None) -> Image.Image:
     """The image with a white line of text below; `colour` fills a swatch before the words."""
-    height = 30
+    size = max(15, picture.width / 32)  # a wide frame is shrunk on a telephone
+    height = round(2 * size)
     frame = Image.new("RGB", (max(picture.width, 230), picture.height + height), "white")
     frame.paste(picture, ((frame.width - picture.width) // 2, 0))
     draw = ImageDraw.Draw(frame)
-    middle = picture.height + height / 2
+    middle, half = picture.height + height / 2, size / 2
     if colour is not None:
-        draw.rounded_rectangle((8, middle - 7, 22, middle + 7), radius=3, fill=colour, outline=INK)
-    text(draw, (8 if colour is None else 30, middle), words)
+        draw.rounded_rectangle((8, middle - half, 8 + size, middle + half), radius=3, fill=colour, outline=INK)
+    text(draw, (8 if colour is None else 15 + size, middle), words, size)
     return frame
 
 

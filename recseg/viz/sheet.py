@@ -29,18 +29,18 @@ def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 18
     chosen = _largest(found.areas[:, 1 : dataset.num_classes])
     chosen = list(dict.fromkeys([*chosen, *range(len(found.ids))]))[:most]
     labels = [label for label, value in enumerate(dataset.legend.values) if value is not None]
-    rows, lines = -(-len(chosen) // COLUMNS), -(-len(labels) // NAMES)
-    width, height = 2 * side + GAP, side + LINE
-    sheet = Image.new("RGB", (COLUMNS * (width + GAP), rows * height + (lines + 1) * LINE), "white")
+    pairs = [_pair(dataset, dataset.ids.index(found.ids[index]), side) for index in chosen]
+    rows = [max(image.height for image, _ in pairs[k : k + COLUMNS]) + LINE for k in range(0, len(pairs), COLUMNS)]
+    width, lines = 2 * side + GAP, -(-len(labels) // NAMES)
+    sheet = Image.new("RGB", (COLUMNS * (width + GAP), sum(rows) + (lines + 1) * LINE), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, index in enumerate(chosen):
-        left, top = number % COLUMNS * (width + GAP), number // COLUMNS * height
-        image, masked = _pair(dataset, dataset.ids.index(found.ids[index]), side)
+    for number, (index, (image, masked)) in enumerate(zip(chosen, pairs, strict=True)):
+        left, top = number % COLUMNS * (width + GAP), sum(rows[: number // COLUMNS])
         sheet.paste(image, (left, top))
         sheet.paste(masked, (left + image.width, top))
         text(draw, (left + 4, top + image.height + LINE / 2), found.ids[index], size=12)
     for number, label in enumerate(labels):
-        x, y = number % NAMES * sheet.width // NAMES + GAP, rows * height + number // NAMES * LINE + LINE
+        x, y = number % NAMES * sheet.width // NAMES + GAP, sum(rows) + number // NAMES * LINE + LINE
         draw.rounded_rectangle((x, y - 7, x + 14, y + 7), radius=3, fill=_colour(dataset, label), outline=INK)
         text(draw, (x + 22, y), f"{dataset.legend.values[label]} {dataset.classes[label]}")
     return sheet
