@@ -115,7 +115,7 @@ FAULTS: dict[str, tuple[str, Build, list[str]]] = {
     "no annotation": ("coco", coco_with(annotations=[]), ["no pixel of a class", "image without a shape"]),
     "bad polygon": ("coco", coco_with(annotations={"segmentation": [[1, 2, 3]]}), ["a.png", "x, y, x, y"]),
     "polygon of pairs": (
-        "coco", coco_with(annotations={"segmentation": [[1, 1], [5, 1], [5, 5], [1, 5]]}), ["annotation 1", "x, y, x, y"]
+        "coco", coco_with(annotations={"segmentation": [[1, 1], [5, 1], [5, 5]]}), ["annotation 1", "x, y, x, y"]
     ),
     "polygon alone": ("coco", coco_with(annotations={"segmentation": square(1, 1, 5, 5)}), ["a.png", "x, y, x, y"]),
     "bad segmentation": ("coco", coco_with(annotations={"segmentation": "abc"}), ["annotation 1", "or an RLE"]),
