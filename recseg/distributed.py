@@ -18,6 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 from recseg.errors import RecsegError
 
 T = TypeVar("T")
+# How gloo and NCCL say that another process is there no more; neither has an error of its own for it.
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
 
 # Groups that have ended, kept until the program ends: DistributedDataParallel holds its group, too. Were it the last to
 # let go, it would wait for the group's threads and keep Python's lock meanwhile. On CPUs (gloo) a thread may be waiting
@@ -41,6 +43,9 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
 
     Args:
         device: what the user asked for. On GPUs each process gets one of its own.
+
+    Raises:
+        RecsegError: another process has ended, and this one waits for it in vain: only that one can tell why.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or (dist.is_available() and dist.is_initialized()):
         yield device
@@ -55,6 +60,10 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield device or "cpu"
+    except RuntimeError as error:
+        if any(words in str(error) for words in LOST):
+            raise RecsegError(f"process {rank()}: another process has ended, and tells why") from error
+        raise
     finally:
         _ended.append(dist.group.WORLD)
         dist.destroy_process_group()

@@ -112,6 +112,18 @@ def test_more_processes_than_pictures_are_refused(data: Path, tmp_path: Path) ->
     assert code == 2 and "batch_size 1: expected one for each of 2 processes" in errors
 
 
+def test_a_fault_that_one_process_meets_ends_all_of_them_in_a_line_each(data: Path, tmp_path: Path) -> None:
+    image = data / "JPEGImages" / "tiny_3.jpg"
+    image.write_bytes(image.read_bytes()[:200])  # in the middle of the training, in the process that draws it
+    options = ["--size", "32", "--batch-size", "4", "--workers", "0", "--device", "cpu", "--steps", "9"]
+    command = ["-m", "recseg.cli", "train", "--data", str(data), "--out", str(tmp_path / "run"), *options]
+    code, errors = run(2, [*command, "--val-split", "none"])
+    lines = [line for line in errors.splitlines() if "error" in line.lower()]
+    assert code == 2 and "Traceback" not in errors, errors
+    assert sorted("tiny_3.jpg" in line for line in lines) == [False, True], errors
+    assert any("another process has ended" in line for line in lines), errors
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 @pytest.mark.parametrize("number", [5, 16, 421])
 def test_shares_are_a_partition(world: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:

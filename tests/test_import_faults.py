@@ -84,9 +84,9 @@ FOREIGN = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><annotations>
 FAULTS: dict[str, tuple[str, Build, list[str]]] = {
     "no file": ("coco", lambda root: root.mkdir(), ["holds no JSON of COCO"]),
     "image missing": ("coco", coco_with(images={"file_name": "b.png"}), ["'b.png'", "no such file below"]),
-    "image above": ("coco", coco_with(images={"file_name": "../../../a.png"}), ["leads out of"]),
-    "image elsewhere": ("coco", coco_with(images={"file_name": "/etc/a.png"}), ["leads out of"]),
-    "image on a drive": ("coco", coco_with(images={"file_name": "C:\\a.png"}), ["leads out of"]),
+    "image above": ("coco", coco_with(images={"file_name": "../../../b.png"}), ["leads out of"]),
+    "image elsewhere": ("coco", coco_with(images={"file_name": "/etc/b.png"}), ["leads out of"]),
+    "image on a drive": ("coco", coco_with(images={"file_name": "C:\\b.png"}), ["leads out of"]),
     "image without a name": ("coco", coco_with(images={"file_name": ""}), ["names the image ''"]),
     "name of two lines": ("coco", coco_with(images={"file_name": "a\nb.png"}), ["expected plain letters"]),
     "other size": ("coco", coco_with(images={"width": 99}), ["a.png: is 16×12 pixels", "as 99×12"]),
@@ -98,8 +98,13 @@ FAULTS: dict[str, tuple[str, Build, list[str]]] = {
     ),
     "stems alike": (
         "coco",
-        coco_with(images=[{"file_name": f"{n}.png", "height": H, "width": W, "id": 1} for n in ("a", "sub/A")]),
+        coco_with(images=[{"file_name": f"{n}.png", "height": H, "width": W, "id": n} for n in ("a", "sub/A")]),
         ["'a.png' and 'sub/A.png' would both be 'A'"],
+    ),
+    "one id for two images": (  # nobody knows whose the shapes are
+        "coco",
+        coco_with(images=[{"file_name": f"{n}.png", "height": H, "width": W, "id": 1} for n in "ab"]),
+        ["instances_default.json", "'a.png' and 'b.png' the same id 1"],
     ),
     "category twice": ("coco", coco_with(categories=[{"id": i, "name": "car"} for i in (1, 2)]), ["'car'", "twice"]),
     "category unknown": ("coco", coco_with(annotations={"category_id": 9}), ["annotation 1", "category 9"]),
@@ -109,6 +114,10 @@ FAULTS: dict[str, tuple[str, Build, list[str]]] = {
     ),
     "no annotation": ("coco", coco_with(annotations=[]), ["no pixel of a class", "image without a shape"]),
     "bad polygon": ("coco", coco_with(annotations={"segmentation": [[1, 2, 3]]}), ["a.png", "x, y, x, y"]),
+    "polygon of pairs": (
+        "coco", coco_with(annotations={"segmentation": [[1, 1], [5, 1], [5, 5]]}), ["annotation 1", "x, y, x, y"]
+    ),
+    "polygon alone": ("coco", coco_with(annotations={"segmentation": square(1, 1, 5, 5)}), ["a.png", "x, y, x, y"]),
     "bad segmentation": ("coco", coco_with(annotations={"segmentation": "abc"}), ["annotation 1", "or an RLE"]),
     "short RLE": ("coco", coco_with(annotations={"segmentation": {"size": [H, W], "counts": [1]}}), ["of 1 pixels"]),
     "no list": ("coco", coco_with(images=5), ["no 'images' as expected"]),

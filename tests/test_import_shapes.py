@@ -174,6 +174,25 @@ def test_label_studio_writes_paths_of_windows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(only(tmp_path / "out"), area(1, 1, 5, 5))
 
 
+@pytest.mark.parametrize("name", ["..\\..\\media\\upload\\4\\ab12-street.png", "/label-studio/data/ab12-street.png"])
+def test_an_image_that_stood_elsewhere_is_the_one_of_its_name(tmp_path: Path, name: str) -> None:
+    """Label Studio 1.16 names the files of its own storage, and puts copies beside the JSON."""
+    picture(tmp_path / "ls" / "images" / "ab12-street.png", H, W)
+    images = [{"id": 0, "file_name": name, "height": H, "width": W}]
+    shapes = [{"image_id": 0, "category_id": 0, "segmentation": [square(1, 1, 5, 5)]}]
+    write_json(tmp_path / "ls" / "result.json", coco(images, shapes, {0: "car"}))
+    imported(tmp_path / "ls", "coco", tmp_path / "out")
+    np.testing.assert_array_equal(only(tmp_path / "out"), area(1, 1, 5, 5))
+    picture(tmp_path / "ls" / "more" / "ab12-street.png", H, W)
+    refusal(lambda: imported(tmp_path / "ls", "coco", tmp_path / "two"), "result.json", "both may be meant")
+
+
+def test_numbers_that_are_written_as_text_are_the_same_ids(tmp_path: Path) -> None:
+    shape = {"image_id": "1", "category_id": "2", "segmentation": [square(1, 1, 5, 5)]}
+    imported(one_coco(tmp_path / "coco", shape), "coco", tmp_path / "out")
+    np.testing.assert_array_equal(only(tmp_path / "out"), area(1, 1, 5, 5, 2))
+
+
 def test_coco_reads_instances_of_each_list(tmp_path: Path) -> None:
     root = tmp_path / "coco"
     for number, split in enumerate(("train2017", "val2017")):

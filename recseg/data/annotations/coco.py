@@ -18,10 +18,10 @@ def read_coco(source: Path) -> Export:
     """Read a file, or all files of a folder; a category is the class of its name, whatever its id.
 
     Of a folder that has `instances_*.json`, these are read. A region of a crowd belongs to its class. Inside a box
-    without a mask nobody knows where the object is: it is void.
+    without a mask nobody knows where the object is: it is void. An id is the same as a number and as text.
 
     Raises:
-        RecsegError: no such file, a category named twice, an image annotated twice, boxes alone.
+        RecsegError: no such file, a category or an id of an image given twice, an image annotated twice, boxes alone.
     """
     files = _files(source)
     root = source if source.is_dir() else source.parent
@@ -36,13 +36,17 @@ def read_coco(source: Path) -> Export:
         classes |= dict.fromkeys(categories.values())
         shapes = _shapes(data, categories, file, notes)
         split = split_of(file.stem, *(part for part in reversed(file.relative_to(root).parts[:-1])))
+        ids: dict[str, str] = {}
         for image in entry(data, "images", list, str(file)):
             name = entry(image, "file_name", str, f"{file}: an image")
             if origins.setdefault(name, file) != file:
                 raise RecsegError(f"{origins[name]}: and {file.name} both annotate {name!r}; name the one to import")
             size = (entry(image, "height", int, f"{file}: {name}"), entry(image, "width", int, f"{file}: {name}"))
-            own = shapes.pop(entry(image, "id", (int, str), f"{file}: {name}"), [])
-            images.append(Annotated(name, file, split, size, tuple(own)))
+            number = _id(image, "id", f"{file}: {name}")
+            if number in ids:
+                raise RecsegError(f"{file}: gives {ids[number]!r} and {name!r} the same id {number}; give each its own")
+            ids[number] = name
+            images.append(Annotated(name, file, split, size, tuple(shapes.pop(number, ()))))
         if lost := sum(map(len, shapes.values())):
             notes["annotation of an image that is not listed: left out"] += lost
     used = {shape.name for image in images for shape in image.shapes}
@@ -69,12 +73,17 @@ def is_coco(file: Path) -> bool:
     return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories"))
 
 
-def _categories(data: Any, file: Path, parents: set[str]) -> dict[int | str, str]:
+def _id(table: Any, key: str, where: str) -> str:
+    """An id as text: some tools write 1 in one place and "1" in another."""
+    return str(entry(table, key, (int, str), where))
+
+
+def _categories(data: Any, file: Path, parents: set[str]) -> dict[str, str]:
     """Names by id. Roboflow adds a category for all of them, which nothing belongs to: it is their supercategory."""
-    found: dict[int | str, str] = {}
+    found: dict[str, str] = {}
     for category in entry(data, "categories", list, str(file)):
         name = entry(category, "name", str, f"{file}: a category").strip()
-        number = entry(category, "id", (int, str), f"{file}: category {name!r}")
+        number = _id(category, "id", f"{file}: category {name!r}")
         if number in found or name in found.values():
             raise RecsegError(f"{file}: has the category {name!r} or its id {number} twice; give each its own")
         found[number] = name
@@ -82,13 +91,12 @@ def _categories(data: Any, file: Path, parents: set[str]) -> dict[int | str, str
     return found
 
 
-def _shapes(data: Any, names: dict[int | str, str], file: Path, notes: Counter[str]) -> dict[int | str, list[Shape]]:
+def _shapes(data: Any, names: dict[str, str], file: Path, notes: Counter[str]) -> dict[str, list[Shape]]:
     """The shapes of each image, by its id."""
-    found: dict[int | str, list[Shape]] = {}
+    found: dict[str, list[Shape]] = {}
     for number, annotation in enumerate(entry(data, "annotations", list, str(file))):
         where = f"{file}: annotation {annotation.get('id', number) if isinstance(annotation, dict) else number}"
-        image = entry(annotation, "image_id", (int, str), where)
-        category = entry(annotation, "category_id", (int, str), where)
+        image, category = _id(annotation, "image_id", where), _id(annotation, "category_id", where)
         if category not in names:
             raise RecsegError(f"{where}: is of category {category}, which the file does not list")
         outline, box = annotation.get("segmentation"), annotation.get("bbox")
@@ -96,8 +104,9 @@ def _shapes(data: Any, names: dict[int | str, str], file: Path, notes: Counter[s
         notes["keypoints: left out"] += bool(annotation.get("keypoints"))
         shape: Shape | None = None
         if outline:
-            if not isinstance(outline, list | dict):
-                raise RecsegError(f"{where}: has the segmentation {str(outline)[:60]!r}, expected polygons or an RLE")
+            if not isinstance(outline, list | dict) or _is_pairs(outline):
+                expected = "expected polygons [[x, y, x, y …]] or an RLE"
+                raise RecsegError(f"{where}: has the segmentation {str(outline)[:60]!r}, {expected}")
             shape = Shape(names[category], outline)
         elif isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box):
             left, top, width, height = box
@@ -109,3 +118,9 @@ def _shapes(data: Any, names: dict[int | str, str], file: Path, notes: Counter[s
         if shape:
             found.setdefault(image, []).append(shape)
     return found
+
+
+def _is_pairs(outline: Any) -> bool:
+    """Whether an outline is one polygon of points [x, y]: read as polygons of one point each it would have no area."""
+    points = isinstance(outline, list) and all(isinstance(point, list) and len(point) == 2 for point in outline)
+    return points and len(outline) > 2

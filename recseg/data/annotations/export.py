@@ -125,22 +125,26 @@ class ImageFinder:
     def find(self, name: str, origin: Path) -> Path:
         """The file that is called `name`: as seen from `origin`, else the one below the folder whose path ends so.
 
+        A name that leads out of the folder is that of the tool's own storage: it stands for the file inside that is
+        called as its last part.
+
         Raises:
-            RecsegError: none, several, or a name that leads out of the folder.
+            RecsegError: none, or several.
         """
         plain = name.replace("\\", "/")
         parts = PurePosixPath(plain).parts
         beside = Path(os.path.normpath(origin.parent / plain))
         absolute = plain.startswith("/") or bool(PureWindowsPath(name).drive) or "\0" in name
-        if absolute or not parts or not beside.is_relative_to(os.path.normpath(self.root)):
-            raise RecsegError(f"{origin}: names the image {name!r}, which leads out of {self.root}")
-        if os.path.isfile(beside):  # to which no name is too long
+        outside = absolute or not parts or not beside.is_relative_to(os.path.normpath(self.root))
+        if not outside and os.path.isfile(beside):  # to which no name is too long
             return beside
-        called = self.by_name.get(one_spelling(parts[-1]), [])
-        ends = tuple(map(one_spelling, parts))
-        found = [path for path in called if tuple(map(one_spelling, path.parts[-len(parts) :])) == ends]
+        found = self.by_name.get(one_spelling(parts[-1]), []) if parts else []
+        if not outside:
+            ends = tuple(map(one_spelling, parts))
+            found = [path for path in found if tuple(map(one_spelling, path.parts[-len(parts) :])) == ends]
         if len(found) != 1:
-            why = f"{found[0]} and {found[1]} both may be meant" if found else f"no such file below {self.root}"
+            none = f"which leads out of {self.root}" if outside else f"no such file below {self.root}"
+            why = f"{found[0]} and {found[1]} both may be meant" if found else none
             raise RecsegError(f"{origin}: names the image {name!r}: {why}")
         return found[0]
 
