@@ -18,7 +18,8 @@ from recseg.classes import palette
 from recseg.data.images import as_rgb
 from recseg.errors import RecsegError
 from recseg.files import atomic_write, check_writable
-from recseg.inference.predict import Prediction, predict
+from recseg.inference.predict import predict
+from recseg.inference.prediction import Prediction
 from recseg.models.model import SegmentationModel
 from recseg.viz.plotting import INK, overlay, text, text_width, write_gif
 
