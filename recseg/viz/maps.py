@@ -38,7 +38,8 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
     lines = sum(1 + max(panel[0].count("\n") for panel in row if panel) for row in rows)  # of titles
     figure = new_figure(side * columns, (side + 0.2) * len(rows) + 0.16 * lines)
     grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes, panel in zip(grid.flat, [panel for row in rows for panel in _filled(row, columns)], strict=True):
+    panels = [panel for row in rows for panel in [*row, *[None] * (columns - len(row))]]
+    for axes, panel in zip(grid.flat, panels, strict=True):
         axes.set_axis_off()
         if panel is None:
             continue
@@ -49,10 +50,6 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
         else:
             _map(axes, _as_array(content), title)
     return figure
-
-
-def _filled(row: Sequence[tuple[str, Panel] | None], columns: int) -> list[tuple[str, Panel] | None]:
-    return [*row, *[None] * (columns - len(row))]
 
 
 def _as_array(content: Tensor | NDArray[Any] | Image.Image) -> NDArray[Any]:
