@@ -1,6 +1,7 @@
 """The one error a user can cause: always a single clear line, never a traceback on the command line."""
 
 import re
+from collections.abc import Iterable
 
 
 class RecsegError(ValueError):
@@ -16,6 +17,12 @@ class RecsegError(ValueError):
 def counted(number: int, thing: str) -> str:
     """A number and its noun, as in "1 image" and "2 images"."""
     return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def some(words: Iterable[str], most: int = 5) -> str:
+    """The first of some words, and how many more there are."""
+    listed = list(words)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
 
 
 def one_line(message: str) -> str:

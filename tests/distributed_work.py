@@ -11,9 +11,9 @@ from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import batches
 from recseg.distributed import data_parallel, process_group, rank, shard, world_size
 from recseg.evaluation.evaluate import evaluate
-from recseg.training.config import resolve
+from recseg.training.config import TrainConfig, resolve
 from recseg.training.train import training_data
-from recseg.training.trainer import TrainConfig, Trainer
+from recseg.training.trainer import Trainer
 from recseg.weights.io import load
 
 

@@ -24,8 +24,9 @@ from safetensors import safe_open
 from recseg.models.baseline import PublishedConfig, PublishedNetwork
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training import trainer as training
+from recseg.training.config import TrainConfig
 from recseg.training.train import resume, train
-from recseg.training.trainer import TrainConfig, Trainer
+from recseg.training.trainer import Trainer
 
 PLACES = ("moment", "update", "half", "fsync", "replace", "replaced", "log")
 

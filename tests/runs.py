@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from recseg.training.config import resolve, save_config
+from recseg.training.config import TrainConfig, resolve, save_config
 from recseg.training.train import train
-from recseg.training.trainer import TrainConfig, Trainer
+from recseg.training.trainer import Trainer
 
 QUICK: dict[str, Any] = {"size": 16, "image_size": 16, "batch_size": 2, "workers": 0, "seed": 3, "device": "cpu"}
 

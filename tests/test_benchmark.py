@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from recseg.benchmark import PARTS, anatomy, deployed
 from recseg.benchmark.anatomy import parts_of
-from recseg.benchmark.data import first
 from recseg.benchmark.memory import peak_bytes
 from recseg.benchmark.networks import (
     VOC_MIX,
@@ -38,6 +37,7 @@ from recseg.data.pack import write_pack
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
 from recseg.resources import resource
+from recseg.training.validation import spread
 from recseg.viz.figures import LINES
 from recseg.viz.plotting import new_figure, show
 
@@ -145,8 +145,8 @@ def test_loader_measures_voc_and_its_pack(monkeypatch: pytest.MonkeyPatch, tiny_
 
 def test_the_first_pictures_of_a_split(tiny_voc: Path, tmp_path: Path) -> None:
     source = SegmentationFolder(tiny_voc, "train")
-    assert first(source, 1).ids == source.ids[:1] and len(source) == 2
-    write_pack(first(source, 1), tmp_path / "one.pack", 16, progress=False)
+    assert spread(source, 1).ids == source.ids[:1] and len(source) == 2
+    write_pack(spread(source, 1), tmp_path / "one.pack", 16, progress=False)
 
 
 def test_the_parts_are_those_of_the_whole() -> None:

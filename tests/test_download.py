@@ -17,7 +17,8 @@ import pytest
 from conftest import refusal
 
 from recseg.data import download as module
-from recseg.data.download import download, extract_tar, fetch_voc
+from recseg.data.archive import extract_tar
+from recseg.data.download import download, fetch_voc
 from recseg.errors import RecsegError
 
 CONTENT = random.Random(0).randbytes(700_000)  # a few chunks

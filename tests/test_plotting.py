@@ -15,7 +15,7 @@ from PIL.GifImagePlugin import GifImageFile
 
 from recseg.classes import VOC_CLASSES, palette
 from recseg.errors import RecsegError
-from recseg.inference.predict import Prediction, Step
+from recseg.inference.prediction import Prediction, Step
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.viz import diagrams as drawing
 from recseg.viz import figures, plotting

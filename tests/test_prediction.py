@@ -21,7 +21,8 @@ from recseg.classes import VOC_CLASSES, palette
 from recseg.data.images import read_image
 from recseg.errors import RecsegError
 from recseg.inference.fusion import fuse
-from recseg.inference.predict import as_image, predict, prepare
+from recseg.inference.predict import predict, prepare
+from recseg.inference.prediction import as_image
 from recseg.models.config import UNetConfig
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentOutput

@@ -24,7 +24,6 @@ from recseg.data.pictograms import write_dataset
 from recseg.models.config import RecurrentUNetConfig
 from recseg.training import train as beginning
 from recseg.training import trainer as training
-from recseg.training.checkpoint import save_state
 from recseg.training.config import TrainConfig, build_model, load_config
 from recseg.training.train import resume, train
 from recseg.training.trainer import Trainer
@@ -124,21 +123,6 @@ def test_a_pack_of_another_size_is_other_data(data: Path, tmp_path: Path, refuse
         write_pack(SegmentationFolder(data, "train"), pack, size, progress=False)
     run = stopped(small, tmp_path / "run")
     refuses(["train", "--resume", run, "--data", large], "large.pack", "pack size")
-
-
-def test_a_checkpoint_from_before_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not say what its data were."""
-
-    def without_data(*given: Any) -> None:
-        *rest, progress = given
-        given = (*rest, {name: value for name, value in progress.items() if name != "data"})
-        save_state(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "save_state", without_data)
-        run = stopped(data, tmp_path / "run")
-    resume(run, progress=False)
-    assert step_of(run) == STEPS
 
 
 # The data, the folder or the machine is another

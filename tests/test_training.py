@@ -16,15 +16,16 @@ from safetensors.torch import load_file, save_file
 import recseg.training.objective as objective
 import recseg.training.trainer as training
 from recseg.data.stream import StreamSampler, batches, count_classes
+from recseg.devices import choose_device, choose_precision
 from recseg.errors import RecsegError
 from recseg.models.baseline import PublishedConfig, PublishedNetwork, published_loss
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
-from recseg.training.config import build_model, load_config, resolve
+from recseg.training.config import TrainConfig, build_model, load_config, resolve
 from recseg.training.optim import averaged_model, parameter_groups, schedule
 from recseg.training.train import resume, train, training_data
-from recseg.training.trainer import TrainConfig, Trainer, choose_device, choose_precision
+from recseg.training.trainer import Trainer
 from recseg.weights.io import load
 
 QUICK: dict[str, Any] = {"size": 16, "image_size": 16, "batch_size": 2, "workers": 0, "seed": 3, "device": "cpu"}
@@ -115,7 +116,7 @@ def test_published_preset_trains() -> None:
         *tiny.forward_all(images), masks, torch.tensor([[2, 5, 0], [2, 0, 0]]), torch.tensor([2, 1])
     )
     for done in (0.0, 1.0):
-        terms = training.compute_loss(tiny, images, labels, count_classes(labels), config, done)
+        terms = objective.compute_loss(tiny, images, labels, count_classes(labels), config, done)
         assert terms.keys() == expected.keys()
         for name, value in terms.items():
             torch.testing.assert_close(value, expected[name])
@@ -127,9 +128,9 @@ def test_single_pixels_are_learned_first(tiny_voc: Path) -> None:
     labels = torch.zeros(2, 16, 16, dtype=torch.long)
     labels[:, 4:] = 7
     batch = torch.rand(2, 3, 16, 16), labels, torch.tensor([1, 1]), config
-    assert training.compute_loss(model, *batch, done=0.4).keys() == {"loss", "pixels"}
+    assert objective.compute_loss(model, *batch, done=0.4).keys() == {"loss", "pixels"}
     terms = {"loss", "pixels", "bce", "dice", "classes", "stop"}
-    assert training.compute_loss(model, *batch, done=0.5).keys() == terms
+    assert objective.compute_loss(model, *batch, done=0.5).keys() == terms
 
 
 def test_a_run_builds_the_network_that_was_asked_for(tiny_voc: Path, tmp_path: Path) -> None:

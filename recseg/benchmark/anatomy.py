@@ -24,8 +24,7 @@ def anatomy(setting: Setting) -> Found:
     for batch in (1, 16):
         images = random_images(batch, setting.side, setting.device)
         with torch.inference_mode():
-            acts = parts_of(dense, model, images)
-        times = setting.times({name: _without_gradients(act) for name, act in acts.items()})
+            times = setting.times(parts_of(dense, model, images))
         result[f"batch_{batch}"] = {name: round(1000 * statistics.median(row), 3) for name, row in times.items()}
     return result, []
 
@@ -50,11 +49,3 @@ def parts_of(dense: UNet, model: RecurrentUNet, images: Tensor) -> dict[str, Cal
         "recurrent, whole": forward("recurrent", model, images, [1] * batch),
         "dense, whole": forward("dense", dense, images, [1] * batch),
     }
-
-
-def _without_gradients(act: Callable[[], object]) -> Callable[[], object]:
-    def quietly() -> object:
-        with torch.inference_mode():
-            return act()
-
-    return quietly

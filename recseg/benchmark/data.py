@@ -15,6 +15,7 @@ from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder, write_pack
 from recseg.data.transforms import train_transform
 from recseg.errors import RecsegError
+from recseg.training.validation import spread
 
 IMAGES = 400
 SIZE = 256  # of the crops, and short side of the pack
@@ -26,7 +27,7 @@ def loader(setting: Setting) -> Found:
     tells = "how many cores feed a GPU: the crops that it trains a second, divided by this"
     packs = "whether packing the data saves enough of these cores"
     try:
-        source = first(open_train("voc"), IMAGES)
+        source = spread(open_train("voc"), IMAGES)
     except RecsegError as error:
         return {"not_measured": str(error)}, [
             Bar(floor, None, 250, tells, False),
@@ -54,14 +55,6 @@ def loader(setting: Setting) -> Found:
         Bar(packed_floor, found["pack_crops_a_second"], 1000, packs, False),
     ]
     return found, bars
-
-
-def first(source: SegmentationFolder, number: int) -> SegmentationFolder:
-    """The first images of a split."""
-    part = copy.copy(source)
-    part.ids = source.ids[:number]
-    part.image_paths, part.mask_paths = source.image_paths[:number], source.mask_paths[:number]
-    return part
 
 
 def every(dataset: SegmentationFolder, act: Callable[[int], object]) -> float:

@@ -51,12 +51,13 @@ def measure(
         call()
         return torch.cuda.max_memory_allocated() - idle
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts from here
-    idle = _status("VmRSS")
+    idle = status("VmRSS")
     call()
-    return _status("VmHWM") - idle
+    return status("VmHWM") - idle
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
+    """Bytes of a field of this process, as `VmHWM`; Linux has them."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field + ":"):
             return 1024 * int(line.split()[1])  # kB

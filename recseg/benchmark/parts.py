@@ -22,10 +22,10 @@ from recseg.benchmark.networks import (
 )
 from recseg.benchmark.timing import Ratio, interleave, ratio, waiter, weighted
 from recseg.data.stream import count_classes
-from recseg.devices import depthwise_in_float32
+from recseg.devices import choose_precision, depthwise_in_float32, precision_name
 from recseg.models.model import SegmentationModel
+from recseg.training.objective import compute_loss
 from recseg.training.optim import make_optimisers, parameter_groups
-from recseg.training.trainer import choose_precision, compute_loss, precision_name
 
 COUNTS = range(1, len(VOC_MIX) + 1)
 

@@ -19,6 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import recseg
+from recseg.benchmark.memory import status
 from recseg.data.pictograms import generate
 from recseg.errors import RecsegError
 from recseg.evaluation.metrics import VOCMetric
@@ -111,14 +112,9 @@ def _measure(weights: str, width: int, height: int) -> int:
     recseg.predict(scene, model, tile=True)  # the libraries' own code is loaded and compiled at the first call
     image = scene.resize((width, height))
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts from here
-    idle = _status("VmRSS")
+    idle = status("VmRSS")
     recseg.predict(image, model, tile=WINDOW)
-    return _status("VmHWM") - idle
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))  # kB
+    return status("VmHWM") - idle
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from recseg.benchmark.deployed import SIDE, reference
-from recseg.classes import BACKGROUND, VOID
+from recseg.classes import BACKGROUND, SMALLEST_AREA, VOID
 from recseg.data import open_dataset
-from recseg.evaluation.metrics import SMALLEST_AREA, SetMetric, VOCMetric
+from recseg.evaluation.metrics import SetMetric, VOCMetric
 from recseg.evaluation.results import write_result
 from recseg.inference.prediction import as_image
 

@@ -16,7 +16,7 @@ from recseg.classes import BACKGROUND, VOC_CLASSES, VOID, Legend, has_background
 from recseg.data.description import FILE
 from recseg.data.images import SUFFIXES
 from recseg.data.survey import Survey
-from recseg.errors import RecsegError, counted
+from recseg.errors import RecsegError, counted, some
 
 if TYPE_CHECKING:
     from recseg.data.folder import SegmentationFolder
@@ -119,24 +119,20 @@ def hints(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
             )
     absent = [legend.names[label] for label in range(1, len(legend.names)) if not images[label]]
     if absent and own:
-        yield f"in no mask of {dataset.split}: {_some(absent)}"
+        yield f"in no mask of {dataset.split}: {some(absent, SHOWN)}"
     rare = [
         f"{legend.names[label]} ({images[label]})" for label in range(1, len(legend.names)) if 0 < images[label] < FEW
     ]
     if rare:
-        yield f"in fewer than {FEW} images of {dataset.split}: {_some(rare)}"
+        yield f"in fewer than {FEW} images of {dataset.split}: {some(rare, SHOWN)}"
     rims = [
         legend.names[label] for label in range(1, len(legend.names))
         if found.pixels[label] >= 4 * FEW and found.solid[label] < 0.02 * found.pixels[label]
     ]  # fmt: skip
     if rims:
-        yield f"nowhere two pixels wide: {_some(rims)}; are the masks smoothed? resize them by the nearest pixel"
+        yield f"nowhere two pixels wide: {some(rims, SHOWN)}; are the masks smoothed? resize them by the nearest pixel"
     if words := _two_colours(found, own=False):
         yield f"{words}; is it the same class in both?"
-
-
-def _some(words: list[str]) -> str:
-    return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
 
 
 def compared(train: "SegmentationFolder", first: Survey, val: "SegmentationFolder", second: Survey) -> Iterator[str]:
@@ -144,7 +140,7 @@ def compared(train: "SegmentationFolder", first: Survey, val: "SegmentationFolde
     for one, other, here, there in ((train, val, first, second), (val, train, second, first)):
         only = [name for name, a, b in zip(one.classes, here.images, there.images, strict=False) if a and not b]
         if only:
-            yield f"in masks of {one.split} and none of {other.split}: {_some(only)}"
+            yield f"in masks of {one.split} and none of {other.split}: {some(only, SHOWN)}"
 
 
 def image_faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
@@ -184,7 +180,7 @@ def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str]
     there = [path for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES]
     others = [path.stem for path in there if path not in images]
     if others:
-        doubtful.append(f"in none of these lists, {len(others)} images: {_some(sorted(others))}")
+        doubtful.append(f"in none of these lists, {len(others)} images: {some(sorted(others), SHOWN)}")
     return wrong, doubtful
 
 

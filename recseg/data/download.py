@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from recseg.data.archive import extract_tar as extract_tar
+from recseg.data.archive import extract_tar
 from recseg.data.lock import locked
 from recseg.errors import RecsegError
 from recseg.files import followed

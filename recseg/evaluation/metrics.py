@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from recseg.classes import BACKGROUND, VOID
-from recseg.classes import SMALLEST_AREA as SMALLEST_AREA
 from recseg.errors import RecsegError
 
 # IoUs are summed in units of 2^-40: a sum of floats depends on the order of its terms, a sum of integers does not.

@@ -14,10 +14,7 @@ from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
 from recseg.data.transforms import resize_short_side
 from recseg.errors import RecsegError
 from recseg.inference.mode import inference_mode
-from recseg.inference.prediction import Picture as Picture
-from recseg.inference.prediction import Prediction as Prediction
-from recseg.inference.prediction import Step as Step
-from recseg.inference.prediction import as_image as as_image
+from recseg.inference.prediction import Picture, Prediction, as_image
 from recseg.inference.steps import Output, Sequence, to_prediction
 from recseg.inference.tiling import predict_tiles, tile_side
 from recseg.models.model import SegmentationModel

@@ -5,6 +5,7 @@ Each frame is segmented by itself: the network has no memory from one frame to t
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,7 +19,8 @@ from recseg.classes import palette
 from recseg.data.images import as_rgb
 from recseg.errors import RecsegError
 from recseg.files import atomic_write, check_writable
-from recseg.inference.predict import Prediction, predict
+from recseg.inference.predict import predict
+from recseg.inference.prediction import Prediction
 from recseg.models.model import SegmentationModel
 from recseg.viz.plotting import INK, overlay, text, text_width, write_gif
 
@@ -190,7 +192,7 @@ def _write_mp4(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str
                 str(temporary), format="FFMPEG", fps=1000 / duration, macro_block_size=1, codec="libx264"
             )
             with contextlib.closing(writer):
-                for frame, _ in _chain(first, frames):
+                for frame, _ in itertools.chain([first], frames):
                     pixels = np.asarray(frame)
                     # H.264 halves its colour planes: an odd last row or column is doubled, not scaled.
                     pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
@@ -199,10 +201,3 @@ def _write_mp4(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str
         except BrokenPipeError as error:
             raise RecsegError(f"{out}: ffmpeg stopped while writing (disk full?)") from error
     return count
-
-
-def _chain(
-    first: tuple[Image.Image, float], rest: Iterator[tuple[Image.Image, float]]
-) -> Iterator[tuple[Image.Image, float]]:
-    yield first
-    yield from rest

@@ -3,19 +3,20 @@
 The bounds are rules of thumb: they choose what is worth a reader's minute, and prove nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
 from recseg.classes import BACKGROUND
 from recseg.data.check import FEW
+from recseg.errors import some
 from recseg.report.facts import Facts
 
 OFTEN = 0.2  # share of a class's images, or pixels, from which on a confusion is reported
 FEWEST_CASES = 3  # images that must show it
 MOST_SHRUNK = 3.0
 UNSURE = 0.1  # error of calibration from which on probabilities are not to be trusted
-MOST_NAMED = 5  # classes that a sentence names
+MOST_NAMED = 5  # confusions that are reported
 
 
 def hints(facts: Facts) -> list[str]:
@@ -64,7 +65,7 @@ def _thin(facts: Facts) -> Iterator[str]:
     if thin:
         names = [f"{facts.legend.names[label]} (about {width:.0f} pixels wide)" for width, label in thin]
         yield (
-            f"Thinner than the output stride, which spans {cell:.0f} pixels of an image: {_some(names)}. "
+            f"Thinner than the output stride, which spans {cell:.0f} pixels of an image: {some(names)}. "
             "A larger --image-size, or windows (--tile) with a network trained at that scale, make them wider."
         )
 
@@ -76,13 +77,13 @@ def _rare(facts: Facts) -> Iterator[str]:
     rare = sorted((int(images[row.label]), row.name) for row in facts.classes if row.images and images[row.label] < FEW)
     if rare:
         names = [f"{name} ({count})" for count, name in rare]
-        yield f"In fewer than {FEW} training images (list {facts.trained_on}): {_some(names)}. Label more of them."
+        yield f"In fewer than {FEW} training images (list {facts.trained_on}): {some(names)}. Label more of them."
 
 
 def _never(facts: Facts) -> Iterator[str]:
     never = [f"{row.name} (in {row.images} images)" for row in facts.classes if row.images and not row.named]
     if never:
-        yield f"Never named: {_some(never)}."
+        yield f"Never named: {some(never)}."
     answered = float(facts.confusion[:, BACKGROUND].sum() / facts.confusion.sum())
     if answered and not facts.confusion[BACKGROUND].any():
         yield (
@@ -91,7 +92,7 @@ def _never(facts: Facts) -> Iterator[str]:
         )
     absent = [row.name for row in facts.classes if not row.images]
     if absent:
-        yield f"Named, though no image holds it: {_some(absent)}. No mean counts it; its pixels cost the others."
+        yield f"Named, though no image holds it: {some(absent)}. No mean counts it; its pixels cost the others."
 
 
 def _swapped(facts: Facts) -> Iterator[str]:
@@ -120,10 +121,10 @@ def _mistaken(facts: Facts) -> Iterator[str]:
         if row.images and shares[row.label, BACKGROUND] > 0.5:
             missed.append((float(shares[row.label, BACKGROUND]), row.name))
     if lost:
-        yield f"Pixels of one class that are given to another: {_some(name for _, name in sorted(lost, reverse=True))}."
+        yield f"Pixels of one class that are given to another: {some(name for _, name in sorted(lost, reverse=True))}."
     if missed:
         names = [f"{name} ({_percent(share)})" for share, name in sorted(missed, reverse=True)]
-        yield f"More than half of the pixels are taken for {facts.legend.names[BACKGROUND]}: {_some(names)}."
+        yield f"More than half of the pixels are taken for {facts.legend.names[BACKGROUND]}: {some(names)}."
 
 
 def _stop(facts: Facts) -> Iterator[str]:
@@ -151,12 +152,6 @@ def _calibration(facts: Facts) -> Iterator[str]:
             if abs(said - true) < error / 2:
                 side = "too sure of some cases and not sure enough of others"
             yield f"Probabilities of {words} are off by {_points(error)} on average; the network is {side}."
-
-
-def _some(words: Iterable[str]) -> str:
-    listed = list(words)
-    more = f" and {len(listed) - MOST_NAMED} more" if len(listed) > MOST_NAMED else ""
-    return ", ".join(listed[:MOST_NAMED]) + more
 
 
 def _percent(share: float) -> str:

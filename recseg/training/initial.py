@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from recseg.classes import BACKGROUND, NO_BACKGROUND
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, some
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.encoders import COUNTER
 from recseg.models.model import SegmentationModel
@@ -36,13 +36,8 @@ class Copied:
 
     def __str__(self) -> str:
         parts = list(dict.fromkeys(name.rpartition(".")[0] for name in self.fresh if name not in self.rows))
-        rows = f", of the classifier the rows of {_some(self.classes) or 'no class'}" if self.rows else ""
-        return f"{len(self.whole)} tensors copied{rows}; new: {_some(parts) or 'no other'}"
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+        rows = f", of the classifier the rows of {some(self.classes, SHOWN) or 'no class'}" if self.rows else ""
+        return f"{len(self.whole)} tensors copied{rows}; new: {some(parts, SHOWN) or 'no other'}"
 
 
 def network_of(source: str) -> RecurrentUNetConfig:

@@ -36,20 +36,19 @@ def _list(dataset: SegmentationFolder) -> dict[str, Any]:
     }
 
 
-def check_same_data(before: dict[str, Any] | None, now: dict[str, Any], where: str) -> None:
+def check_same_data(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
     """Compare what a run began with to what it would go on with.
 
     Args:
-        before: what `describe` said when the checkpoint was written; None: the checkpoint is from before it was asked.
+        before: what `describe` said when the checkpoint was written.
         now: what it says today.
         where: the data, for the complaint.
 
     Raises:
         RecsegError: names what differs.
     """
-    if before is None or now | before == now:  # an older checkpoint has fewer facts
+    if before == now:
         return
-    before = now | before
     end = "expected the data that this run began with (with others, begin a new run)"
     names, others = before["classes"], now["classes"]
     if len(names) != len(others):

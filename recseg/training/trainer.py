@@ -24,20 +24,15 @@ from torch.amp.grad_scaler import GradScaler
 
 from recseg.data.folder import SegmentationFolder
 from recseg.data.stream import Batch
-from recseg.devices import choose_device as choose_device
-from recseg.devices import choose_precision as choose_precision
-from recseg.devices import compile_parts, depthwise_in_float32
-from recseg.devices import precision_name as precision_name
+from recseg.devices import choose_device, choose_precision, compile_parts, depthwise_in_float32, precision_name
 from recseg.distributed import all_gather, all_reduce_max, data_parallel, mean, rank, synchronise_norms, world_size
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
 from recseg.training.checkpoint import load_state, save_average, save_state
-from recseg.training.config import TrainConfig as TrainConfig
-from recseg.training.config import build_model, check_batch, network_for, used_up
+from recseg.training.config import TrainConfig, build_model, check_batch, network_for, used_up
 from recseg.training.initial import start_from
 from recseg.training.objective import Objective
-from recseg.training.objective import compute_loss as compute_loss
 from recseg.training.optim import averaged_model, make_optimisers, parameter_groups, schedule, set_learning_rate
 from recseg.training.run_folder import BEST, CHECKPOINT, LAST, Log, check_tensorboard
 from recseg.training.same_data import check_same_data, describe
@@ -219,12 +214,12 @@ class Trainer:
         """Put the last checkpoint back in place."""
         progress = load_state(
             self.out / CHECKPOINT, self.model, self.averaged, self.optimisers, self.scaler,
-            check=lambda progress: check_same_data(progress.get("data"), self.data, str(self.dataset.root)),
+            check=lambda progress: check_same_data(progress["data"], self.data, str(self.dataset.root)),
         )  # fmt: skip
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.average.n_averaged.fill_(self.step + 1)
-        self.skipped = progress.get("skipped", {})
-        self.validation.restore(progress.get("validation"), self.done())
+        self.skipped = progress["skipped"]
+        self.validation.restore(progress["validation"], self.done())
 
     def check_gradient(self) -> None:
         """Refuse weights whose last gradient was not finite: they are to replace no checkpoint."""

@@ -116,14 +116,13 @@ class Validation:
         """What a checkpoint keeps."""
         return {"step": self.step, "done": self.done, "best": self.best}
 
-    def restore(self, state: dict[str, Any] | None, done: float) -> None:
-        """Go on from what a checkpoint kept; None: it is from before there were validations.
+    def restore(self, state: dict[str, Any], done: float) -> None:
+        """Go on from what a checkpoint kept.
 
         Args:
             done: share of the budget that is used up; less than the last validation knew where the budget has grown.
         """
-        if state is not None:
-            self.step, self.done, self.best = state["step"], min(state["done"], done), state["best"]
+        self.step, self.done, self.best = state["step"], min(state["done"], done), state["best"]
 
 
 def validate(model: SegmentationModel, dataset: SegmentationFolder, config: TrainConfig, done: float) -> dict[str, Any]:

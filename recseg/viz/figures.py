@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recseg.classes import VOC_CLASSES, VOID
 from recseg.classes import palette as voc_palette
 from recseg.errors import RecsegError
-from recseg.inference.predict import Picture, as_image
+from recseg.inference.prediction import Picture, as_image
 from recseg.viz.plotting import FAINT, INK, new_figure, to_html
 
 if TYPE_CHECKING:

@@ -38,7 +38,8 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
     heights = [_height(row, side) for row in rows]
     figure = new_figure(side * columns, sum(heights))
     grid = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
-    for axes, panel in zip(grid.flat, [panel for row in rows for panel in _filled(row, columns)], strict=True):
+    panels = [panel for row in rows for panel in [*row, *[None] * (columns - len(row))]]
+    for axes, panel in zip(grid.flat, panels, strict=True):
         axes.set_axis_off()
         if panel is None:
             continue
@@ -58,10 +59,6 @@ def _height(row: Sequence[tuple[str, Panel] | None], side: float) -> float:
     tallest = max((array.shape[0] / array.shape[1] for array in arrays if array.ndim > 1), default=1.0)
     lines = 1 + max((title.count("\n") for title, _ in panels), default=0)
     return side * tallest + 0.15 + 0.17 * lines + 0.2 * any(map(_has_range, arrays))
-
-
-def _filled(row: Sequence[tuple[str, Panel] | None], columns: int) -> list[tuple[str, Panel] | None]:
-    return [*row, *[None] * (columns - len(row))]
 
 
 def _as_array(content: Tensor | NDArray[Any] | Image.Image) -> NDArray[Any]:

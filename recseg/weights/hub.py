@@ -15,7 +15,8 @@ import torch
 from recseg.errors import RecsegError, one_line
 from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
-from recseg.weights.io import RUN_WEIGHTS, load, save_weights
+from recseg.weights.io import load, save_weights
+from recseg.weights.registry import RUN_WEIGHTS
 from recseg.weights.safetensors import open_tensors
 
 

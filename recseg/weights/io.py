@@ -21,9 +21,7 @@ from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
-from recseg.weights.registry import RUN_WEIGHTS as RUN_WEIGHTS
 from recseg.weights.registry import add, locate
-from recseg.weights.registry import published_weights as published_weights  # a door for callers of `load`
 from recseg.weights.safetensors import TensorFile, open_tensors, write_tensors
 
 FORMAT = "recseg-2"

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from recseg.errors import RecsegError, one_line
+from recseg.errors import RecsegError, one_line, some
 from recseg.files import atomic_write
 
 # Kinds of number by safetensors' names: what holds weights, and what holds counts.
@@ -62,7 +62,7 @@ class TensorFile:
                 if name in found and self.shapes[name] != tuple(tensor.shape)
             ],
         }
-        faults = [f"{problem} {_first(names)}" for problem, names in problems.items() if names]
+        faults = [f"{problem} {some(names, 3)}" for problem, names in problems.items() if names]
         if faults:
             raise RecsegError(f"{self.path}: {'; '.join(faults)}")
         for name, tensor in expected.items():
@@ -81,10 +81,6 @@ class TensorFile:
         if not (tensor.float() if tensor.dtype == torch.float64 else tensor).isfinite().all():  # in 32 bits, as used
             raise RecsegError(f"{self.path}: tensor {name} holds values that are not finite")
         return tensor
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @contextmanager
