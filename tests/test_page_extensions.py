@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ import still_widgets  # noqa: E402
 import styles  # noqa: E402
 import verified  # noqa: E402
 from docutils import nodes  # noqa: E402
+from PIL import Image  # noqa: E402
 
 PAGE = """<html><head><meta charset="utf-8" /><script src="a.js"></script>
 <script data-cfasync="false">let a = "é";</script><script type="application/json">{"b": 1}</script></head>
@@ -124,6 +126,16 @@ def test_images_of_a_cell_become_files(tmp_path: Path) -> None:
     (file,) = (tmp_path / "_images").iterdir()
     assert changed == f'<img loading="lazy" src="_images/{file.name}" alt="a"><img src="b.png">'
     assert file.suffix == ".svg" and file.read_bytes() == b"<svg/>"
+
+
+def test_an_image_weighs_less_and_keeps_its_pixels(tmp_path: Path) -> None:
+    drawn = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 9).convert("RGB")
+    drawn.save(stream := io.BytesIO(), "PNG")
+    images.as_files(f'<img src="data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}">', tmp_path)
+    (file,) = tmp_path.iterdir()
+    with Image.open(file) as shown:
+        assert file.suffix == ".webp" and shown.convert("RGB").tobytes() == drawn.tobytes()
+    assert file.stat().st_size < stream.tell()
 
 
 def test_widgets_stand_still() -> None:

@@ -1,15 +1,18 @@
 """Sphinx extension: images that a cell wrote into its HTML become files, loaded as they come in sight.
 
-A notebook has to carry its images inside; a page that did so would be as heavy as all of them.
+A notebook has to carry its images inside; a page that did so would be as heavy as all of them. A PNG becomes a WebP of
+the same pixels, which weighs a third less.
 """
 
 import base64
 import hashlib
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from PIL import Image
 
 _IMAGE = re.compile(r'src="data:image/(png|gif|jpeg|webp|svg\+xml);base64,([^"]*)"')
 
@@ -19,12 +22,21 @@ def as_files(html: str, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(found: re.Match[str]) -> str:
-        content = base64.b64decode(found[2])
-        name = f"{hashlib.sha256(content).hexdigest()[:20]}.{found[1].removesuffix('+xml')}"
+        content, kind = base64.b64decode(found[2]), found[1].removesuffix("+xml")
+        if kind == "png":
+            content, kind = _smaller(content)
+        name = f"{hashlib.sha256(content).hexdigest()[:20]}.{kind}"
         (folder / name).write_bytes(content)
         return f'loading="lazy" src="{folder.name}/{name}"'
 
     return _IMAGE.sub(write, html)
+
+
+def _smaller(png: bytes) -> tuple[bytes, str]:
+    """An image as WebP without loss, or as it is where that is no smaller; its kind."""
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(stream, "WEBP", lossless=True)
+    return (stream.getvalue(), "webp") if stream.tell() < len(png) else (png, "png")
 
 
 def _write(app: Any, doctree: nodes.document) -> None:

@@ -31,7 +31,8 @@ def _replace(app: Any, doctree: nodes.document) -> None:
         if view := _VIEW.fullmatch(node.astext().strip()):
             named = json.loads(view[1].replace("<\\/", "</"))
             name = (json.loads(named) if isinstance(named, str) else named)["model_id"]
-            node.replace_self(nodes.raw("", still(name, models) + NOTE, format="html"))
+            shown = f'<div class="output text_html">{still(name, models)}</div>'  # scrolls where it is wide
+            node.replace_self(nodes.raw("", shown + NOTE, format="html"))
     for key in [key for key in files if key.startswith("ipywidgets_")]:
         del files[key]
 

@@ -20,7 +20,8 @@ def difference_intervals(result: Mapping[str, Any], scores: Mapping[str, str] = 
         scores: key in the result → title of its panel.
     """
     rows = result["differences"]
-    figure = new_figure(2.0 * len(scores) + 3.3, 0.32 * len(rows) + 0.9)
+    names = [f"{row['of']} − {row['minus'].removeprefix(row['of'] + ': ')}".replace(", ", ",\n") for row in rows]
+    figure = new_figure(2.0 * len(scores) + 2.0, 0.42 * len(rows) + 0.8)
     panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for axes, (key, title) in zip(panels, scores.items(), strict=True):
         axes.axvline(0, color=FAINT, linewidth=1)
@@ -32,9 +33,7 @@ def difference_intervals(result: Mapping[str, Any], scores: Mapping[str, str] = 
             axes.plot([100 * found["low"], 100 * found["high"]], [y, y], color=colour, linewidth=2)
             axes.plot(100 * found["value"], y, "o", color=colour, markersize=5)
         axes.set_title(f"{title}, points", loc="left")
-        axes.set_yticks(
-            range(len(rows)), [f"{row['of']} − {row['minus'].removeprefix(row['of'] + ': ')}" for row in rows]
-        )
+        axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.5, -0.5)  # the first difference on top
         axes.tick_params(axis="y", length=0)
     return figure

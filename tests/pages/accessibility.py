@@ -12,10 +12,9 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 GRAVE = {"serious", "critical"}
 EXAMPLES = 3  # places named of a finding
 
-# What is folded is read too, once it is unfolded.
+UNFOLD = "for (const folded of document.querySelectorAll('details')) folded.open = true"
 RUN = """
 (async () => {
-  for (const folded of document.querySelectorAll('details')) folded.open = true;
   const { violations } = await axe.run(document, { runOnly: %s, preload: false, resultTypes: ['violations'] });
   return violations.map(({ id, impact, nodes }) => ({ id, impact, places: nodes.map(
     ({ html, any, all, none, impact }) => ({ html, impact, why: [...any, ...all, ...none][0]?.message })) }));
@@ -39,6 +38,8 @@ def fetch() -> tuple[str | None, str]:
 
 def findings(page: Page, axe: str) -> list[str]:
     """Each serious or critical finding on the open page, with the first places where it stands."""
+    page.evaluate(UNFOLD)  # what is folded is read, too
+    page.settle()  # text that fades in is pale at first
     page.evaluate(axe)
     found: list[dict[str, Any]] = page.evaluate(RUN % RULES)
     lines = []

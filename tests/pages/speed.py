@@ -8,6 +8,7 @@ from typing import Any
 from chromium import Browser
 
 HEAVIEST = 1_000_000  # bytes before figures
+HEAVIEST_WHOLE = 3_000_000  # with all of them, those further down too
 ROUNDS = 3
 QUIET = 2000  # ms without a long task (50 ms and longer) make a page one that answers
 PICTURES = re.compile(r"data:(?:image|video|audio)/[^\"')\s]*")
@@ -16,6 +17,11 @@ WATCH = """
 window.longTasks = [];
 new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map(
   ({ startTime, duration }) => startTime + duration))).observe({ type: 'longtask', buffered: true });
+"""
+# Figures wait until they come in sight.
+SCROLL = """
+Promise.allSettled([...document.images].map((image) => { image.loading = 'eager'; return image.decode(); }))
+  .then(() => true)
 """
 # Interactive: after the first paint and the last long task that is followed by quiet.
 WAIT = """
@@ -45,6 +51,7 @@ def weigh(browser: Browser, address: str, file: Path) -> tuple[int, int]:
     """Bytes that a page loads before its figures, and bytes of figures, uncompressed."""
     page = browser.page()
     page.open(address)
+    page.evaluate(SCROLL)
     kinds = {event["requestId"]: event["type"] for event in page.reported("Network.responseReceived")}
     addresses = {event["requestId"]: event["request"]["url"] for event in page.reported("Network.requestWillBeSent")}
     sizes: dict[str, int] = {}
