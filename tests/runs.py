@@ -81,9 +81,9 @@ def same_file(one: Path, two: Path) -> int:
 
 
 def same_run(whole: Path, cut: Path, steps: int) -> None:
-    """Assert equal weights, averages, optimisers, random states and logs, the log one line a step."""
+    """Assert equal weights, averages, optimisers, random states and logs, with one line of loss a step."""
     tensors = same_file(whole / "checkpoint.safetensors", cut / "checkpoint.safetensors")
     assert tensors > 2 * same_file(whole / "weights.safetensors", cut / "weights.safetensors")  # with the optimiser
     assert log_of(whole) == log_of(cut)
-    assert [entry["step"] for entry in log_of(cut)] == list(range(1, steps + 1))
+    assert [entry["step"] for entry in log_of(cut) if "loss" in entry] == list(range(1, steps + 1))
     assert not [path.name for path in cut.iterdir() if path.name.startswith(".")]  # nothing half written

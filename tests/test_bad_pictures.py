@@ -1,8 +1,11 @@
 """Images, readers and losses that fail amid a training: named, by the image; skipped where that is asked for."""
 
+import errno
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from conftest import HEIGHT, WIDTH, Refuses, refusal, save_indexed
 from kill_work import recurrent
 from PIL import Image
-from torch.utils.data import get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 from recseg import evaluate, load
 from recseg.cli.main import main
@@ -72,6 +75,49 @@ def test_a_dead_reader_is_named_with_its_picture(
     assert error.startswith("recseg: error: ") and "at image white" in error and "Traceback" not in error
     monkeypatch.undo()
     assert 1 <= step_of(run) < 50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shared memory is another thing elsewhere")
+def test_readers_without_shared_memory_end_it_in_a_line(
+    five: Path, tiny_recurrent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container has 64 MB of it: a training and an evaluation end, and do not wait for ever."""
+    images = SegmentationFolder(five, "train", transform=train_transform(32))
+    expected = "shared memory is full", "--workers 0"
+
+    def no_room(self: Any) -> Any:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2_3>: Resource temporarily …")
+
+    def no_room_for_readers(self: Any) -> Any:
+        return share(self) if get_worker_info() is None else no_room(self)
+
+    share = torch.UntypedStorage._share_fd_cpu_
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", no_room_for_readers)
+    refusal(lambda: next(batches(images, 2, seed=0, workers=1)), *expected)
+    whole = SegmentationFolder(five, "train")
+    refusal(lambda: score(load(tiny_recurrent), whole, workers=1, on_bad_image="skip", progress=False), *expected)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", no_room)
+    refusal(lambda: next(batches(images, 2, seed=0, workers=1)), *expected)
+    monkeypatch.undo()
+
+    def no_locks(self: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(DataLoader, "__iter__", no_locks)
+    refusal(lambda: next(batches(images, 2, seed=0, workers=1)), *expected)
+
+
+def test_a_program_that_holds_a_stream_of_batches_ends(five: Path) -> None:
+    program = f"""
+from recseg.data.folder import SegmentationFolder
+from recseg.data.stream import batches
+from recseg.data.transforms import train_transform
+images = SegmentationFolder({str(five)!r}, "train", transform=train_transform(32))
+if __name__ == "__main__":
+    stream = batches(images, 2, seed=0, workers=1)
+    next(stream)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
 
 
 # Losses that are not numbers

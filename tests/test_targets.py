@@ -112,10 +112,11 @@ def test_of_two_classes_of_one_size_the_lower_label_comes_first() -> None:
     assert to_sequence(labels, 32, num_classes=33, order="area").classes[0].tolist() == list(range(1, 33))
 
 
-def test_costs_beyond_the_length_do_not_count() -> None:
-    cost = torch.full((1, 3, 3), float("nan"))
+@pytest.mark.parametrize("steps", [3, 7])  # all permutations; SciPy
+def test_costs_beyond_the_length_do_not_count(steps: int) -> None:
+    cost = torch.full((1, steps, steps), float("nan"))
     cost[0, :2, :2] = torch.tensor([[5.0, 1.0], [1.0, 5.0]])
-    assert match(cost, torch.tensor([2])).tolist() == [[1, 0, 2]]
+    assert match(cost, torch.tensor([2])).tolist() == [[1, 0, *range(2, steps)]]
 
 
 def test_huge_costs_are_matched_too() -> None:
@@ -123,8 +124,9 @@ def test_huge_costs_are_matched_too() -> None:
     assert sorted(match(cost, torch.tensor([2]))[0, :2].tolist()) == [0, 1]
 
 
-def test_a_cost_that_is_no_number_is_an_error() -> None:
-    cost = torch.zeros(1, 3, 3)
+@pytest.mark.parametrize("steps", [3, 7])
+def test_a_cost_that_is_no_number_is_an_error(steps: int) -> None:
+    cost = torch.zeros(1, steps, steps)
     cost[0, 0, 1] = float("nan")
     with pytest.raises(RecsegError, match="^matching: a cost is not finite, .* lower learning rate$"):
         match(cost, torch.tensor([2]))

@@ -1,14 +1,18 @@
 """The processes that read images for a training: what each is at, and which image it was when one dies."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import re
 import signal
 from collections.abc import Iterator, Sequence
+from multiprocessing.util import Finalize
+from typing import Any
 
 import torch
-from torch.utils.data import get_worker_info
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
 
 from recseg.errors import RecsegError
 
@@ -20,6 +24,10 @@ def default_workers() -> int:
 
 
 GUARD = "a script calls train under `if __name__ == '__main__':`, since its readers import it anew"
+FULL = (
+    "shared memory is full, through which processes hand on the images that they read: expected more of it (docker run "
+    "--shm-size 1g; on Linux it is /dev/shm), or --workers 0, which needs none"
+)
 
 
 class UnguardedScript(RecsegError):
@@ -43,8 +51,8 @@ class Readers:
     def __init__(self, workers: int, ids: Sequence[str]) -> None:
         self.ids = ids
         self.notes = torch.full((workers, 2), -1, dtype=torch.long)  # process id, index of the image
-        if workers:
-            self.notes.share_memory_()
+        if workers and (fault := share(self.notes)):
+            raise fault
 
     def note(self, index: int) -> None:
         """Called by a reader before it reads image `index`."""
@@ -78,6 +86,39 @@ class Readers:
                 f"{', '.join(at) or '(none yet)'}: out of memory, or a file that a library cannot bear; "
                 "--workers 0 reads without such processes"
             ) from error
+
+
+def share(*tensors: Tensor) -> RecsegError | None:
+    """Put tensors where other processes see them; what is to be told where there is no room.
+
+    PyTorch puts there by itself what a reader hands on, in a thread: where that fails, the training waits for ever.
+    """
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except RuntimeError:
+        return RecsegError(FULL)
+    return None
+
+
+def begin(loader: "DataLoader[Any]") -> Iterator[Any]:
+    """What a loader reads; its processes end with the program at the latest.
+
+    Raises:
+        RecsegError: no room in shared memory, where the locks of the processes stand as well.
+    """
+    others = set(multiprocessing.active_children())
+    try:
+        stream = iter(loader)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise RecsegError(FULL) from error
+        raise
+    for process in set(multiprocessing.active_children()) - others:
+        # At its end Python asks what is left of its processes to end, by a signal that readers leave to their parent,
+        # and awaits them: those of a stream that is still held, or was held by an error, would never end.
+        Finalize(None, process.kill, exitpriority=0)
+    return stream
 
 
 def leave_signals_to_parent(_: int) -> None:

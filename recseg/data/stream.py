@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from recseg.classes import BACKGROUND, VOID
 from recseg.data.folder import Sample, SegmentationFolder
-from recseg.data.readers import Readers, leave_signals_to_parent
+from recseg.data.readers import Readers, begin, leave_signals_to_parent, share
 from recseg.errors import RecsegError, counted
 
 
@@ -144,7 +144,10 @@ def _collate(read: list[_Read]) -> Batch | RecsegError:
         skipped |= passed
     images = torch.stack([sample.image.as_subclass(Tensor) for sample in samples])  # (B, 3, S, S)
     labels = torch.stack([sample.labels.as_subclass(Tensor) for sample in samples])  # (B, S, S)
-    return Batch(images, labels, count_classes(labels), [sample.id for sample in samples], skipped)
+    batch = Batch(images, labels, count_classes(labels), [sample.id for sample in samples], skipped)
+    if get_worker_info() is not None and (fault := share(batch.images, batch.labels, batch.lengths)):
+        return fault
+    return batch
 
 
 def batches(
@@ -173,7 +176,7 @@ def batches(
         weights: how often each image is to be drawn, relative to the others; None: each once an epoch.
 
     Raises:
-        RecsegError: an image that cannot be read, or, with `skip`, not one that can.
+        RecsegError: an image that cannot be read, or, with `skip`, not one that can; or no room in shared memory.
     """
     loader: DataLoader[_Read] = DataLoader(
         _Seeded(dataset, seed, skip, readers or Readers(workers, dataset.ids)),
@@ -186,7 +189,7 @@ def batches(
         # One of its own: it draws a number whenever it starts, and a resumed training must not be a number ahead.
         generator=torch.Generator().manual_seed(seed),
     )
-    for batch in loader:
+    for batch in begin(loader):
         if isinstance(batch, RecsegError):
             raise batch
         yield batch

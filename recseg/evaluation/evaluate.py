@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
 
 from recseg.classes import BACKGROUND, VOID, by_name
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
-from recseg.data.readers import leave_signals_to_parent
+from recseg.data.readers import begin, leave_signals_to_parent, share
 from recseg.data.transforms import eval_transform
 from recseg.distributed import all_gather, rank, shard
 from recseg.errors import RecsegError, counted
@@ -135,7 +135,7 @@ def score(
     source = _Prepared(dataset, image_size or model.image_size, model.input_size, limit)
     with inference_mode(model) as network, tqdm(total=len(source), disable=not progress, unit="image") as bar:
         loader = DataLoader(source, batch_size=None, num_workers=workers, worker_init_fn=leave_signals_to_parent)
-        good = _good(loader, bar, skipped if on_bad_image == "skip" else None)
+        good = _good(begin(loader), bar, skipped if on_bad_image == "skip" else None)
         for images, labels, indices in batches_of_one_shape(good, batch_size):
             present = [sorted(set(torch.unique(each).tolist()) - {BACKGROUND, VOID}) for each in labels]
             pixels = images.to(target).float() / 255  # (B, 3, h, w) in [0, 1]
@@ -169,9 +169,12 @@ def _check(model: SegmentationModel, dataset: SegmentationFolder) -> None:
 
 
 class _Bad(NamedTuple):
-    """An image that cannot be read, and why. Handed on: an error would cross processes as a page of traceback."""
+    """An image that cannot be read, or None where none is to blame, and why.
 
-    id: str
+    Handed on: an error would cross processes as a page of traceback.
+    """
+
+    id: str | None
     error: RecsegError
 
 
@@ -205,7 +208,10 @@ class _Prepared(Dataset[Ready | _Bad]):
         else:
             image = self.transform(sample).image
         labels = sample.labels.as_subclass(Tensor).to(torch.uint8)
-        return Ready(image.as_subclass(Tensor), labels, self.part[index])
+        ready = Ready(image.as_subclass(Tensor), labels, self.part[index])
+        if get_worker_info() is not None and (fault := share(ready.image, ready.labels)):
+            return _Bad(None, fault)
+        return ready
 
 
 def _good(samples: Iterable[Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None) -> Iterator[Ready]:
@@ -213,7 +219,7 @@ def _good(samples: Iterable[Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, 
     for sample in samples:
         if not isinstance(sample, _Bad):
             yield sample
-        elif skipped is None:
+        elif skipped is None or sample.id is None:
             raise sample.error
         else:
             skipped[sample.id] = str(sample.error)
