@@ -35,8 +35,8 @@ def test_maps_of_two_sizes_are_refused() -> None:
 def test_comparison_has_four_panels_a_row_and_a_legend() -> None:
     picture = Image.new("RGB", (4, 2))
     figure = figures.comparison([("cat", picture, TRUTH, ANSWER), ("dog", picture, TRUTH, TRUTH)])
-    assert [axes.get_title() for axes in figure.axes] == ["cat", "truth", "answer", "mistakes"] + [
-        "dog", "truth", "answer", "mistakes"
+    assert [axes.get_title() for axes in figure.axes] == ["cat", "ground truth", "answer", "mistakes"] + [
+        "dog", "ground truth", "answer", "mistakes"
     ]  # fmt: skip
     assert [entry.get_text() for entry in figure.legends[0].get_texts()] == list(figures.MISTAKES)
 

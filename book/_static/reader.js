@@ -67,6 +67,13 @@ const explainWords = () => {
     note.hidden = true;
     word = null;
   };
+  const place = () => {
+    const { left, top, bottom } = word.getClientRects()[0]; // of a word that is broken, the first line
+    const { width, height } = note.getBoundingClientRect();
+    const under = bottom + height + 8 < innerHeight || top < height + 8;
+    note.style.left = `${Math.max(8, Math.min(left, document.documentElement.clientWidth - width - 8))}px`;
+    note.style.top = `${under ? bottom + 2 : top - height - 2}px`;
+  };
   const show = async (shown) => {
     close();
     word = shown;
@@ -76,11 +83,7 @@ const explainWords = () => {
     drawFormulas(note);
     word.setAttribute('aria-describedby', note.id);
     note.hidden = false;
-    const { left, top, bottom } = word.getClientRects()[0]; // of a word that is broken, the first line
-    const { width, height } = note.getBoundingClientRect();
-    const under = bottom + height + 8 < innerHeight || top < height + 8;
-    note.style.left = `${Math.max(8, Math.min(left, document.documentElement.clientWidth - width - 8))}px`;
-    note.style.top = `${under ? bottom + 2 : top - height - 2}px`;
+    place();
   };
   const soon = (act, wait) => {
     clearTimeout(later);
@@ -95,7 +98,8 @@ const explainWords = () => {
   }
   note.addEventListener('mouseenter', () => clearTimeout(later));
   note.addEventListener('mouseleave', () => soon(close, 300));
-  addEventListener('scroll', close, { passive: true });
+  // The focus brings a word into sight by scrolling: its definition goes with it.
+  addEventListener('scroll', () => word && (word === document.activeElement ? place() : close()), { passive: true });
   addEventListener('keydown', ({ key }) => key === 'Escape' && close());
 };
 

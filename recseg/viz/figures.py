@@ -167,7 +167,7 @@ def comparison(rows: Sequence[tuple[str, Picture, NDArray[np.uint8], NDArray[np.
         picture = as_image(image)
         solid = [np.where((labels == VOID)[..., None], 224, voc_palette()[labels]) for labels in (truth, answer)]
         panels = (np.asarray(picture), *solid, mistakes(truth, answer))
-        for axes, name, panel in zip(line, (title, "truth", "answer", "mistakes"), panels, strict=True):
+        for axes, name, panel in zip(line, (title, "ground truth", "answer", "mistakes"), panels, strict=True):
             axes.imshow(panel.astype(np.uint8), interpolation="nearest")
             axes.set_title(name)
             axes.set_axis_off()

@@ -51,8 +51,8 @@ GLOSSARY = """
   const term = document.querySelector('a[href*="#term-"]');
   if (!term) return 'no word of the glossary is linked on the page';
   term.focus();
-  await new Promise((done) => setTimeout(done, 400));
   const note = document.querySelector('[role=tooltip]');
+  for (let turn = 0; turn < 50 && note?.hidden; turn += 1) await new Promise((done) => setTimeout(done, 100));
   if (!note || note.hidden) return 'a focused word shows no definition';
   if (term.getAttribute('aria-describedby') !== note.id) return 'the definition is not told to screen readers';
   document.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
