@@ -175,7 +175,7 @@ def check(run: Path, reached: int) -> int:
     lines = (run / "log.jsonl").read_text().splitlines() if (run / "log.jsonl").exists() else []
     if lines and not lines[-1].endswith("}"):
         lines.pop()  # cut off; to be dropped
-    steps = [json.loads(line)["step"] for line in lines]
+    steps = [entry["step"] for entry in map(json.loads, lines) if "loss" in entry]  # without those of validation
     assert steps == list(range(1, len(steps) + 1)), steps
     assert len(steps) >= step, "the log lacks steps that the checkpoint has"
     return step

@@ -117,7 +117,7 @@ if __name__ == "__main__":
     stream = batches(images, 2, seed=0, workers=1)
     next(stream)
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)
 
 
 # Losses that are not numbers

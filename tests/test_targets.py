@@ -51,15 +51,21 @@ def test_lengths_and_orders(labels: torch.Tensor) -> None:
 
 
 def test_more_classes_than_steps_keeps_the_largest_and_warns() -> None:
-    labels = torch.tensor([[[1, 2, 2, 3, 3, 3, 0]], [[4, 4, 4, 4, 4, 4, 0]]])
+    labels = torch.tensor([[[1, 2, 2, 3, 3, 3, 0, VOID]], [[4, 4, 4, 4, 4, 4, 0, VOID]]])
     with pytest.warns(UserWarning, match="^images with more than 2 classes: 1; .* dropped: 1$"):
         sequence = to_sequence(labels, 2, num_classes=21, order="area")
     with pytest.warns(UserWarning, match="^images with more than 1 classes: 2; .*: 3$"):
         to_sequence(torch.tensor([[[1, 2, 3, 0]], [[5, 6, 0, 0]]]), 1, num_classes=21)
     assert sequence.classes.tolist() == [[3, 2], [4, 0]]
     assert sequence.lengths.tolist() == [2, 1]
-    assert to_labels(sequence)[0].tolist() == [[VOID, 2, 2, 3, 3, 3, 0]]  # dropped is void, not background
+    assert to_labels(sequence)[0].tolist() == [[VOID, 2, 2, 3, 3, 3, 0, VOID]]  # dropped is void, not background
     assert torch.equal(to_labels(sequence)[1], labels[1])
+
+
+def test_a_gpu_is_not_asked_whether_classes_are_dropped() -> None:
+    labels = torch.tensor([[[1, 2, 2, 3]], [[4, 4, 4, 4]]], device="meta")  # shapes without values, in its place
+    sequence = to_sequence(labels, 2, num_classes=21)
+    assert sequence.labels.shape == labels.shape and sequence.labels.device == labels.device
 
 
 def test_fewer_classes_than_steps_in_the_label_set() -> None:
@@ -83,16 +89,16 @@ def test_one_label_map_is_no_batch() -> None:
         to_sequence(torch.zeros(4, 3, dtype=torch.long), STEPS, num_classes=21)
 
 
+@pytest.mark.parametrize("most", [STEPS, 7])  # all permutations; SciPy, for each image
 @settings(max_examples=60)
-@given(
-    cost=arrays(np.float64, (3, STEPS, STEPS), elements=st.floats(-100, 100)),
-    lengths=st.lists(st.integers(0, STEPS), min_size=3, max_size=3),
-)
-def test_matching_equals_scipy(cost: np.ndarray, lengths: list[int]) -> None:
+@given(data=st.data())
+def test_matching_equals_scipy(most: int, data: st.DataObject) -> None:
+    cost = data.draw(arrays(np.float64, (3, most, most), elements=st.floats(-100, 100)))
+    lengths = data.draw(st.lists(st.integers(0, most), min_size=3, max_size=3))
     found = match(torch.from_numpy(cost), torch.tensor(lengths))
     for matrix, length, row in zip(cost, lengths, found, strict=True):
         assert sorted(row[:length].tolist()) == list(range(length))
-        assert row[length:].tolist() == list(range(length, STEPS))
+        assert row[length:].tolist() == list(range(length, most))
         matrix = matrix[:length, :length].astype(np.float32)  # the precision that matching works in
         steps, targets = linear_sum_assignment(matrix)
         best = matrix[steps, targets].sum()
