@@ -16,6 +16,7 @@ from recseg.evaluation import finding
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 STUDY = ROOT / "data" / "results" / "voc-study.json"
+LONG = ROOT / "data" / "results" / "voc-long.json"
 # A part of a split must not be taken for the whole of it.
 PARTS = {
     ("voc", "val", 421): "VOC 2012 val, images of 2007 and 2008 (421)",
@@ -46,7 +47,7 @@ def table() -> str:
     for path, result in results().items():
         key = (str(result.get("data", "?")), str(result.get("split", "?")), int(result.get("images", 0)))
         groups.setdefault(key, []).append((path, result))
-    files = sorted(ROOT.glob("data/results/*.json"), key=lambda path: (path != STUDY, path))
+    files = sorted(ROOT.glob("data/results/*.json"), key=lambda path: (path != STUDY, path != LONG, path))
     parts = [_compared(path) for path in files]
     parts = [part for part in parts if part] + [_one(*key, rows) for key, rows in sorted(groups.items())]
     parts = parts or ["No result has been measured yet.\n"]
@@ -95,7 +96,8 @@ def _between(marker: str, new: str, text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     text = README.read_text(encoding="utf-8")
-    opening = textwrap.fill(finding.sentence(json.loads(STUDY.read_text(encoding="utf-8"))), 120)
+    study, long = (json.loads(path.read_text(encoding="utf-8")) for path in (STUDY, LONG))
+    opening = textwrap.fill(f"{finding.sentence(study)} {finding.longer(long)}", 120)
     filled = _between("finding", f"{opening}\n", _between("results", table(), text))
     if arguments == ["--check"]:
         return filled != text

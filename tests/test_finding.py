@@ -14,7 +14,7 @@ def comparison(low: float, high: float) -> dict[str, Any]:
     means = {"recurrent": 0.5, "recurrent: own pixels": 0.4, "dense": 0.45}
     return {
         "images": 421,
-        "runs": {"recurrent": [{}, {}], "dense": [{}]},
+        "runs": {"recurrent": [{"updates": 6000}, {"updates": 6000}], "dense": [{"updates": 6000}]},
         "rows": {name: {"mean": dict.fromkeys(keys, mean)} for name, mean in means.items()},
         "differences": [
             {"of": "recurrent", "minus": name, **dict.fromkeys(keys, gap)}
@@ -33,6 +33,12 @@ def test_the_sentence_says_what_was_measured_and_how_sure_it_is() -> None:
 def test_a_difference_that_may_be_none_is_not_claimed(low: float, high: float, words: str) -> None:
     said = finding.sentence(comparison(low, high))
     assert words in said and "not separable" in said
+
+
+def test_longer_trainings_are_said_with_their_budget_and_interval() -> None:
+    said = finding.longer(comparison(-0.01, 0.03))
+    assert "(6,000 updates, a stronger encoder, 2 seeds)" in said and "score 50.0 and 45.0 %" in said
+    assert said.count("+1.0 (−1.0 … +3.0) points") == 2
 
 
 def test_the_table_has_the_rows_that_the_finding_is_about() -> None:

@@ -11,6 +11,7 @@ from recseg.evaluation import finding
 RESULTS = Path(__file__).resolve().parent.parent.parent / "data" / "results"
 NAMES = ("pages", "promises")
 STUDY = "voc-study"  # of `recseg compare`: {{ finding }}, {{ study_table }}, and how long it trained
+LONG = "voc-long"  # likewise: {{ longer }}
 
 
 def table(rows: dict[str, dict[str, Any]], name: str) -> str:
@@ -38,8 +39,9 @@ def origin(result: dict[str, Any]) -> str:
 
 
 def _before_reading(app: Any, config: Any) -> None:
-    found = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in (*NAMES, STUDY)}
+    found = {name: json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in (*NAMES, STUDY, LONG)}
     said = {"finding": finding.sentence(found[STUDY]), "study_table": finding.table(found[STUDY])}
+    said["longer"] = finding.longer(found[LONG])
     runs = [run for each in found[STUDY]["runs"].values() for run in each]
     said["study_updates"] = f"{max(run['updates'] for run in runs):,}"
     said["study_minutes"] = str(round(max(run["seconds"] for run in runs) / 60))

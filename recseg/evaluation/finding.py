@@ -5,8 +5,9 @@ Both say what `recseg compare` measured, so that nobody types it.
 
 from typing import Any
 
+from recseg.errors import counted
 from recseg.evaluation.answers import PIXELS
-from recseg.evaluation.report import HEADLINE, separable
+from recseg.evaluation.report import HEADLINE, points, separable
 
 OURS, BASELINE = "recurrent", "dense"
 
@@ -24,6 +25,19 @@ def sentence(result: dict[str, Any]) -> str:
         f"{baseline:.1f} %. The sequence gets {abs(100 * gap['value']):.1f} points {lead} (95 % interval over images "
         f"{100 * gap['low']:+.1f} … {100 * gap['high']:+.1f}; {seeds} seed{'s' * (seeds != 1)} each{sure})."
     ).replace("-", "−")
+
+
+def longer(result: dict[str, Any]) -> str:
+    """What a comparison of longer trainings found, to follow `sentence`: in mIoU and in the number of classes."""
+    ours, baseline = (100 * result["rows"][name]["mean"]["miou"] for name in (OURS, BASELINE))
+    runs = result["runs"][OURS]
+    gap = _gap(result, BASELINE)
+    found = {key: points(gap[key]) for key in ("miou", "count_accuracy")}
+    return (
+        f"Trained for longer ({runs[0]['updates']:,} updates, a stronger encoder, {counted(len(runs), 'seed')}), the two "
+        f"score {ours:.1f} and {baseline:.1f} %. The difference is {found['miou']} points of mIoU, and "
+        f"{found['count_accuracy']} points in the share of images with the right number of classes."
+    )
 
 
 def table(result: dict[str, Any]) -> str:
