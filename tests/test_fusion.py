@@ -17,10 +17,10 @@ def random_output(lengths: list[int], size: tuple[int, int] = (6, 5), seed: int 
     return RecurrentOutput(masks, classes, stop, *live_pairs(given), given, None, size)
 
 
-def by_the_formula(output: RecurrentOutput, image: int) -> torch.Tensor:
+def by_the_formula(output: RecurrentOutput, image: int, background: bool = True) -> torch.Tensor:
     height, width = output.size
     odds = torch.zeros(5, height, width)  # of each label against background, which is 1 against itself
-    odds[0] = 1
+    odds[0] = float(background)
     alive = 1.0
     for pair in range(len(output.sample)):
         if output.sample[pair] != image:
@@ -37,6 +37,14 @@ def test_fusion_equals_the_formula() -> None:
         labels = fuse(output)
         for image in range(4):
             assert torch.equal(labels[image], by_the_formula(output, image))
+
+
+def test_without_a_background_each_pixel_has_the_best_class() -> None:
+    output = random_output([3, 1, 5])
+    labels = fuse(output, background=False)
+    assert labels.all() and not fuse(output).all()
+    for image in range(3):
+        assert torch.equal(labels[image], by_the_formula(output, image, background=False))
 
 
 def test_steps_of_one_class_are_merged() -> None:
