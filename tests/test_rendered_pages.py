@@ -38,7 +38,7 @@ def test_links_are_sorted_into_those_within_and_those_without(tmp_path: Path, mo
     assert check_pages.external(pages) == ["https://host.org/x: a, b"]
     assert check_pages.problems(pages) == [
         "a.html: leads nowhere: c.html",
-        "a.html: no such place: b.html#there",
+        "a.html: no such anchor: b.html#there",
         "b.html: a table that was not drawn: | a | b |",
         "b.html: no alt text: a.html",
     ]

@@ -33,9 +33,10 @@ def longer(result: dict[str, Any]) -> str:
     runs = result["runs"][OURS]
     gap = _gap(result, BASELINE)
     found = {key: points(gap[key]) for key in ("miou", "count_accuracy")}
+    sure = "" if separable(gap["miou"]) else " (not separable)"
     return (
-        f"Trained for longer ({runs[0]['updates']:,} updates, a stronger encoder, {counted(len(runs), 'seed')}), the two "
-        f"score {ours:.1f} and {baseline:.1f} %. The difference is {found['miou']} points of mIoU, and "
+        f"Trained for longer ({runs[0]['updates']:,} updates, a stronger encoder, {counted(len(runs), 'seed')}), the "
+        f"two score {ours:.1f} and {baseline:.1f} %. The difference is {found['miou']} points of mIoU{sure}, and "
         f"{found['count_accuracy']} points in the share of images with the right number of classes."
     )
 
