@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recseg.book.measure_gpu import table as gpu_table
+from recseg.errors import counted
 from recseg.evaluation import finding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +68,10 @@ def _compared(path: Path) -> str:
     if not isinstance(result, dict) or "differences" not in result:
         return ""
     title = PARTS.get((result["data"], result["split"], result["images"]), f"{result['data']}, {result['split']}")
-    return f"**{title}, compared in [{path.stem}]({path.relative_to(ROOT).as_posix()})**\n\n{finding.table(result)}\n"
+    runs = result["runs"]["recurrent"]
+    trained = f"{runs[0]['network']['encoder']}, {runs[0]['updates']:,} updates, {counted(len(runs), 'seed')} each"
+    link = f"[{path.stem}]({path.relative_to(ROOT).as_posix()})"
+    return f"**{title}, compared in {link} ({trained})**\n\n{finding.table(result)}\n"
 
 
 def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, Any]]]) -> str:

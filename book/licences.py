@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "LICENSES.md"
 PIN = re.compile(r"([\w.-]+)==(\S+)")
 
-# Weights by how their names begin; what they began with stands in data/weights/README.md.
+# Terms of weights by the prefix of their names; the initial weights stand in data/weights/README.md.
 WEIGHTS = {
     "pictograms": ("MIT", "from random numbers, on pictures that this project draws"),
     "voc": (

@@ -45,7 +45,7 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
         device: what the user asked for. On GPUs each process gets one of its own.
 
     Raises:
-        RecsegError: another process has ended, and this one waits for it in vain: only that one can tell why.
+        RecsegError: another process has failed, and this one waits for it in vain: only that one can say why.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or (dist.is_available() and dist.is_initialized()):
         yield device
@@ -62,7 +62,7 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
         yield device or "cpu"
     except RuntimeError as error:
         if any(words in str(error) for words in LOST):
-            raise RecsegError(f"process {rank()}: another process has ended, and tells why") from error
+            raise RecsegError(f"process {rank()}: another process has failed; its own line says why") from error
         raise
     finally:
         _ended.append(dist.group.WORLD)

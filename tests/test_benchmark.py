@@ -143,7 +143,7 @@ def test_loader_measures_voc_and_its_pack(monkeypatch: pytest.MonkeyPatch, tiny_
     assert found["jpeg_crops_a_second"] > 0 and set(found["pack_milliseconds"]) == set(found["jpeg_milliseconds"])
 
 
-def test_the_first_pictures_of_a_split(tiny_voc: Path, tmp_path: Path) -> None:
+def test_some_images_of_a_split(tiny_voc: Path, tmp_path: Path) -> None:
     source = SegmentationFolder(tiny_voc, "train")
     assert spread(source, 1).ids == source.ids[:1] and len(source) == 2
     write_pack(spread(source, 1), tmp_path / "one.pack", 16, progress=False)

@@ -121,7 +121,7 @@ def test_a_fault_that_one_process_meets_ends_all_of_them_in_a_line_each(data: Pa
     lines = [line for line in errors.splitlines() if "error" in line.lower()]
     assert code == 2 and "Traceback" not in errors, errors
     assert sorted("tiny_3.jpg" in line for line in lines) == [False, True], errors
-    assert any("another process has ended" in line for line in lines), errors
+    assert any("another process has failed" in line for line in lines), errors
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5])

@@ -37,8 +37,8 @@ def test_a_difference_that_may_be_none_is_not_claimed(low: float, high: float, w
 
 def test_longer_trainings_are_said_with_their_budget_and_interval() -> None:
     said = finding.longer(comparison(-0.01, 0.03))
-    assert "(6,000 updates, a stronger encoder, 2 seeds)" in said and "score 50.0 and 45.0 %" in said
-    assert said.count("+1.0 (−1.0 … +3.0) points") == 2 and "points of mIoU (not separable), and" in said
+    assert "6,000 updates (2 seeds each)" in said and "scores 50.0 % mIoU and the dense one 45.0 %" in said
+    assert said.count("+1.0 (−1.0 … +3.0; not separable)") == 2
     assert "separable" not in finding.longer(comparison(0.01, 0.03))
 
 

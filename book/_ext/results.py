@@ -3,6 +3,7 @@ and when it was measured.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def _before_reading(app: Any, config: Any) -> None:
     said["longer"] = finding.longer(found[LONG])
     runs = [run for each in found[STUDY]["runs"].values() for run in each]
     said["study_updates"] = f"{max(run['updates'] for run in runs):,}"
-    said["study_minutes"] = str(round(max(run["seconds"] for run in runs) / 60))
+    said["study_minutes"] = str(math.ceil(max(run["seconds"] for run in runs) / 60))
     said |= {f"{name}_table": table(found[name][name], name[:-1]) for name in NAMES}
     said |= {f"{name}_origin": origin(found[name]) for name in NAMES} | {"study_origin": origin(found[STUDY])}
     config.myst_substitutions = {**config.myst_substitutions, **said}

@@ -7,7 +7,7 @@ from typing import Any
 
 from recseg.errors import counted
 from recseg.evaluation.answers import PIXELS
-from recseg.evaluation.report import HEADLINE, points, separable
+from recseg.evaluation.report import HEADLINE, points, separable, signed
 
 OURS, BASELINE = "recurrent", "dense"
 
@@ -32,12 +32,12 @@ def longer(result: dict[str, Any]) -> str:
     ours, baseline = (100 * result["rows"][name]["mean"]["miou"] for name in (OURS, BASELINE))
     runs = result["runs"][OURS]
     gap = _gap(result, BASELINE)
-    found = {key: points(gap[key]) for key in ("miou", "count_accuracy")}
-    sure = "" if separable(gap["miou"]) else " (not separable)"
+    sure = {key: "" if separable(gap[key]) else "; not separable" for key in ("miou", "count_accuracy")}
+    found = {key: points(gap[key]).replace(")", f"{words})") for key, words in sure.items()}
     return (
-        f"Trained for longer ({runs[0]['updates']:,} updates, a stronger encoder, {counted(len(runs), 'seed')}), the "
-        f"two score {ours:.1f} and {baseline:.1f} %. The difference is {found['miou']} points of mIoU{sure}, and "
-        f"{found['count_accuracy']} points in the share of images with the right number of classes."
+        f"With a stronger encoder and {runs[0]['updates']:,} updates ({counted(len(runs), 'seed')} each), the recurrent"
+        f" network scores {ours:.1f} % mIoU and the dense one {baseline:.1f} %. In points, the difference in mIoU is "
+        f"{found['miou']} and that in the share of images with the right number of classes {found['count_accuracy']}."
     )
 
 
@@ -58,18 +58,16 @@ def table(result: dict[str, Any]) -> str:
     ]
     for name, title in ((pixels, "recurrent − own pixels"), (BASELINE, "recurrent − dense network")):
         gaps = [_gap(result, name)[key] for key in HEADLINE]
-        rows.append((f"{title}, points", [_signed(gap["value"]) for gap in gaps]))
+        rows.append((f"{title}, points", [signed(100 * gap["value"]) for gap in gaps]))
         # The space before … does not break: a narrow column shows "+2.2 …" above "+5.7".
         rows.append(
-            ("95 % interval", [f"{_signed(gap['low'])}\N{NO-BREAK SPACE}… {_signed(gap['high'])}" for gap in gaps])
+            (
+                "95 % interval",
+                [f"{signed(100 * gap['low'])}\N{NO-BREAK SPACE}… {signed(100 * gap['high'])}" for gap in gaps],
+            )
         )
     return "\n".join(f"| {title} | {' | '.join(cells)} |" for title, cells in rows)
 
 
 def _gap(result: dict[str, Any], minus: str) -> dict[str, Any]:
     return next(each for each in result["differences"] if (each["of"], each["minus"]) == (OURS, minus))
-
-
-def _signed(share: float) -> str:
-    """Points with their sign."""
-    return f"{100 * share:+.1f}".replace("-", "−")

@@ -97,7 +97,12 @@ def points(interval: dict[str, float | None]) -> str:
     if any(value is None for value in interval.values()):
         return "–"
     value, low, high = (100 * (interval[key] or 0.0) for key in ("value", "low", "high"))
-    return f"{value:+.1f} ({low:+.1f} … {high:+.1f})".replace("-", "−")
+    return f"{signed(value)} ({signed(low)} … {signed(high)})"
+
+
+def signed(value: float) -> str:
+    """Points with their sign; none where they round to zero."""
+    return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

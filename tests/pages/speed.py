@@ -19,7 +19,7 @@ new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map
   ({ startTime, duration }) => startTime + duration))).observe({ type: 'longtask', buffered: true });
 """
 # Figures wait until they come in sight.
-SCROLL = """
+LOAD_ALL = """
 Promise.allSettled([...document.images].map((image) => { image.loading = 'eager'; return image.decode(); }))
   .then(() => true)
 """
@@ -51,7 +51,7 @@ def weigh(browser: Browser, address: str, file: Path) -> tuple[int, int]:
     """Bytes that a page loads before its figures, and bytes of figures, uncompressed."""
     page = browser.page()
     page.open(address)
-    page.evaluate(SCROLL)
+    page.evaluate(LOAD_ALL)
     kinds = {event["requestId"]: event["type"] for event in page.reported("Network.responseReceived")}
     addresses = {event["requestId"]: event["request"]["url"] for event in page.reported("Network.requestWillBeSent")}
     sizes: dict[str, int] = {}
