@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "LICENSES.md"
 PIN = re.compile(r"([\w.-]+)==(\S+)")
 
-# Terms of weights by the prefix of their names; the initial weights stand in data/weights/README.md.
+# Terms of weights by the data they were trained on; the initial weights stand in data/weights/README.md.
 WEIGHTS = {
     "pictograms": ("MIT", "from random numbers, on pictures that this project draws"),
     "voc": (
@@ -110,8 +110,7 @@ def scripts() -> list[tuple[str, str, str]]:
 def weights() -> list[tuple[str, str, str]]:
     """File, terms and origin of each published network."""
     registry = json.loads((ROOT / "data" / "weights" / "registry.json").read_text(encoding="utf-8"))
-    terms = {name: next(WEIGHTS[kind] for kind in WEIGHTS if name.startswith(kind)) for name in registry}
-    return [(f"data/weights/{entry['file']}", *terms[name]) for name, entry in sorted(registry.items())]
+    return [(f"data/weights/{entry['file']}", *WEIGHTS[entry["data"]]) for _, entry in sorted(registry.items())]
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -169,7 +169,7 @@ def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str]
             wrong.append(f"{min(shared)!r} is both in {one.split} and in {other.split} ({len(shared)} such ids)")
             continue
         doubtful += compared(one, one.survey(skip=True), other, other.survey(skip=True))
-        with suppress(RecsegError):  # an image that cannot be read is told of elsewhere
+        with suppress(RecsegError):  # an image that cannot be read is reported elsewhere
             if pairs := near_duplicates(one, other):
                 first, second, _ = pairs[0]
                 words = (

@@ -89,7 +89,7 @@ class Readers:
 
 
 def share(*tensors: Tensor) -> RecsegError | None:
-    """Put tensors where other processes see them; what is to be told where there is no room.
+    """Put tensors where other processes see them; the error to report where there is no room.
 
     PyTorch puts there by itself what a reader hands on, in a thread: where that fails, the training waits for ever.
     """

@@ -59,13 +59,9 @@ def table(result: dict[str, Any]) -> str:
     for name, title in ((pixels, "recurrent − own pixels"), (BASELINE, "recurrent − dense network")):
         gaps = [_gap(result, name)[key] for key in HEADLINE]
         rows.append((f"{title}, points", [signed(100 * gap["value"]) for gap in gaps]))
+        ends = [(signed(100 * gap["low"]), signed(100 * gap["high"])) for gap in gaps]
         # The space before … does not break: a narrow column shows "+2.2 …" above "+5.7".
-        rows.append(
-            (
-                "95 % interval",
-                [f"{signed(100 * gap['low'])}\N{NO-BREAK SPACE}… {signed(100 * gap['high'])}" for gap in gaps],
-            )
-        )
+        rows.append(("95 % interval", [f"{low}\N{NO-BREAK SPACE}… {high}" for low, high in ends]))
     return "\n".join(f"| {title} | {' | '.join(cells)} |" for title, cells in rows)
 
 

@@ -13,7 +13,7 @@ from recseg.data.survey import Survey
 from recseg.evaluation.bootstrap import MEASURES, Interval, interval, measure, resamples
 from recseg.evaluation.scores import ImageCounts
 
-MOST_COUNTED = 10  # numbers of classes in an image that are told apart; more count as this
+MOST_COUNTED = 10  # numbers of classes in an image that are distinguished; more count as this
 RESAMPLES = 2000
 
 

@@ -8,7 +8,7 @@ Chapter 7 of the book explains this file. A run is a folder:
 - `weights.safetensors`: the averaged network after the last step, to predict with and to publish;
 - `best.safetensors`: the averaged network with the highest validation mIoU. It was chosen on the validation images, so
   its score on them flatters it: to report a score on those, take the last;
-- `skipped.json`: which images could not be read, where the run was told to go on without them.
+- `skipped.json`: which images could not be read, where the run goes on without them (`--on-bad-image skip`).
 """
 
 import json
