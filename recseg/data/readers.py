@@ -101,6 +101,11 @@ def share(*tensors: Tensor) -> RecsegError | None:
     return None
 
 
+def hand_on(*tensors: Tensor) -> RecsegError | None:
+    """`share`, in a process that reads; elsewhere nothing is handed on."""
+    return share(*tensors) if get_worker_info() is not None else None
+
+
 def begin(loader: "DataLoader[Any]") -> Iterator[Any]:
     """What a loader reads; its processes end with the program at the latest.
 
@@ -117,7 +122,7 @@ def begin(loader: "DataLoader[Any]") -> Iterator[Any]:
     for process in set(multiprocessing.active_children()) - others:
         # At its end Python asks what is left of its processes to end, by a signal that readers leave to their parent,
         # and awaits them: those of a stream that is still held, or was held by an error, would never end.
-        Finalize(None, process.kill, exitpriority=0)
+        Finalize(stream, process.kill, exitpriority=0)
     return stream
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recseg.classes import BACKGROUND, VOID
 from recseg.data.folder import Sample, SegmentationFolder
-from recseg.data.readers import Readers, begin, leave_signals_to_parent, share
+from recseg.data.readers import Readers, begin, hand_on, leave_signals_to_parent
 from recseg.errors import RecsegError, counted
 
 
@@ -145,7 +145,7 @@ def _collate(read: list[_Read]) -> Batch | RecsegError:
     images = torch.stack([sample.image.as_subclass(Tensor) for sample in samples])  # (B, 3, S, S)
     labels = torch.stack([sample.labels.as_subclass(Tensor) for sample in samples])  # (B, S, S)
     batch = Batch(images, labels, count_classes(labels), [sample.id for sample in samples], skipped)
-    if get_worker_info() is not None and (fault := share(batch.images, batch.labels, batch.lengths)):
+    if fault := hand_on(batch.images, batch.labels, batch.lengths):
         return fault
     return batch
 

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
 
 from recseg.classes import BACKGROUND, VOID, by_name
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
-from recseg.data.readers import begin, leave_signals_to_parent, share
+from recseg.data.readers import begin, hand_on, leave_signals_to_parent
 from recseg.data.transforms import eval_transform
 from recseg.distributed import all_gather, rank, shard
 from recseg.errors import RecsegError, counted
@@ -209,7 +209,7 @@ class _Prepared(Dataset[Ready | _Bad]):
             image = self.transform(sample).image
         labels = sample.labels.as_subclass(Tensor).to(torch.uint8)
         ready = Ready(image.as_subclass(Tensor), labels, self.part[index])
-        if get_worker_info() is not None and (fault := share(ready.image, ready.labels)):
+        if fault := hand_on(ready.image, ready.labels):
             return _Bad(None, fault)
         return ready
 
