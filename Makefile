@@ -14,7 +14,8 @@ say = @printf '[%4d s] %s\n' $$(( $$(date +%s) - $(START) ))
 
 # Chapters run on the virtual environment's own kernel, wherever else Jupyter may be installed.
 RUN := PATH="$(abspath $(BIN)):$$PATH" JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_FILE_VALIDATION=1
-# Two test workers on two cores: one thread each, or they fight for the cores.
+QUIET := 2>&1 | { grep --line-buffered -v 'Kernel is running over TCP' || true; }
+# Two processes on two cores: one thread each, or they fight for the cores.
 TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 
 # Downloads are shown where someone watches.
@@ -66,9 +67,11 @@ book: setup
 	$(say) 'Exporting the networks of the live page, where npm is at hand'
 	@$(RUN) $(BIN)/python book/live.py
 	@$(RUN) $(BIN)/python book/front.py
-	$(say) 'Running every chapter at small scale and rendering; each is named as it is done'
+	$(say) 'Running the chapters at small scale, side by side; each is named as it begins and ends'
+	@set -o pipefail; $(TEST) $(BIN)/python book/run_chapters.py $(QUIET)
+	$(say) 'Running those that measure time, one after the other, and rendering all'
 	@set -o pipefail; $(RUN) RECSEG_SMALL=1 $(BIN)/jupyter-book build book --path-output . --config _config.yml \
-		-W -n --keep-going 2>&1 | { grep --line-buffered -v 'Kernel is running over TCP' || true; }
+		-W -n --keep-going $(QUIET)
 	@$(BIN)/python book/check_pages.py
 	$(say) 'The book is ready: open _build/html/index.html, or type make serve'
 

@@ -197,7 +197,7 @@ def test_deployed(with_reference: bool, tmp_path: Path, monkeypatch: pytest.Monk
     asked: list[tuple[int, int]] = []
     setting = Setting(torch.device("cpu"), rounds=1, reference=Path("peer.tflite") if with_reference else None)
     found, (speed, lost) = deployed.deployed(setting)
-    assert found["data"] == "pictograms" and found["pictures_timed"] == 2 and found["pictures_scored"] == 3
+    assert found["data"] == "pictograms" and found["images_timed"] == 2 and found["images_scored"] == 3
     assert set(asked) == ({(48, 48)} if with_reference else set())
     assert (speed.value is None) != with_reference and set(found["miou"]) == {"float32", "int8"}
     assert lost.value == pytest.approx(100 * (found["miou"]["float32"] - found["miou"]["int8"]), abs=1e-3)

@@ -63,13 +63,13 @@ def deployed(setting: Setting) -> Found:
         shown = squares(images)
 
         def all_of(act: Callable[[Image.Image], object]) -> Callable[[], object]:
-            return lambda: [act(picture) for picture in shown]
+            return lambda: [act(image) for image in shown]
 
         acts = {bits: all_of(model.predict) for bits, model in models.items()}
         if peer is not None:
             acts["reference"] = all_of(peer)
         times = setting.times(acts)
-        steps = float(np.mean([len(models["int8"].predict(picture).steps) for picture in shown]))
+        steps = float(np.mean([len(models["int8"].predict(image).steps) for image in shown]))
         found = {
             bits: evaluate(OnnxNetwork(file), images, limit=SCORED, progress=False) for bits, file in files.items()
         }
@@ -82,9 +82,9 @@ def deployed(setting: Setting) -> Found:
         Bar(LOST, 100 * (scores["float32"] - scores["int8"]), 0.5, "whether a network in 8 bits is good enough"),
     ]
     result = {
-        "name": NAME, "data": data, "side": SIDE, "pictures_timed": len(shown), "mean_steps": steps,
+        "name": NAME, "data": data, "side": SIDE, "images_timed": len(shown), "mean_steps": steps,
         "milliseconds": {name: round(1000 * float(np.median(row)) / len(shown), 2) for name, row in times.items()},
-        "megabytes": megabytes, "pictures_scored": found["int8"]["images"],
+        "megabytes": megabytes, "images_scored": found["int8"]["images"],
         "miou": {bits: round(score, 6) for bits, score in scores.items()},
         "reference": None if setting.reference is None else setting.reference.name,
     }  # fmt: skip
@@ -118,8 +118,8 @@ def reference(file: Path, threads: int) -> Callable[[Image.Image], Any]:
             f"{file}: takes {given['dtype'].__name__} {tuple(given['shape'])}, expected uint8 {(1, SIDE, SIDE, 3)}"
         )
 
-    def act(picture: Image.Image) -> Any:
-        network.set_tensor(given["index"], np.asarray(picture)[None])
+    def act(image: Image.Image) -> Any:
+        network.set_tensor(given["index"], np.asarray(image)[None])
         network.invoke()
         return network.get_tensor(answer["index"])
 

@@ -15,7 +15,7 @@ import torch
 from recseg.errors import RecsegError
 from recseg.inference.mode import inference_mode
 from recseg.inference.predict import prepare, to_arrays
-from recseg.inference.prediction import Picture, Prediction, Step, as_image
+from recseg.inference.prediction import ImageLike, Prediction, Step, as_image
 from recseg.inference.steps import to_prediction
 from recseg.inference.video import open_clip
 from recseg.models.model import SegmentationModel
@@ -45,7 +45,7 @@ class Answer:
         RecsegError: a network without steps, or something that is no image.
     """
 
-    def __init__(self, image: Picture, model: SegmentationModel) -> None:
+    def __init__(self, image: ImageLike, model: SegmentationModel) -> None:
         if getattr(model, "kind", None) != "recurrent":
             raise RecsegError("expected a recurrent network: only such a one has steps to play with")
         self.image = as_image(image)
@@ -88,7 +88,7 @@ class Playground:
         answer: of the image that is shown.
     """
 
-    def __init__(self, model: SegmentationModel, images: Sequence[Picture], *, folder: Path | str = ".") -> None:
+    def __init__(self, model: SegmentationModel, images: Sequence[ImageLike], *, folder: Path | str = ".") -> None:
         self.model, self.images, self.folder = model, images, Path(folder)
         self.choice = widgets.IntSlider(min=0, max=len(images) - 1, description="image", continuous_update=False)
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="your own")
@@ -111,7 +111,7 @@ class Playground:
         self.panel = widgets.VBox([sources, widgets.HBox([self.view, knobs]), self.message])
         self.open(images[0])
 
-    def open(self, image: Picture) -> None:
+    def open(self, image: ImageLike) -> None:
         """Segment an image and show it; what is none is named in one line, and the last one stays."""
         try:
             self.answer = Answer(image, self.model)

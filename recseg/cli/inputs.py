@@ -61,23 +61,23 @@ def _below(folder: Path, out: Path) -> Iterator[Path]:
     def complain(error: OSError) -> None:
         raise RecsegError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
-    for place, folders, files in os.walk(folder, onerror=complain):
-        folders[:] = sorted(name for name in folders if name[0] != "." and not _same(Path(place, name), out))
+    for inner, folders, files in os.walk(folder, onerror=complain):
+        folders[:] = sorted(name for name in folders if name[0] != "." and not _same(Path(inner, name), out))
         for name in sorted(files):
             if name[0] != "." and name.lower().endswith(SUFFIXES):
-                yield Path(place, name)
+                yield Path(inner, name)
 
 
 def _same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def unique_names(places: Iterable[Path]) -> list[Path]:
+def unique_names(paths: Iterable[Path]) -> list[Path]:
     """For the outputs of each image: its relative path without the suffix, with -2, -3 … where two would clash."""
     taken: set[str] = set()
     names: list[Path] = []
-    for place in places:
-        first = name = place.with_name(place.stem)
+    for path in paths:
+        first = name = path.with_name(path.stem)
         number = 1
         while str(name).casefold() in taken:  # some file systems do not tell A from a
             number += 1

@@ -95,10 +95,10 @@ def run(arguments: argparse.Namespace) -> None:
     steps, masks, times = [], CocoFile(network.legend), Counter(image.relative for image in images)
     words = words_beside(next((file for file in reports if file == STDOUT), None))
     for image, name in zip(images, names, strict=True):
-        picture = read_image(image.path)
-        found = network.segment(picture)
+        rgb = read_image(image.path)
+        found = network.segment(rgb)
         files = {kind: arguments.out / f"{name}{end}" for kind, end in kinds.items()}
-        _write_images(found, picture, files)
+        _write_images(found, rgb, files)
         steps.append({"file": str(image.path), **found.to_dict(), **{kind: str(file) for kind, file in files.items()}})
         if arguments.coco is not None:
             masks.add((image.relative if times[image.relative] == 1 else image.path).as_posix(), found)
@@ -114,17 +114,17 @@ def run(arguments: argparse.Namespace) -> None:
         )
 
 
-def _write_images(found: "Prediction", picture: "Image", files: dict[str, Path]) -> None:
+def _write_images(found: "Prediction", rgb: "Image", files: dict[str, Path]) -> None:
     from recseg.viz.legend import draw_legend
     from recseg.viz.plotting import overlay, save_gif
 
     with atomic_write(files["overlay"]) as temporary:
-        drawn = overlay(picture, found.labels, found.palette)
+        drawn = overlay(rgb, found.labels, found.palette)
         draw_legend(drawn, found)
         drawn.save(temporary, format="PNG")
     found.save_labels(files["labels"])
     if "gif" in files:
-        save_gif(found, picture, files["gif"])
+        save_gif(found, rgb, files["gif"])
 
 
 def _decode(

@@ -68,17 +68,17 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         epoch, order = -1, np.empty(0, dtype=np.int64)
         while True:
             batch = []
-            for place in (position + offset for offset in self.part):
-                if place // self.size != epoch:
-                    epoch = place // self.size
+            for number in (position + offset for offset in self.part):
+                if number // self.size != epoch:
+                    epoch = number // self.size
                     generator = np.random.default_rng((self.seed, epoch))
                     if self.chances is None:
                         order = generator.permutation(self.size)
                     else:
                         order = generator.choice(self.size, self.size, p=self.chances)
                 # An image that is drawn twice in an epoch is augmented in two ways.
-                number = epoch if self.chances is None else place
-                batch.append((number, int(order[place % self.size])))
+                augmentation = epoch if self.chances is None else number
+                batch.append((augmentation, int(order[number % self.size])))
             yield batch
             position += self.batch_size
 
@@ -100,8 +100,8 @@ class _Seeded(Dataset[_Read]):
         epoch, index = key
         state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)
         skipped: dict[str, str] = {}
-        for place in range(index, index + len(self.dataset)):
-            taken = place % len(self.dataset)
+        for number in range(index, index + len(self.dataset)):
+            taken = number % len(self.dataset)
             self.readers.note(taken)
             try:
                 with torch.random.fork_rng(devices=[]):  # the model's own randomness is left alone, here too

@@ -14,7 +14,7 @@ from PIL import Image
 from recseg.classes import NO_STOP, VOID, Legend, check_names, has_background
 from recseg.data.images import MEAN_COLOUR, MOST_PIXELS, MOST_PIXELS_TILED, resized_shape
 from recseg.errors import RecsegError
-from recseg.inference.prediction import Picture, Prediction, as_image
+from recseg.inference.prediction import ImageLike, Prediction, as_image
 from recseg.inference.steps import Floats, Output, Sequence, to_prediction
 from recseg.inference.tiling import predict_tiles, tile_side
 
@@ -94,10 +94,10 @@ class OnnxModel:
         if self.kind == "recurrent":
             self._step = session("step")
 
-    def pixels(self, picture: Image.Image) -> Floats:
+    def pixels(self, image: Image.Image) -> Floats:
         """The image at the network's size: (1, 3, h, w) in [0, 1]."""
-        height, width = resized_shape(picture.height, picture.width, self.image_size)
-        resized = picture.resize((width, height), Image.Resampling.BILINEAR)  # antialiased, in Pillow
+        height, width = resized_shape(image.height, image.width, self.image_size)
+        resized = image.resize((width, height), Image.Resampling.BILINEAR)  # antialiased, in Pillow
         array = np.asarray(resized, dtype=np.float32) / np.float32(255)  # (h, w, 3)
         return np.ascontiguousarray(array.transpose(2, 0, 1))[None]  # (1, 3, h, w)
 
@@ -164,15 +164,15 @@ class OnnxModel:
             stops,
         )
 
-    def predict(self, image: Picture, *, tile: bool | int = False) -> Prediction:
+    def predict(self, image: ImageLike, *, tile: bool | int = False) -> Prediction:
         """Segment one image, as `recseg.predict` does."""
-        picture = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
+        rgb = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
         if tile:
-            return predict_tiles(picture, tile_side(tile, self.image_size), self._ask, self.legend)
-        return to_prediction(self._ask(picture), (picture.height, picture.width), self.legend)
+            return predict_tiles(rgb, tile_side(tile, self.image_size), self._ask, self.legend)
+        return to_prediction(self._ask(rgb), (rgb.height, rgb.width), self.legend)
 
-    def _ask(self, picture: Image.Image) -> Output:
-        pixels = self.pixels(picture)
+    def _ask(self, image: Image.Image) -> Output:
+        pixels = self.pixels(image)
         return self.pixel_logits(pixels)[0] if self.kind == "dense" else self.sequence(pixels)
 
 

@@ -14,7 +14,7 @@ from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
 from recseg.data.transforms import resize_short_side
 from recseg.errors import RecsegError
 from recseg.inference.mode import inference_mode
-from recseg.inference.prediction import Picture, Prediction, as_image
+from recseg.inference.prediction import ImageLike, Prediction, as_image
 from recseg.inference.steps import Output, Sequence, to_prediction
 from recseg.inference.tiling import predict_tiles, tile_side
 from recseg.models.model import SegmentationModel
@@ -22,7 +22,7 @@ from recseg.models.recurrent_unet import RecurrentOutput
 
 
 def predict(
-    image: Picture, model: SegmentationModel, *, device: torch.device | str | None = None, tile: bool | int = False
+    image: ImageLike, model: SegmentationModel, *, device: torch.device | str | None = None, tile: bool | int = False
 ) -> Prediction:
     """Segment one image.
 
@@ -43,25 +43,25 @@ def predict(
         RecsegError: an image that cannot be read, values that are not finite, or a network that another thread puts
             into training mode meanwhile.
     """
-    picture = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
+    rgb = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
     if device is not None:
         model.to(device)
     with inference_mode(model) as network:
 
-        def ask(picture: Image.Image) -> Output:
-            return to_arrays(network(prepare(picture, network).unsqueeze(0)))  # (1, 3, h, w)
+        def ask(part: Image.Image) -> Output:
+            return to_arrays(network(prepare(part, network).unsqueeze(0)))  # (1, 3, h, w)
 
         if tile:
-            return predict_tiles(picture, tile_side(tile, model.input_size or model.image_size), ask, model.legend)
-        return to_prediction(ask(picture), (picture.height, picture.width), model.legend)
+            return predict_tiles(rgb, tile_side(tile, model.input_size or model.image_size), ask, model.legend)
+        return to_prediction(ask(rgb), (rgb.height, rgb.width), model.legend)
 
 
-def prepare(picture: Image.Image, model: SegmentationModel) -> Tensor:
+def prepare(image: Image.Image, model: SegmentationModel) -> Tensor:
     """The image as the model wants it: (3, h, w) in [0, 1], on the device and in the precision of its weights.
 
     Most networks take any shape, so only the short side is set; one with an `input_size` wants that fixed square.
     """
-    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)  # (3, H, W) uint8
+    pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)  # (3, H, W) uint8
     if model.input_size is not None:
         pixels = resize(pixels, [model.input_size, model.input_size], antialias=True)  # (3, s, s)
     elif model.image_size is not None:

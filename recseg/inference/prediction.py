@@ -19,7 +19,7 @@ from recseg.files import atomic_write
 if TYPE_CHECKING:
     from torch import Tensor
 
-Picture: TypeAlias = "Image.Image | str | os.PathLike[str] | NDArray[Any] | Tensor"
+ImageLike: TypeAlias = "Image.Image | str | os.PathLike[str] | NDArray[Any] | Tensor"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Prediction:
             indexed.save(temporary, format="PNG", optimize=True)
 
 
-def as_image(image: Picture, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
+def as_image(image: ImageLike, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Upright RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (1 or 3, H, W).
 
     Arrays and tensors hold RGB (OpenCV's BGR is to be turned round first), uint8 or floats in [0, 1]. However an image

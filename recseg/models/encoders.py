@@ -11,6 +11,7 @@ Chapter 3 of the book explains this file. Three kinds, by name:
 import difflib
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,7 @@ def _channels_first(network: Any, x: Tensor) -> list[Tensor]:
     return [m.permute(0, 3, 1, 2) if last else m for m in network(x)]
 
 
+@lru_cache
 def _timm_sizes(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Channels and strides of a network's feature maps; it is tried out without memory (device "meta").
 

@@ -22,18 +22,18 @@ MOST_STEPS = 12
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture with its caption."""
+    """An image with its caption."""
 
-    picture: Image.Image
+    image: Image.Image
     caption: str
     alt: str
 
     def html(self) -> str:
-        """A `<figure>` with the picture inside, as a compact WebP."""
+        """A `<figure>` with the image inside, as a compact WebP."""
         stream = io.BytesIO()
-        self.picture.save(stream, format="WEBP", quality=72, method=4)
+        self.image.save(stream, format="WEBP", quality=72, method=4)
         data = base64.b64encode(stream.getvalue()).decode()
-        size = f'width="{self.picture.width}" height="{self.picture.height}"'
+        size = f'width="{self.image.width}" height="{self.image.height}"'
         image = f'<img src="data:image/webp;base64,{data}" alt="{escape(self.alt)}" {size} loading="lazy">'
         return f"<figure>{image}<figcaption>{escape(self.caption)}</figcaption></figure>"
 
@@ -45,9 +45,9 @@ def panels(model: SegmentationModel, dataset: SegmentationFolder, name: str) -> 
         RecsegError: it cannot be read.
     """
     index = dataset.ids.index(name)
-    picture = Image.fromarray(dataset.pixels(index))
-    truth, found = dataset.labels(index), predict(picture, model)
-    small = picture.copy()
+    rgb = Image.fromarray(dataset.pixels(index))
+    truth, found = dataset.labels(index), predict(rgb, model)
+    small = rgb.copy()
     small.thumbnail((SIDE, SIDE))
     palette = dataset.legend.palette
     held = [label for label in np.unique(truth).tolist() if label not in (0, VOID)]
@@ -68,8 +68,8 @@ def _steps(small: Image.Image, found: Prediction, palette: NDArray[np.uint8], na
     for number, step in enumerate(found.steps[:MOST_STEPS], 1):
         labels = np.where(step.mask, step.class_id, 0).astype(np.uint8)
         words = f"{number}: {step.name} {step.probability:.0%}"
-        picture = overlay(grey, _shrunk(labels, small), palette, alpha=0.7)
-        shown.append(Panel(picture, words, f"{name}, step {words}, its mask covers {step.area:.0%} of the image"))
+        image = overlay(grey, _shrunk(labels, small), palette, alpha=0.7)
+        shown.append(Panel(image, words, f"{name}, step {words}, its mask covers {step.area:.0%} of the image"))
     return shown
 
 

@@ -167,5 +167,5 @@ def _images(facts: Facts, shown: Shown) -> str:
 
 
 def _image(name: str, iou: float, panels: Sequence[Panel]) -> str:
-    pictures = "".join(panel.html() for panel in panels)
-    return f'<h3>{escape(name)}: IoU {percent(iou, 0)} %</h3><div class="panels">{pictures}</div>'
+    shown = "".join(panel.html() for panel in panels)
+    return f'<h3>{escape(name)}: IoU {percent(iou, 0)} %</h3><div class="panels">{shown}</div>'

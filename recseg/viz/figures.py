@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recseg.classes import VOC_CLASSES, VOID
 from recseg.classes import palette as voc_palette
 from recseg.errors import RecsegError
-from recseg.inference.prediction import Picture, as_image
+from recseg.inference.prediction import ImageLike, as_image
 from recseg.viz.plotting import FAINT, INK, new_figure, to_html
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def palette_legend(
     return figure
 
 
-def comparison(rows: Sequence[tuple[str, Picture, NDArray[np.uint8], NDArray[np.uint8]]]) -> "Figure":
+def comparison(rows: Sequence[tuple[str, ImageLike, NDArray[np.uint8], NDArray[np.uint8]]]) -> "Figure":
     """A row for each image: the image, the true label map, the answer, and the pixels where the two differ.
 
     A pixel is *missed* where the answer is background and the ground truth is not, *invented* the other way round, and
@@ -164,9 +164,9 @@ def comparison(rows: Sequence[tuple[str, Picture, NDArray[np.uint8], NDArray[np.
     figure = new_figure(8.4, 2.15 * len(rows) + 0.35)
     grid = figure.subplots(len(rows), 4, squeeze=False)
     for line, (title, image, truth, answer) in zip(grid, rows, strict=True):
-        picture = as_image(image)
+        rgb = as_image(image)
         solid = [np.where((labels == VOID)[..., None], 224, voc_palette()[labels]) for labels in (truth, answer)]
-        panels = (np.asarray(picture), *solid, mistakes(truth, answer))
+        panels = (np.asarray(rgb), *solid, mistakes(truth, answer))
         for axes, name, panel in zip(line, (title, "ground truth", "answer", "mistakes"), panels, strict=True):
             axes.imshow(panel.astype(np.uint8), interpolation="nearest")
             axes.set_title(name)
@@ -226,11 +226,11 @@ def flip_book(pages: Sequence[tuple[str, "Figure | Image.Image", str]]) -> str:
     Args:
         pages: what the button says, the image, and its alt text, for each page.
     """
-    pictures = [to_html(picture, alt) for _, picture, alt in pages]
+    images = [to_html(image, alt) for _, image, alt in pages]
     # Books on one page must not answer to each other's buttons; a digest is the same at every build.
-    book = "book-" + hashlib.sha256("".join(pictures).encode()).hexdigest()[:12]
+    book = "book-" + hashlib.sha256("".join(images).encode()).hexdigest()[:12]
     buttons, rules, sheets = [], [], []
-    for number, ((label, *_), picture) in enumerate(zip(pages, pictures, strict=True)):
+    for number, ((label, *_), image) in enumerate(zip(pages, images, strict=True)):
         key = f"{book}-{number}"
         checked = " checked" if number == 0 else ""
         buttons.append(
@@ -238,6 +238,6 @@ def flip_book(pages: Sequence[tuple[str, "Figure | Image.Image", str]]) -> str:
             f'<label for="{key}" style="margin:0 1em 0 .3em">{html.escape(label)}</label>'
         )
         rules.append(f"#{key}:checked~.{key}{{display:block}}")
-        sheets.append(f'<div class="{book} {key}" style="margin-top:.6em">{picture}</div>')
+        sheets.append(f'<div class="{book} {key}" style="margin-top:.6em">{image}</div>')
     style = f"<style>.{book}{{display:none}}{''.join(rules)}</style>"
     return f'<div role="group" aria-label="pages">{style}{"".join(buttons)}{"".join(sheets)}</div>'

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from recseg.classes import palette as voc_palette
 from recseg.errors import RecsegError
 from recseg.files import atomic_write
-from recseg.inference.prediction import Picture, Prediction, as_image
+from recseg.inference.prediction import ImageLike, Prediction, as_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,11 +62,11 @@ def new_figure(width: float, height: float, **options: Any) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained", **options)
 
 
-def to_html(picture: "Figure | Image.Image | Path | str", alt: str) -> str:
+def to_html(figure: "Figure | Image.Image | Path | str", alt: str) -> str:
     """An `<img>` with the image inside and a text for those who cannot see it; no label of a figure is too small.
 
     Args:
-        image: a figure, a Pillow image, or the path of a GIF or PNG.
+        figure: a figure, a Pillow image, or the path of a GIF or PNG.
         alt: what the image shows, in words.
     """
     if not alt.strip():
@@ -74,21 +74,21 @@ def to_html(picture: "Figure | Image.Image | Path | str", alt: str) -> str:
     width = ""
     stream = io.BytesIO()
     kind = "png"
-    if isinstance(picture, Image.Image):
-        picture.save(stream, format="PNG", optimize=True)
-    elif isinstance(picture, (str, Path)):
+    if isinstance(figure, Image.Image):
+        figure.save(stream, format="PNG", optimize=True)
+    elif isinstance(figure, (str, Path)):
         try:
-            stream.write(Path(picture).read_bytes())
+            stream.write(Path(figure).read_bytes())
         except OSError as error:
-            raise RecsegError(f"{picture}: cannot be read ({error.strerror or error})") from error
-        kind = Path(picture).suffix.lstrip(".").lower().replace("jpg", "jpeg")
+            raise RecsegError(f"{figure}: cannot be read ({error.strerror or error})") from error
+        kind = Path(figure).suffix.lstrip(".").lower().replace("jpg", "jpeg")
     else:
         from matplotlib.text import Text
 
-        for words in picture.findobj(Text):
+        for words in figure.findobj(Text):
             words.set_fontsize(max(SMALLEST, words.get_fontsize()))
-        kind = _write_smaller(picture, stream)
-        width = f' width="{round(picture.get_figwidth() * 80) + 2 * PADDING}"'
+        kind = _write_smaller(figure, stream)
+        width = f' width="{round(figure.get_figwidth() * 80) + 2 * PADDING}"'
     data = base64.b64encode(stream.getvalue()).decode()
     style = f"max-width:100%;height:auto;background:#fff;border-radius:10px;padding:{PADDING}px;box-sizing:border-box"
     return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt)}"{width} style="{style}">'
@@ -110,22 +110,22 @@ def _write_smaller(figure: "Figure", stream: io.BytesIO) -> str:
     return "svg+xml"
 
 
-def show(picture: "Figure | Image.Image | Path | str", alt: str) -> None:
+def show(figure: "Figure | Image.Image | Path | str", alt: str) -> None:
     """Show a figure, an image or a GIF file in a notebook, with its alt text; a pyplot figure is closed."""
-    markup = to_html(picture, alt)
+    markup = to_html(figure, alt)
     try:
         from IPython.display import HTML, display
     except ImportError as error:
         raise RecsegError("show() is for notebooks and needs IPython: pip install 'recseg[notebook]'") from error
     display(HTML(markup))
-    if not isinstance(picture, (Image.Image, Path, str)):
+    if not isinstance(figure, (Image.Image, Path, str)):
         import matplotlib.pyplot
 
-        matplotlib.pyplot.close(picture)  # or the notebook would draw it once more below the cell
+        matplotlib.pyplot.close(figure)  # or the notebook would draw it once more below the cell
 
 
 def overlay(
-    image: Picture,
+    image: ImageLike,
     labels: NDArray[np.uint8],
     palette: NDArray[np.uint8] | None = None,
     alpha: float = 0.55,
@@ -138,15 +138,15 @@ def overlay(
         palette: (256, 3) colours; VOC's by default.
         alpha: opacity of the colours, 0 … 1.
     """
-    picture = as_image(image)
+    rgb = as_image(image)
     labels = np.asarray(labels)
-    if labels.shape != (picture.height, picture.width):
+    if labels.shape != (rgb.height, rgb.width):
         raise RecsegError(
-            f"labels of {labels.shape[0]}×{labels.shape[1]} over an image of {picture.height}×{picture.width}: "
+            f"labels of {labels.shape[0]}×{labels.shape[1]} over an image of {rgb.height}×{rgb.width}: "
             "expected the same size"
         )
     palette = voc_palette() if palette is None else palette
-    blended = np.array(picture)  # (H, W, 3)
+    blended = np.array(rgb)  # (H, W, 3)
     for top in range(0, len(labels), STRIP):
         rows, first = slice(top, top + STRIP), max(0, top - 1)  # an outline needs the row before and the row after
         colours = palette[labels[rows]]  # (h, W, 3)
@@ -176,11 +176,11 @@ def describe(prediction: Prediction) -> str:
     return f"{len(parts)} step{'s' * (len(parts) != 1)}: {', '.join(parts)}" if parts else "no step: only background"
 
 
-def step_strip(image: Picture, prediction: Prediction) -> "Figure":
+def step_strip(image: ImageLike, prediction: Prediction) -> "Figure":
     """The sequence as a strip: the image, one panel for each step with its mask, and the fused label map."""
-    picture = as_image(image)
-    panels = [("image", picture)]
-    grey = Image.blend(picture.convert("L").convert("RGB"), Image.new("RGB", picture.size, "white"), 0.45)
+    rgb = as_image(image)
+    panels = [("image", rgb)]
+    grey = Image.blend(rgb.convert("L").convert("RGB"), Image.new("RGB", rgb.size, "white"), 0.45)
     for number, step in enumerate(prediction.steps, 1):
         labels = np.where(step.mask, step.class_id, 0).astype(np.uint8)
         title = f"{number}  {step.name} {step.probability:.0%}"
@@ -188,7 +188,7 @@ def step_strip(image: Picture, prediction: Prediction) -> "Figure":
     end = "" if prediction.stop_probability is None else f" (stop {prediction.stop_probability:.0%})"
     panels.append((f"fused{end}", overlay(grey, prediction.labels, prediction.palette, alpha=0.7)))
     width = min(2.3, 9.3 / len(panels))  # inches: all of them fit the column of a page
-    height = width * picture.height / picture.width + 0.25
+    height = width * rgb.height / rgb.width + 0.25
     figure = new_figure(width * len(panels), min(height, 4.5))
     for axes, (title, panel) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         axes.imshow(np.asarray(panel))
@@ -214,7 +214,7 @@ def text_width(words: str, size: float = 15) -> float:
     return ImageDraw.Draw(Image.new("L", (1, 1))).textlength(words, font=ImageFont.load_default(size))
 
 
-def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> Iterator[Image.Image]:
+def gif_frames(image: ImageLike, prediction: Prediction, *, side: int = 400) -> Iterator[Image.Image]:
     """The recurrence as frames: the image, then one more mask a frame with its class and probability, then the stop.
 
     Args:
@@ -222,11 +222,11 @@ def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> It
         prediction: its steps.
         side: longer side of the frames' image part, about; small images grow by a whole factor, to stay crisp.
     """
-    picture = as_image(image)
-    longest = max(picture.size)
+    rgb = as_image(image)
+    longest = max(rgb.size)
     scale = side / longest if longest > side else max(1, side // longest)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    base = picture.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
+    size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
+    base = rgb.resize(size, Image.Resampling.NEAREST if scale >= 2 else Image.Resampling.LANCZOS)
     yield _captioned(base, "the image", None)
     covered = np.zeros((size[1], size[0]), dtype=np.uint8)
     for number, step in enumerate(prediction.steps, 1):
@@ -244,14 +244,14 @@ def gif_frames(image: Picture, prediction: Prediction, *, side: int = 400) -> It
     yield _captioned(overlay(base, labels, prediction.palette), f"{words}: the label map", None)
 
 
-def _captioned(picture: Image.Image, words: str, colour: tuple[int, ...] | None) -> Image.Image:
+def _captioned(rgb: Image.Image, words: str, colour: tuple[int, ...] | None) -> Image.Image:
     """The image with a white line of text below; `colour` fills a swatch before the words."""
-    size = max(15, picture.width / 32)  # a wide frame is shrunk on a telephone
+    size = max(15, rgb.width / 32)  # a wide frame is shrunk on a telephone
     height = round(2 * size)
-    frame = Image.new("RGB", (max(picture.width, 230), picture.height + height), "white")
-    frame.paste(picture, ((frame.width - picture.width) // 2, 0))
+    frame = Image.new("RGB", (max(rgb.width, 230), rgb.height + height), "white")
+    frame.paste(rgb, ((frame.width - rgb.width) // 2, 0))
     draw = ImageDraw.Draw(frame)
-    middle, half = picture.height + height / 2, size / 2
+    middle, half = rgb.height + height / 2, size / 2
     if colour is not None:
         draw.rounded_rectangle((8, middle - half, 8 + size, middle + half), radius=3, fill=colour, outline=INK)
     text(draw, (8 if colour is None else 15 + size, middle), words, size)
@@ -287,7 +287,7 @@ def write_gif(
         )
 
 
-def save_gif(prediction: Prediction, image: Picture, path: Path | str, *, side: int = 400) -> None:
+def save_gif(prediction: Prediction, image: ImageLike, path: Path | str, *, side: int = 400) -> None:
     """Animated GIF of the recurrence: each frame adds one mask, with its class and probability; the stop ends it."""
     frames = list(gif_frames(image, prediction, side=side))
     keep = {step.class_id: tuple(map(int, prediction.palette[step.class_id])) for step in prediction.steps}

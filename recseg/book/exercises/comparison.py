@@ -71,10 +71,10 @@ def _list_difference(given: Any, truth: Collection[Any]) -> str | None:
         return f"expected {len(truth)} values one after the other, not {short(given)}"
     if len(given) != len(truth):
         return f"expected {len(truth)} values, not {len(given)}"
-    for place, (one, other) in enumerate(zip(given, truth, strict=True)):
+    for number, (one, other) in enumerate(zip(given, truth, strict=True)):
         off = difference(one, other)
         if off:
-            return f"value {place}: {off}"
+            return f"value {number}: {off}"
     return None
 
 
@@ -102,11 +102,11 @@ def _tensor_difference(given: Any, truth: Tensor) -> str | None:
     same = torch.isclose(given.double(), truth.double(), rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True)
     if same.all():
         return None
-    place = (~same).nonzero()[0].tolist()
-    index = tuple(place)
+    first = (~same).nonzero()[0].tolist()
+    index = tuple(first)
     wrong = int((~same).sum())
-    others = f" (and at {wrong - 1} other place{'s' if wrong > 2 else ''})" if wrong > 1 else ""
-    return f"expected {short(truth[index].item())} at {place}, not {short(given[index].item())}{others}"
+    others = f" (and {wrong - 1} more)" if wrong > 1 else ""
+    return f"expected {short(truth[index].item())} at {first}, not {short(given[index].item())}{others}"
 
 
 def _close(value: float, truth: float) -> bool:

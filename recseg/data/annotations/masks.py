@@ -43,17 +43,17 @@ def read_masks(source: Path) -> Export:
         if file.suffix.lower() not in SUFFIXES:
             continue
         folders = file.relative_to(source).parts[:-1]
-        place = next((number for number, part in enumerate(folders) if part.lower() in MASKS), None)
+        level = next((number for number, part in enumerate(folders) if part.lower() in MASKS), None)
         if any(part.lower() in OTHERS for part in folders):
             continue
-        if place is None and not file.stem.endswith("_mask"):
+        if level is None and not file.stem.endswith("_mask"):
             key = (*(part for part in folders if part.lower() not in IMAGES), file.stem)
             if images.setdefault(key, file) != file:
                 raise RecsegError(f"{images[key]}: and {file.name} have one name; give each image its own")
             continue
-        after = () if place is None else folders[place + 1 :]
+        after = () if level is None else folders[level + 1 :]
         name = after[0] if after and not legends else ""
-        before = folders if place is None else folders[:place]
+        before = folders if level is None else folders[:level]
         key = (*before, *(after[1:] if name else after), file.stem.removesuffix("_mask"))
         if masks.setdefault(key, {}).setdefault(name, file) != file:
             raise RecsegError(f"{masks[key][name]}: and {file} are masks of one name; give each its own")
