@@ -57,7 +57,7 @@ class TrainConfig:
         pixels_first: share of the budget in which the recurrent network only learns to classify single pixels, as the
             dense baseline does. The steps name classes with that same classifier, and learn faster once it is trained.
         optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
-        lr: peak learning rate; a pretrained encoder gets a tenth of it, and so does all that `init` gives.
+        lr: peak learning rate; a pretrained encoder gets a tenth of it.
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
         compile: run encoder and decoder as programs that `torch.compile` writes, in training; validations do without.
@@ -68,7 +68,6 @@ class TrainConfig:
         val_every: updates between two validations; None: a tenth of the budget, and 100 updates at least.
         val_limit: the most images of a validation, spread evenly over the list; None takes 500.
         tensorboard: write the log in TensorBoard's format too, into the run's folder `tensorboard`.
-        fresh: the parameters that `init` did not give, which learn at the full rate; the training fills it in.
     """
 
     data: str
@@ -109,7 +108,11 @@ class TrainConfig:
     val_every: int | None = None
     val_limit: int | None = None
     tensorboard: bool = False
-    fresh: tuple[str, ...] | None = None
+
+    @property
+    def has_pretrained_encoder(self) -> bool:
+        """Whether the encoder has learned from photographs, far more than there are here."""
+        return bool(self.encoder_weights or self.pretrained or (self.init and self.network.encoder != "plain"))
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -135,9 +138,7 @@ class TrainConfig:
         if self.init and (self.encoder_weights or self.pretrained):
             raise RecsegError("--init: has an encoder's weights, so --encoder-weights and --pretrained do not apply")
         if self.freeze and not (self.init or self.encoder_weights or self.pretrained):
-            raise RecsegError(
-                f"freeze {self.freeze}: expected --init, --encoder-weights or --pretrained with it, else noise is kept"
-            )
+            raise RecsegError(f"freeze {self.freeze}: expected --init, --encoder-weights or --pretrained with it")
         for name in ("seed", "weight_decay", "warmup"):
             if getattr(self, name) < 0:
                 raise RecsegError(f"{name} {getattr(self, name)}: expected 0 or more")
@@ -173,8 +174,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     defaults["val_limit"] = 500
     defaults["pixels_first"] = 0.5
     defaults["optimiser"] = "adamw" if config.model == "published" else "muon"
-    known = config.encoder_weights or config.pretrained or (config.init and config.network.encoder != "plain")
-    defaults["freeze"] = 2 if known and config.model != "published" else 0
+    defaults["freeze"] = 2 if config.has_pretrained_encoder and config.model != "published" else 0
     return replace(config, **{name: value for name, value in defaults.items() if getattr(config, name) is None})
 
 

@@ -1,7 +1,7 @@
 """Fine-tuning: a network starts from weights that learned elsewhere, by name and shape, and by the names of classes.
 
-Chapter 7 of the book explains the loop that follows. What is copied learns at a tenth of the rate, as a pretrained
-encoder does: it is to be adapted, and full steps would wash it out before the new weights have learned anything.
+Chapter 7 of the book explains the loop that follows. A pretrained encoder learns at a tenth of the rate, as in any
+training; decoder and recurrence learn at the full rate: at a tenth they stay where they were (chapter 11 has scores).
 """
 
 from dataclasses import dataclass, fields

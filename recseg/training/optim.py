@@ -4,7 +4,7 @@ Chapter 7 of the book explains this file. AdamW: Loshchilov and Hutter, ICLR 201
 "DeepLab", 2017. Averaging weights: Polyak and Juditsky, 1992.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,12 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 from recseg.training.muon import Muon
 
 
-def parameter_groups(
-    model: nn.Module, lr: float, encoder_lr: float, weight_decay: float, fresh: Collection[str] | None = None
-) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, lr: float, encoder_lr: float, weight_decay: float) -> list[dict[str, Any]]:
     """Parameters by optimiser, learning rate and decay: a pretrained encoder learns slower, vectors are not decayed.
 
-    Where `fresh` names the parameters that start anew, not the encoder but all others learn at `encoder_lr`.
     Frozen parameters belong to no group.
     Each group keeps `base_lr`, which the schedule multiplies, and `hidden`: whether it is for `Muon`.
     """
@@ -27,8 +24,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        slow = name.startswith("encoder.") if fresh is None else name not in fresh
-        rate = encoder_lr if slow else lr
+        rate = encoder_lr if name.startswith("encoder.") else lr
         decay = weight_decay if parameter.ndim > 1 else 0.0  # vectors are biases and the scales of norms
         groups.setdefault((rate, decay, is_hidden(name, parameter)), []).append(parameter)
     return [

@@ -77,9 +77,7 @@ class Trainer:
         self.model.classes = dataset.classes
         self.notes: list[str] = []  # lines for whoever watches
         if config.init and start:
-            copied = start_from(self.model, config.init)
-            self.config = config = replace(config, fresh=copied.fresh)
-            self.notes.append(f"init {config.init}: {copied}")
+            self.notes.append(f"init {config.init}: {start_from(self.model, config.init)}")
         check_batch(config, self.model)
         if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
             synchronise_norms(self.model)
@@ -89,9 +87,9 @@ class Trainer:
         if config.compile:
             compile_parts(self.model)
         self.objective = data_parallel(Objective(self.model, config))
-        tenth = 0.1 if config.encoder_weights or config.pretrained or config.init else 1.0
         assert config.lr is not None and config.optimiser is not None  # resolved
-        groups = parameter_groups(self.model, config.lr, tenth * config.lr, config.weight_decay, config.fresh)
+        encoder_lr = 0.1 * config.lr if config.has_pretrained_encoder else config.lr
+        groups = parameter_groups(self.model, config.lr, encoder_lr, config.weight_decay)
         self.optimisers = make_optimisers(config.optimiser, groups)
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = averaged_model(self.model, config.ema)
