@@ -26,7 +26,7 @@ from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import crop_padding, pad_to_stride
 from recseg.weights.io import save_weights
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
@@ -118,6 +118,29 @@ def built(live: ModuleType, models: dict[str, Any], tmp_path_factory: pytest.Tem
     )
     (folder / "files" / "missing.txt").write_text("\n".join(missing))
     return folder
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(8, 32767), (128, 127)])
+def test_a_weight_is_off_by_half_a_step_of_its_row(rows: int, steps: int, tmp_path: Path) -> None:
+    """Small tensors are stored in 16 bits, large ones in 8."""
+    weights = np.random.default_rng(0).normal(size=(rows, 128)).astype(np.float32)
+    weights *= 10.0 ** -np.arange(rows, dtype=np.float32)[:, None] if rows == 8 else 1  # each row has its own scale
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["w", "x"], ["y"])], "one",
+        [helper.make_tensor_value_info("x", kind, [128, 128])], [helper.make_tensor_value_info("y", kind, [rows, 128])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    size = proto.ByteSize()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BOOK))
+        small = importlib.import_module("live_graphs").rounded(proto)
+    assert small.ByteSize() < size * (0.6 if rows == 8 else 0.3)
+    session = onnxruntime.InferenceSession(small.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": np.eye(128, dtype=np.float32)})  # (rows, 128): the weights themselves
+    step = np.abs(weights).max(axis=1, keepdims=True) / steps
+    assert (np.abs(found - weights) <= 0.5001 * step).all() and (found != weights).mean() > 0.9
 
 
 def check_weights_in_16_bits(rounded: Callable[[Any], Any], model: Any, built: Path, tmp_path: Path) -> None:
