@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from recseg.book.maps import panel_grid
 from recseg.errors import RecsegError
-from recseg.viz.maps import panel_grid
 
 
 def test_each_kind_of_panel_is_drawn_as_what_it_is() -> None:

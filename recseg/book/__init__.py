@@ -1,1 +1,1 @@
-"""What only the chapters of the book use: checkers of exercises, the playground, a contact sheet."""
+"""What only the chapters of the book use: checkers of exercises, diagrams, the playground."""

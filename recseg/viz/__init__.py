@@ -1,1 +1,1 @@
-"""What a person sees: overlays, plots, diagrams of networks."""
+"""What a person sees: overlays and plots."""
