@@ -13,11 +13,11 @@ from conftest import uninstall
 from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
+from recseg.book import diagrams as drawing
 from recseg.classes import VOC_CLASSES, palette
 from recseg.errors import RecsegError
 from recseg.inference.prediction import Prediction, Step
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
-from recseg.viz import diagrams as drawing
 from recseg.viz import figures, plotting
 
 GREY = Image.new("RGB", (60, 40), (120, 120, 120))
