@@ -10,9 +10,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from recseg.book import finding
 from recseg.book.measure_gpu import table as gpu_table
 from recseg.errors import counted
-from recseg.evaluation import finding
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from recseg.evaluation import finding
+from recseg.book import finding
 
 
 def comparison(low: float, high: float) -> dict[str, Any]:

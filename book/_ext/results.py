@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from recseg.evaluation import finding
+from recseg.book import finding
 
 RESULTS = Path(__file__).resolve().parent.parent.parent / "data" / "results"
 NAMES = ("pages", "promises")
