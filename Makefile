@@ -15,7 +15,7 @@ say = @printf '[%4d s] %s\n' $$(( $$(date +%s) - $(START) ))
 # Chapters run on the virtual environment's own kernel, wherever else Jupyter may be installed.
 RUN := PATH="$(abspath $(BIN)):$$PATH" JUPYTER_PREFER_ENV_PATH=1 PYDEVD_DISABLE_FILE_VALIDATION=1
 QUIET := 2>&1 | { grep --line-buffered -v 'Kernel is running over TCP' || true; }
-# Two processes on two cores: one thread each, or they fight for the cores.
+# As many processes as cores (two in tests): one thread each, or they fight for the cores.
 TEST := $(RUN) OMP_NUM_THREADS=1 RECSEG_SMALL=1
 
 # Downloads are shown where someone watches.

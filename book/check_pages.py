@@ -1,4 +1,4 @@
-"""Check the rendered pages: pictures have an alt text, links within the book lead somewhere, tables are drawn.
+"""Check the rendered pages: images have an alt text, links within the book lead somewhere, tables are drawn.
 
 `--external` lists the links that leave the book instead: this check asks nothing of the network.
 """
@@ -74,5 +74,5 @@ if __name__ == "__main__":
         print("\n".join(external(read())))
         raise SystemExit(0)
     wrong = problems(read())
-    print("\n".join(wrong) or "every picture has an alt text, every link leads somewhere, every table is drawn")
+    print("\n".join(wrong) or "every image has an alt text, every link leads somewhere, every table is drawn")
     raise SystemExit(bool(wrong))

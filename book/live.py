@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from live_gallery import Picture, drawn, photographed, write_picture
+from live_gallery import GalleryImage, drawn, photographed, write_image
 from live_graphs import compress, write_graphs
 
 import recseg
@@ -53,29 +53,29 @@ def colours() -> list[tuple[int, ...]]:
 
 
 def write_network(
-    model: Any, name: str, title: str, folder: Path, pictures: Sequence[Picture], *, exact: bool = False
+    model: Any, name: str, title: str, folder: Path, gallery: Sequence[GalleryImage], *, exact: bool = False
 ) -> dict[str, Any]:
     """Export a network into a folder, with its answers to some images; what the page has to know of it."""
     return {
         "name": name, "title": title, "classes": list(model.classes), "image_size": model.image_size,
         "max_steps": model.max_steps, "stride": model.encoder.strides[-1],
         "graphs": write_graphs(model, name, folder, exact=exact),
-        "gallery": [write_picture(picture, model, name, folder) for picture in pictures],
+        "gallery": [write_image(image, model, name, folder) for image in gallery],
     }  # fmt: skip
 
 
 def published(name: str, title: str, folder: Path) -> dict[str, Any]:
     """`write_network` of published weights, left alone where neither they nor the code have changed since."""
     # Without scikit-image, drawn images are better than none.
-    pictures = (photographed() if name.startswith("voc") else []) or drawn()
+    gallery = (photographed() if name.startswith("voc") else []) or drawn()
     sources = [*sorted(Path(__file__).parent.glob("live*.py")), *sorted(Path(recseg.__file__).parent.rglob("*.py"))]
     digest = next(entry["sha256"] for entry in published_weights() if entry["name"] == name)
-    shown = "".join(picture.name for picture in pictures)
+    shown = "".join(image.name for image in gallery)
     state = hashlib.sha256((digest + shown).encode() + b"".join(path.read_bytes() for path in sources)).hexdigest()
     note = folder / f"{name}.json"
     if note.is_file() and (facts := json.loads(note.read_text(encoding="utf-8")))["state"] == state:
         return dict(facts)
-    facts = write_network(recseg.load(name), name, title, folder, pictures) | {"state": state}
+    facts = write_network(recseg.load(name), name, title, folder, gallery) | {"state": state}
     note.write_text(json.dumps(facts), encoding="utf-8")
     return facts
 

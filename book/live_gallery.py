@@ -26,7 +26,7 @@ LONGEST = 900  # pixels of a photograph
 CLIP = 12.0  # a mask's logits beyond it: certain
 
 
-class Picture(NamedTuple):
+class GalleryImage(NamedTuple):
     """An image of the gallery: its file's name without suffix, alt text, RGB, classes, labels (H, W) where known."""
 
     name: str
@@ -36,7 +36,7 @@ class Picture(NamedTuple):
     labels: NDArray[np.uint8] | None = None
 
 
-def photographed() -> list[Picture]:
+def photographed() -> list[GalleryImage]:
     """Photographs, and some of them side by side; none where scikit-image is not installed."""
     known = photographs()
     if not known:
@@ -46,13 +46,13 @@ def photographed() -> list[Picture]:
         "pair": side_by_side(astronaut, motorcycle), "cat": cat, "astronaut": astronaut, "motorcycle": motorcycle,
         "three": side_by_side(astronaut, cat, motorcycle),
     }  # fmt: skip
-    return [Picture(name, one.title, one.image, list(one.classes)) for name, one in shown.items()]
+    return [GalleryImage(name, one.title, one.image, list(one.classes)) for name, one in shown.items()]
 
 
-def drawn() -> list[Picture]:
+def drawn() -> list[GalleryImage]:
     """A few images of the embedded set that no network was trained on, with ground truth."""
     dataset = open_dataset("pictograms", "val")
-    pictures: list[Picture] = []
+    gallery: list[GalleryImage] = []
     wanted = iter(CLASSES_OF_DRAWINGS)
     count = next(wanted)
     for index in range(len(dataset)):
@@ -60,12 +60,12 @@ def drawn() -> list[Picture]:
         names = [dataset.classes[label] for label in np.unique(labels) if label not in (BACKGROUND, VOID)]
         if len(names) != count:
             continue
-        number = len(pictures) + 1
+        number = len(gallery) + 1
         title = f"Drawn image {number}: {', '.join(names)}"
-        pictures.append(Picture(f"drawn_{number}", title, Image.fromarray(dataset.pixels(index)), names, labels))
+        gallery.append(GalleryImage(f"drawn_{number}", title, Image.fromarray(dataset.pixels(index)), names, labels))
         if (count := next(wanted, 0)) == 0:
             break
-    return pictures
+    return gallery
 
 
 def packed(plane: Tensor, largest: float) -> dict[str, Any]:
@@ -95,23 +95,23 @@ def record(model: Any, image: Image.Image) -> Iterator[dict[str, Any]]:
             yield {"stop": stop, "scores": scores, "mask": packed(mask, CLIP), "attention": packed(attention, 1)}
 
 
-def write_picture(picture: Picture, model: Any, network: str, folder: Path) -> dict[str, Any]:
+def write_image(shown: GalleryImage, model: Any, network: str, folder: Path) -> dict[str, Any]:
     """Write an image, its ground truth and a network's steps into a folder; what the page has to know of it."""
-    image = picture.image.copy()
+    image = shown.image.copy()
     image.thumbnail((LONGEST, LONGEST))
     # Drawings exactly; photographs small. Their decoders differ by a grey level here and there.
-    suffix, options = (".webp", {"quality": 90}) if picture.labels is None else (".png", {"optimize": True})
+    suffix, options = (".webp", {"quality": 90}) if shown.labels is None else (".png", {"optimize": True})
     stored = io.BytesIO()
     image.save(stored, suffix[1:], **options)
-    (folder / f"{picture.name}{suffix}").write_bytes(stored.getvalue())
+    (folder / f"{shown.name}{suffix}").write_bytes(stored.getvalue())
     steps = list(record(model, Image.open(stored).convert("RGB")))
-    compress(json.dumps(steps).encode(), folder / f"{network}.{picture.name}.json.gz")
+    compress(json.dumps(steps).encode(), folder / f"{network}.{shown.name}.json.gz")
     about = {
-        "file": f"{picture.name}{suffix}", "title": picture.title, "classes": picture.classes,
-        "recorded": f"{network}.{picture.name}.json.gz",
+        "file": f"{shown.name}{suffix}", "title": shown.title, "classes": shown.classes,
+        "recorded": f"{network}.{shown.name}.json.gz",
     }  # fmt: skip
-    if picture.labels is not None:
-        truth = f"{picture.name}.truth.png"
-        Image.fromarray(picture.labels).save(folder / truth, optimize=True)
+    if shown.labels is not None:
+        truth = f"{shown.name}.truth.png"
+        Image.fromarray(shown.labels).save(folder / truth, optimize=True)
         about["truth"] = truth
     return about

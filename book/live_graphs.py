@@ -9,14 +9,14 @@ from recseg.export.onnx import export
 from recseg.export.runtime import PARTS, part_path
 
 SMALLEST = 256  # weights; below it, rounding saves nothing
-LARGE = 16384  # weights; what is smaller keeps 16 bits: filters of a few weights a row would lose too much in 8
+LARGE = 16384  # weights; tensors below it keep 16 bits: they are a small part of the download
 
 
 def rounded(proto: Any) -> Any:
-    """The same graph with weights as integers of 8 bits (`LARGE` tensors) or 16, and a scale for each row.
+    """The same graph with weights as integers of 8 bits (tensors of `LARGE` weights or more) or 16, and a scale a row.
 
-    ONNX Runtime turns them back into 32-bit floats when it loads the graph, so nothing is slower. An error is at most
-    half a step, of which a row's largest weight has 127 or 32,767.
+    A scale is the row's largest weight divided by 127 or 32,767, and no weight is off by more than half of it. ONNX
+    Runtime turns them back into 32-bit floats when it loads the graph, so nothing is slower.
     """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
@@ -50,8 +50,8 @@ def with_gates(proto: Any) -> Any:
     if len(splits) != 1:
         return proto
     after = {node.input[0]: node.output[0] for node in proto.graph.node if node.op_type == "Sigmoid"}
-    for place, name in ((0, "input_gate"), (1, "forget_gate"), (3, "output_gate")):
-        if source := after.get(splits[0].output[place]):
+    for index, name in ((0, "input_gate"), (1, "forget_gate"), (3, "output_gate")):
+        if source := after.get(splits[0].output[index]):
             proto.graph.node.append(helper.make_node("Identity", [source], [name]))
             proto.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
     return proto

@@ -1,7 +1,7 @@
 """Run the chapters, as many at once as there are cores: `python book/run_chapters.py`, before the book is rendered.
 
-What they show goes into jupyter-cache's folder, from which Jupyter Book takes it. Chapters that print how long things
-take are left to Jupyter Book, which runs one at a time.
+What they show goes into jupyter-cache's folder, from which Jupyter Book takes it. Chapters that compare
+times are left to Jupyter Book, which runs one at a time.
 """
 
 import logging
@@ -13,7 +13,7 @@ from jupyter_cache.executors import load_executor
 
 BOOK = Path(__file__).parent
 CACHE = BOOK.parent / "_build/.jupyter_cache"  # where Jupyter Book looks by default
-MEASURE_TIME = {"08_gpu_training", "14_output_space_and_scale"}
+COMPARE_TIMES = {"08_gpu_training", "14_output_space_and_scale"}
 SECONDS = 300  # a cell, as in _config.yml
 
 
@@ -21,14 +21,14 @@ def main() -> int:
     """Run them; 1 if a chapter fails."""
     cache = get_cache(CACHE)
     for chapter in sorted(BOOK.glob("*.ipynb")):
-        if chapter.stem not in MEASURE_TIME:
+        if chapter.stem not in COMPARE_TIMES:
             cache.add_nb_to_project(str(chapter))
     logger = logging.getLogger("chapters")
     logger.setLevel(logging.INFO)
     ran = load_executor("local-parallel", cache, logger).run_and_cache(timeout=SECONDS)
     failed = [*ran.excepted, *ran.errored]
     for chapter in failed:
-        print(cache.get_project_record(chapter).traceback, f"{chapter} failed", sep="\n", file=sys.stderr)
+        print(cache.get_project_record(chapter).traceback or "", f"{chapter} failed", sep="\n", file=sys.stderr)
     return int(bool(failed))
 
 

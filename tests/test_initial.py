@@ -128,13 +128,13 @@ def config(data: Path, source: Path | str, **changes: Any) -> TrainConfig:
 
 @pytest.mark.parametrize(("encoder", "share"), [("plain", 1.0), ("mobilenet_v2", 0.1)])
 def test_a_training_starts_from_the_weights(data: Path, tmp_path: Path, encoder: str, share: float) -> None:
-    trained = tmp_path / "old.safetensors"
+    source = tmp_path / "old.safetensors"
     old = network("recurrent", OLD, 1, encoder=encoder)
-    save_weights(trained, old, classes=OLD, image_size=32, metadata={})
-    asked = resolve(config(data, trained, freeze=0))
-    assert asked.network == network_of(str(trained)) and asked.network.hidden == SIZES["hidden"]
+    save_weights(source, old, classes=OLD, image_size=32, metadata={})
+    asked = resolve(config(data, source, freeze=0))
+    assert asked.network == network_of(str(source)) and asked.network.hidden == SIZES["hidden"]
     trainer = Trainer(asked, training_data(asked), tmp_path / "run")
-    given, rates = load(trained).state_dict(), dict[str, float]()
+    given, rates = load(source).state_dict(), dict[str, float]()
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
     for optimiser in trainer.optimisers:
         for group in optimiser.param_groups:

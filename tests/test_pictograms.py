@@ -31,7 +31,7 @@ from recseg.data.pictograms import (
     scene,
     write_dataset,
 )  # fmt: skip
-from recseg.data.pictograms.dataset import encode, picture_id
+from recseg.data.pictograms.dataset import encode, image_id
 from recseg.data.pictograms.drawing import OUTSIDE, bend, rasterize, silhouette
 from recseg.data.pictograms.shapes_living import DISTRACTORS, SHAPES
 from recseg.errors import RecsegError
@@ -207,7 +207,7 @@ def test_the_committed_set_is_what_the_generator_draws() -> None:
         (VAL_SEED, 0, "val"),
         (VAL_SEED, 499, "val"),
     ):
-        name = picture_id((seed, index))
+        name = image_id((seed, index))
         assert splits[split][index] == name
         image, labels = generate(index, seed)
         jpeg, png = (
@@ -322,7 +322,7 @@ def test_the_training_set_is_drawn_once(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("RECSEG_CACHE", str(tmp_path))
     root = ensure_train(3, workers=1, progress=False)
     assert root.name == f"pictograms-v{VERSION}-{TRAIN_SEED}-3"
-    assert lists(root)["train"] == [picture_id((TRAIN_SEED, index)) for index in range(3)]
+    assert lists(root)["train"] == [image_id((TRAIN_SEED, index)) for index in range(3)]
     assert lists(root)["val"] == []
     monkeypatch.setattr(dataset, "write_dataset", lambda *a, **k: pytest.fail("drawn again"))
     assert ensure_train(3, workers=1, progress=False) == root

@@ -1,8 +1,8 @@
 """What a start from trained weights is worth with few images: `python -m recseg.book.fine_tuning`.
 
 The things on a table of chapter 11, classes that no published network has learned: 20 or 100 images to train on, 200
-others to score. Each row starts somewhere else, and all are trained alike. It writes data/results/fine-tuning.json.
-What is done is not run again.
+others to score. Each row starts somewhere else; all have the same number of updates, and the defaults of their
+encoder (`recseg.training.config.resolve`). It writes data/results/fine-tuning.json. What is done is not run again.
 """
 
 import argparse

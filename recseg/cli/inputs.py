@@ -61,11 +61,11 @@ def _below(folder: Path, out: Path) -> Iterator[Path]:
     def complain(error: OSError) -> None:
         raise RecsegError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
-    for inner, folders, files in os.walk(folder, onerror=complain):
-        folders[:] = sorted(name for name in folders if name[0] != "." and not _same(Path(inner, name), out))
+    for current, folders, files in os.walk(folder, onerror=complain):
+        folders[:] = sorted(name for name in folders if name[0] != "." and not _same(Path(current, name), out))
         for name in sorted(files):
             if name[0] != "." and name.lower().endswith(SUFFIXES):
-                yield Path(inner, name)
+                yield Path(current, name)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -52,7 +52,7 @@ def count_classes(labels: Tensor) -> Tensor:
 class StreamSampler(Sampler[list[tuple[int, int]]]):
     """(epoch, index) pairs of each batch from step `start` on, without end; of each batch, those in `part`.
 
-    With weights an image is drawn in proportion to its own, and its place in the stream stands for the epoch.
+    With weights an image is drawn in proportion to its own, and its position in the stream stands for the epoch.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
         self.chances = None if weights is None else weights / weights.sum()  # of each image
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        position = self.start * self.batch_size
+        first = self.start * self.batch_size
         epoch, order = -1, np.empty(0, dtype=np.int64)
         while True:
             batch = []
-            for number in (position + offset for offset in self.part):
-                if number // self.size != epoch:
-                    epoch = number // self.size
+            for position in (first + offset for offset in self.part):
+                if position // self.size != epoch:
+                    epoch = position // self.size
                     generator = np.random.default_rng((self.seed, epoch))
                     if self.chances is None:
                         order = generator.permutation(self.size)
                     else:
                         order = generator.choice(self.size, self.size, p=self.chances)
                 # An image that is drawn twice in an epoch is augmented in two ways.
-                augmentation = epoch if self.chances is None else number
-                batch.append((augmentation, int(order[number % self.size])))
+                seen = epoch if self.chances is None else position
+                batch.append((seen, int(order[position % self.size])))
             yield batch
-            position += self.batch_size
+            first += self.batch_size
 
 
 class _Read(NamedTuple):
@@ -100,8 +100,8 @@ class _Seeded(Dataset[_Read]):
         epoch, index = key
         state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)
         skipped: dict[str, str] = {}
-        for number in range(index, index + len(self.dataset)):
-            taken = number % len(self.dataset)
+        for candidate in range(index, index + len(self.dataset)):
+            taken = candidate % len(self.dataset)
             self.readers.note(taken)
             try:
                 with torch.random.fork_rng(devices=[]):  # the model's own randomness is left alone, here too

@@ -57,7 +57,7 @@ class TrainConfig:
         pixels_first: share of the budget in which the recurrent network only learns to classify single pixels, as the
             dense baseline does. The steps name classes with that same classifier, and learn faster once it is trained.
         optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
-        lr: peak learning rate; a pretrained encoder gets a tenth of it.
+        lr: peak learning rate; a pretrained encoder that is not plain gets a tenth of it.
         ema: decay of the averaged weights.
         amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
         compile: run encoder and decoder as programs that `torch.compile` writes, in training; validations do without.
@@ -111,7 +111,7 @@ class TrainConfig:
 
     @property
     def has_pretrained_encoder(self) -> bool:
-        """Whether the encoder has learned from photographs, far more than there are here."""
+        """Whether the encoder starts from pretrained weights: ImageNet's, or an `init` whose encoder is not plain."""
         return bool(self.encoder_weights or self.pretrained or (self.init and self.network.encoder != "plain"))
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Fine-tuning: a network starts from weights that learned elsewhere, by name and shape, and by the names of classes.
 
-Chapter 7 of the book explains the loop that follows. A pretrained encoder learns at a tenth of the rate, as in any
-training; decoder and recurrence learn at the full rate: at a tenth they stay where they were (chapter 11 has scores).
+Chapter 7 of the book explains the loop that follows. An encoder of torchvision or timm learns at a tenth of the rate,
+as in any training that starts from pretrained weights. All else learns at the full rate, a plain encoder as well.
 """
 
 from dataclasses import dataclass, fields

@@ -71,10 +71,10 @@ def _list_difference(given: Any, truth: Collection[Any]) -> str | None:
         return f"expected {len(truth)} values one after the other, not {short(given)}"
     if len(given) != len(truth):
         return f"expected {len(truth)} values, not {len(given)}"
-    for number, (one, other) in enumerate(zip(given, truth, strict=True)):
+    for index, (one, other) in enumerate(zip(given, truth, strict=True)):
         off = difference(one, other)
         if off:
-            return f"value {number}: {off}"
+            return f"value {index}: {off}"
     return None
 
 

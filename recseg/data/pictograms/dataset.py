@@ -1,6 +1,6 @@
 """Folders of pictograms in VOC's layout: any number from a seed, the committed set, and the training set of the book.
 
-`generate` draws one picture (`scene` tells how); what is here writes them, resumes, and refuses to mix sets. The
+`generate` draws one image (`scene` tells how); what is here writes them, resumes, and refuses to mix sets. The
 committed set is read in place in a clone; a wheel does not carry it, and draws it at first use.
 """
 
@@ -29,16 +29,16 @@ __all__ = [
     "TRAIN_SEED", "VAL_SEED", "VERSION", "embedded_root", "ensure_train", "generate", "write_dataset", "write_embedded",
 ]  # fmt: skip
 
-TRAIN_SEED, VAL_SEED = 1, 2  # streams that share no picture: what is trained on is never scored
-EMBEDDED_TRAIN, EMBEDDED_VAL = 200, 500  # pictures of the committed set
+TRAIN_SEED, VAL_SEED = 1, 2  # streams that share no image: what is trained on is never scored
+EMBEDDED_TRAIN, EMBEDDED_VAL = 200, 500  # images of the committed set
 JPEG_QUALITY = 90
 
-Picture = tuple[int, int]  # seed, index
+ImageKey = tuple[int, int]  # seed, index
 
 
-def picture_id(picture: Picture) -> str:
-    """File name without suffix: it names the seed and the index, so that a picture can be drawn again from it."""
-    seed, index = picture
+def image_id(key: ImageKey) -> str:
+    """File name without suffix: it names the seed and the index, so that an image can be drawn again from it."""
+    seed, index = key
     return f"pictogram_{seed}_{index:06d}"
 
 
@@ -52,15 +52,15 @@ def encode(image: Raster, labels: Raster) -> tuple[bytes, bytes]:
     return jpeg.getvalue(), png.getvalue()
 
 
-def _paths(out: Path, picture: Picture) -> tuple[Path, Path]:
-    name = picture_id(picture)
+def _paths(out: Path, key: ImageKey) -> tuple[Path, Path]:
+    name = image_id(key)
     return out / "JPEGImages" / f"{name}.jpg", out / "SegmentationClass" / f"{name}.png"
 
 
-def _write_picture(out: Path, picture: Picture, size: int) -> None:
-    """Write the two files of one picture, unless an interrupted run has."""
-    seed, index = picture
-    paths = _paths(out, picture)
+def _write_image(out: Path, key: ImageKey, size: int) -> None:
+    """Write the two files of one image, unless an interrupted run has."""
+    seed, index = key
+    paths = _paths(out, key)
     if all(path.exists() for path in paths):
         return
     for path, content in zip(paths, encode(*generate(index, seed, size)), strict=True):
@@ -69,29 +69,29 @@ def _write_picture(out: Path, picture: Picture, size: int) -> None:
             temporary.write_bytes(content)
 
 
-def _write_pictures(out: Path, pictures: Sequence[Picture], size: int) -> int:
-    """Write a share of the pictures; what a worker process runs."""
-    for picture in pictures:
-        _write_picture(out, picture, size)
-    return len(pictures)
+def _write_images(out: Path, keys: Sequence[ImageKey], size: int) -> int:
+    """Write a share of the images; what a worker process runs."""
+    for key in keys:
+        _write_image(out, key, size)
+    return len(keys)
 
 
-def _in_processes(out: Path, pictures: Sequence[Picture], size: int, workers: int) -> Iterator[int]:
-    """Write pictures in `workers` processes; yield how many were written since the last time."""
-    shares = [pictures[start : start + 32] for start in range(0, len(pictures), 32)]
+def _in_processes(out: Path, keys: Sequence[ImageKey], size: int, workers: int) -> Iterator[int]:
+    """Write images in `workers` processes; yield how many were written since the last time."""
+    shares = [keys[start : start + 32] for start in range(0, len(keys), 32)]
     done = 0
     if workers > 1 and len(shares) > 1:
         # Fresh processes: a fork of a process that runs PyTorch's threads may hang.
         context = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(min(workers, len(shares)), mp_context=context) as pool:
-                for written in pool.map(_write_pictures, [out] * len(shares), shares, [size] * len(shares)):
+                for written in pool.map(_write_images, [out] * len(shares), shares, [size] * len(shares)):
                     done += 1
                     yield written
         except BrokenProcessPool:
             pass  # a script without `if __name__ == "__main__"`, or no memory for a second process: go on in this one
     for share in shares[done:]:
-        yield _write_pictures(out, share, size)
+        yield _write_images(out, share, size)
 
 
 def _write_text(path: Path, lines: Iterable[str], *, new: bool = False) -> None:
@@ -124,21 +124,21 @@ def _claim(out: Path, info: dict[str, object]) -> None:
 
 def _write(
     out: Path,
-    train: Sequence[Picture],
-    val: Sequence[Picture],
+    train: Sequence[ImageKey],
+    val: Sequence[ImageKey],
     info: dict[str, object],
     workers: int,
     progress: bool,
 ) -> None:
     _claim(out, info)
-    pictures = [*train, *val]
-    with tqdm(total=len(pictures), desc=f"pictograms in {out.name}", unit="img", disable=not progress) as bar:
-        for written in _in_processes(out, pictures, int(str(info["size"])), workers):
+    keys = [*train, *val]
+    with tqdm(total=len(keys), desc=f"pictograms in {out.name}", unit="img", disable=not progress) as bar:
+        for written in _in_processes(out, keys, int(str(info["size"])), workers):
             bar.update(written)
     _write_text(out / "classes.txt", VOC_CLASSES)
-    lists = {"val": val, "trainval": pictures, "train": train}
+    lists = {"val": val, "trainval": keys, "train": train}
     for name, members in lists.items():  # train.txt last of all: where it is, the set is complete
-        _write_text(out / "ImageSets" / "Segmentation" / f"{name}.txt", map(picture_id, members))
+        _write_text(out / "ImageSets" / "Segmentation" / f"{name}.txt", map(image_id, members))
 
 
 def write_dataset(
@@ -151,7 +151,7 @@ def write_dataset(
     workers: int = 1,
     progress: bool = True,
 ) -> None:
-    """Write pictures 0 … `images` − 1 of a stream as a folder in VOC's layout; the last of them are `val`.
+    """Write images 0 … `images` − 1 of a stream as a folder in VOC's layout; the last of them are `val`.
 
     An interrupted run leaves no image lists, so nothing takes it for a set; the same call goes on where it stopped.
 
@@ -160,7 +160,7 @@ def write_dataset(
         images: how many, at least 1.
         seed: the stream, 0 or more. `TRAIN_SEED` and `VAL_SEED` are the book's own.
         size: height and width in pixels.
-        val_fraction: share of the pictures that is listed in `val.txt`, from 0 to below 1.
+        val_fraction: share of the images that is listed in `val.txt`, from 0 to below 1.
         workers: processes that draw. The result does not depend on it.
         progress: show a bar.
 
@@ -178,12 +178,12 @@ def write_dataset(
     held_out = round(images * val_fraction)
     if val_fraction > 0 and images > 1:
         held_out = min(max(held_out, 1), images - 1)
-    pictures = [(seed, index) for index in range(images)]
+    keys = [(seed, index) for index in range(images)]
     info: dict[str, object] = {
         "name": "pictograms", "version": VERSION, "seed": seed, "images": images, "size": size,
         "val_fraction": val_fraction,
     }  # fmt: skip
-    _write(Path(out), pictures[: images - held_out], pictures[images - held_out :], info, workers, progress)
+    _write(Path(out), keys[: images - held_out], keys[images - held_out :], info, workers, progress)
 
 
 def write_embedded(out: Path | str, *, progress: bool = True) -> None:
@@ -200,7 +200,7 @@ def write_embedded(out: Path | str, *, progress: bool = True) -> None:
 def ensure_train(images: int = 8000, *, workers: int = 2, progress: bool = True) -> Path:
     """The book's training set, drawn at first use and kept in the cache: the folder's path, all ids in `train.txt`.
 
-    Its first pictures are those of the committed set's `train.txt`; none of them is in the committed `val.txt`.
+    Its first images are those of the committed set's `train.txt`; none of them is in the committed `val.txt`.
 
     Raises:
         RecsegError: fewer than 1 image, or a cache folder that cannot be written.

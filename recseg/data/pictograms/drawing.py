@@ -166,29 +166,29 @@ def rasterize(shape: Silhouette, points: Points, canvas: int) -> Layer:
     """Paint polygons whose vertices are at `points` (canvas pixels); what lies off the canvas is cut away."""
     # Whole pixels: the last bits of a sine differ between processors, the nearest integer does not.
     corners = np.rint(points).astype(np.int64)
-    # Even borders, so that the layer shrinks to whole pixels of the picture.
+    # Even borders, so that the layer shrinks to whole pixels of the image.
     left, top = np.clip(corners.min(axis=0), 0, canvas - 2) // 2 * 2
     right, bottom = (np.clip(corners.max(axis=0) + 1, 2, canvas) + 1) // 2 * 2
-    picture = Image.new("L", (max(int(right - left), 2), max(int(bottom - top), 2)), OUTSIDE)
-    draw = ImageDraw.Draw(picture)
+    mask = Image.new("L", (max(int(right - left), 2), max(int(bottom - top), 2)), OUTSIDE)
+    draw = ImageDraw.Draw(mask)
     flat = (corners - (left, top)).ravel().tolist()
     start = 0
     for end, tone in zip(shape.ends, shape.tones, strict=True):
         draw.polygon(flat[2 * start : 2 * end], fill=tone)
         start = end
-    return Layer(int(left), int(top), np.asarray(picture))
+    return Layer(int(left), int(top), np.asarray(mask))
 
 
 def texture(rng: np.random.Generator, width: int, height: int, unit: float, colours: NDArray[np.int64]) -> Raster:
     """A shaded pattern of two colours: (height, width, 3) uint8.
 
     Args:
-        unit: pixels for one 128th of the picture, so that patterns keep their scale at any resolution.
+        unit: pixels for one 128th of the image, so that patterns keep their scale at any resolution.
         colours: (2, 3) RGB.
     """
     kind = int(rng.integers(6))
     period, angle = rng.uniform(5, 17) * unit, rng.uniform(0, np.pi)
-    # Fixed-point phases, 256 to a period: integers give the same picture everywhere.
+    # Fixed-point phases, 256 to a period: integers give the same image everywhere.
     step_x, step_y = (
         int(np.rint(np.cos(angle) * 65536 / period)),
         int(np.rint(np.sin(angle) * 65536 / period)),
@@ -236,7 +236,7 @@ def shade(pixels: Raster, tones: Raster, ink: int) -> tuple[Raster, Raster]:
     """Make the DARK and LIGHT parts of an object darker and lighter, and draw its outline in ink.
 
     Args:
-        pixels: (h, w, 3) texture at the picture's resolution.
+        pixels: (h, w, 3) texture at the image's resolution.
         tones: (2h, 2w), supersampled.
         ink: width of the outline in supersampled pixels, inside the shape.
 
@@ -248,7 +248,7 @@ def shade(pixels: Raster, tones: Raster, ink: int) -> tuple[Raster, Raster]:
     tables[1] = 128
     tables[1, [DARK, LIGHT, INK]] = 72, 104, 28
     tables[2, LIGHT] = 68
-    picture = Image.fromarray(np.where(_rim(tones != OUTSIDE, ink), np.uint8(INK), tones))
-    cover, gain, lift = (np.asarray(picture.point(table.tolist()).reduce(2)) for table in tables)
+    drawn = Image.fromarray(np.where(_rim(tones != OUTSIDE, ink), np.uint8(INK), tones))
+    cover, gain, lift = (np.asarray(drawn.point(table.tolist()).reduce(2)) for table in tables)
     shaded = (pixels * gain[..., None].astype(np.uint16) >> 7) + lift[..., None]
     return np.minimum(shaded, 255).astype(np.uint8), cover

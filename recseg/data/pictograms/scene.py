@@ -1,9 +1,9 @@
 """Pictograms: a segmentation data set that a seed makes, with VOC's labels, layout and habits.
 
-A fresh machine has no VOC. Here every picture is drawn: silhouettes of VOC's twenty classes in ink outline, textured
+A fresh machine has no VOC. Here every image is drawn: silhouettes of VOC's twenty classes in ink outline, textured
 and shaded, over paler textured backgrounds, with shapes that are no class, hidden parts and a void outline.
 Frequencies of classes, classes an image and sizes follow VOC 2012; colour and texture are drawn from one distribution
-for all classes and for what is no class, so that only shape tells what a thing is. `generate` makes one picture,
+for all classes and for what is no class, so that only shape tells what a thing is. `generate` makes one image,
 `recseg.data.pictograms` makes folders of them.
 """
 
@@ -27,7 +27,7 @@ from recseg.data.pictograms.drawing import (
 from recseg.data.pictograms.shapes_living import DISTRACTORS, SHAPES
 from recseg.errors import RecsegError
 
-VERSION = 3  # a part of every seed: bump it whenever the same seed would give another picture
+VERSION = 3  # a part of every seed: bump it whenever the same seed would give another image
 
 CLASSES_AN_IMAGE = (933, 383, 124, 21, 3)  # VOC 2012 train: images with 1, 2, … 5 classes
 PERSON_SHARE = 3  # people are the most frequent class of VOC, by about this factor
@@ -128,7 +128,7 @@ def grid_layout(rng: np.random.Generator, classes: list[int], canvas: int) -> li
 
 
 def label_map(placed: list[Placed], canvas: int) -> tuple[Raster, list[int]]:
-    """Label map with void outlines at the picture's size, and the pixels of each object that stay in sight."""
+    """Label map with void outlines at the image's size, and the pixels of each object that stay in sight."""
     objects = np.zeros((canvas, canvas), dtype=np.uint8)
     for number, item in enumerate(placed, start=1):
         layer, (height, width) = item.layer, item.layer.tones.shape
@@ -192,23 +192,23 @@ def _paint(rng: np.random.Generator, placed: list[Placed], size: int) -> Raster:
     if rng.random() < 0.3:  # a horizon: the ground is of another stuff than the sky or the wall
         start = int(rng.uniform(0.4, 0.85) * size)
         background[start:] = fill(size, size - start, pale=True)
-    picture = Image.fromarray(background)
+    image = Image.fromarray(background)
     for item in placed:
         layer, (height, width) = item.layer, item.layer.tones.shape
         pixels, cover = shade(fill(width // 2, height // 2), layer.tones, ink=round(4 * unit))
-        picture.paste(Image.fromarray(pixels), (layer.left // 2, layer.top // 2), Image.fromarray(cover))
-    picture = picture.filter(ImageFilter.BoxBlur(float(rng.uniform(0.05, 0.35)) * unit))
+        image.paste(Image.fromarray(pixels), (layer.left // 2, layer.top // 2), Image.fromarray(cover))
+    image = image.filter(ImageFilter.BoxBlur(float(rng.uniform(0.05, 0.35)) * unit))
     strength = int(rng.integers(2, 8))
     noise = rng.integers(-strength, strength + 1, size=(size, size, 1), dtype=np.int16)
-    noisy = np.clip(np.asarray(picture).astype(np.int16) + noise, 0, 255)
+    noisy = np.clip(np.asarray(image).astype(np.int16) + noise, 0, 255)
     return np.asarray(noisy, dtype=np.uint8)
 
 
 def generate(index: int, seed: int, size: int = 128) -> tuple[Raster, Raster]:
-    """Picture `index` of the endless stream of a seed; it does not depend on any other picture.
+    """Image `index` of the endless stream of a seed; it does not depend on any other image.
 
     Args:
-        index: number of the picture, from 0.
+        index: number of the image, from 0.
         seed: number of the stream, from 0.
         size: height and width in pixels, at least 32. The same scene at any size, as far as can be seen.
 
@@ -234,7 +234,7 @@ def generate(index: int, seed: int, size: int = 128) -> tuple[Raster, Raster]:
 
 
 def draw_object(rng: np.random.Generator, label: int, variant: int, size: int) -> Raster:
-    """One object of class `label` alone in a picture: (size, size, 3) uint8, to look at; `variant` wraps round."""
+    """One object of class `label` alone in an image: (size, size, 3) uint8, to look at; `variant` wraps round."""
     variants = SHAPES[VOC_CLASSES[label]]
     shape = silhouette(variants[variant % len(variants)])
     canvas = SUPERSAMPLING * size
