@@ -15,6 +15,7 @@ from recseg.models.config import RecurrentUNetConfig
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.training.config import TrainConfig, resolve
 from recseg.training.objective import compute_loss
+from recseg.weights.io import load
 
 TINY: dict[str, Any] = {
     "num_classes": 4,
@@ -60,6 +61,18 @@ def test_what_is_done_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monke
     assert found["seed"] == 0 and 0 <= found["miou"] <= 1
     monkeypatch.setattr(ablation, "Trainer", None)
     assert one_run(tmp_path, "as it ships", 0, 1, "pictograms-dense", images, None) == json.loads(json.dumps(found))
+
+
+@pytest.mark.parametrize(("start", "share"), [("pictograms-dense", 0.0), ("none", 0.5)])
+def test_a_row_starts_from_known_pixels_or_from_random_weights(start: str, share: float, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    write_dataset(images, 2, ablation.SEED, val_fraction=0, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablation, "finish", lambda trainer, *_: {"trainer": trainer})
+        trainer = one_run(tmp_path, "as it ships", 0, 1, start, images, None)["trainer"]
+    assert trainer.config.pixels_first == share
+    known = load("pictograms-dense").state_dict()["classifier.weight"]
+    assert torch.equal(trainer.model.classifier.weight, known) == (start != "none")
 
 
 def test_a_row_is_summed_up_by_mean_and_range() -> None:

@@ -5,7 +5,8 @@ the same number of updates and scored on images that are neither trained on nor 
 made here. What is done is not run again, and an interrupted ablation goes on where it stopped.
 
 The pixels are known from the start: encoder, decoder and classifier begin as those of a dense network, and the steps
-are learned on top. That is what the second part of a long training looks like, in minutes instead of hours.
+are learned on top. That is what the second part of a long training looks like, in minutes instead of hours. With
+`--start none` all weights are random and pixels and steps are learned together, as in any training.
 """
 
 import argparse
@@ -143,12 +144,15 @@ def one_run(
     if (run / "scores.json").exists():
         return stored(run)
     row = ROWS[name]
-    config = TrainConfig("pictograms", steps=steps, seed=seed, pixels_first=0.0, lr=1.5e-3, workers=0, **row.training)
+    config = TrainConfig("pictograms", steps=steps, seed=seed, workers=0, **row.training)
+    if start != "none":
+        config = replace(config, pixels_first=0.0, lr=1.5e-3)
     config = resolve(replace(config, network=replace(config.network, **row.sizes)))
     trainer = Trainer(config, training_data(config), run, build=lambda chosen: row.network(chosen.network))
-    dense = load(start).state_dict()
-    for model in (trainer.model, trainer.averaged):
-        model.load_state_dict(dense, strict=False)  # encoder, decoder and classifier have the same names
+    if start != "none":
+        dense = load(start).state_dict()
+        for model in (trainer.model, trainer.averaged):
+            model.load_state_dict(dense, strict=False)  # encoder, decoder and classifier have the same names
     return finish(trainer, run, open_dataset(str(images), "train"), limit)
 
 
@@ -184,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=800, help="updates of each run (800)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each row (3)")
-    parser.add_argument("--start", default="pictograms-dense", help="dense network whose pixels to begin with")
+    parser.add_argument("--start", default="pictograms-dense", help="dense network to begin with, or none")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--limit", type=int, help="score on the first N images only")
     parser.add_argument("--work", type=Path, default=Path("runs/ablation"), help="folder of the runs")
@@ -203,6 +207,8 @@ def main() -> None:
             print(f"{name}, seed {seed}: mIoU {found['miou']:.1%}, count {found['count_accuracy']:.1%}", flush=True)
             rows = {row: summary(runs) for row, runs in table.items()}
             command = f"python -m recseg.book.ablation --steps {arguments.steps} --seeds {arguments.seeds}"
+            if arguments.start != parser.get_default("start"):
+                command += f" --start {arguments.start}"
             if len(arguments.only) < len(ROWS):
                 command += " --only " + " ".join(map(shlex.quote, arguments.only))
             scored = f"{arguments.limit or IMAGES} pictograms of seed {SEED}"
