@@ -64,11 +64,9 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 # An incremental build would miss changes in recseg and hide failures on unchanged pages: always start afresh.
 book: setup
 	@rm -rf _build
-	$(say) 'Exporting the networks of the live page, where npm is at hand'
-	@$(RUN) $(BIN)/python book/live.py
-	@$(RUN) $(BIN)/python book/front.py
-	$(say) 'Running the chapters at small scale, side by side; each is named as it begins and ends'
-	@set -o pipefail; $(TEST) $(BIN)/python book/run_chapters.py $(QUIET)
+	$(say) 'Running the chapters at small scale, side by side; beside them, exporting the networks of the live page'
+	@set -o pipefail; { $(RUN) $(BIN)/python book/live.py && $(RUN) $(BIN)/python book/front.py; } & \
+		$(TEST) $(BIN)/python book/run_chapters.py $(QUIET) && wait $$!
 	$(say) 'Running those that measure time, one after the other, and rendering all'
 	@set -o pipefail; $(RUN) RECSEG_SMALL=1 $(BIN)/jupyter-book build book --path-output . --config _config.yml \
 		-W -n --keep-going $(QUIET)

@@ -8,7 +8,7 @@
 | a name of the package as code, as in `recseg.models.convlstm` | a link to the reference, where that lists the name |
 | a quotation that begins with **What you will learn** | the coloured box |
 
-The cell that installs the package on Colab runs and is not shown. Links to other chapters need nothing.
+Links to other chapters need nothing. Code cells stay as they are: by them `book/run_chapters.py` knows its outputs again.
 """
 
 import json
@@ -65,7 +65,6 @@ def _read(app: Any, docname: str, source: list[str]) -> None:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = to_myst("".join(cell["source"]), known)
-    next(c for c in notebook["cells"] if c["cell_type"] == "code")["metadata"]["tags"] = ["remove-cell"]
     source[0] = json.dumps(notebook)
 
 
