@@ -8,7 +8,7 @@
 | a name of the package as code, as in `recseg.models.convlstm` | a link to the reference, where that lists the name |
 | a quotation that begins with **What you will learn** | the coloured box |
 
-Links to other chapters need nothing. Code cells stay as they are: by them `book/run_chapters.py` knows its outputs again.
+Links to other chapters need nothing. Code cells stay as they are: outputs of `book/run_chapters.py` are found by them.
 """
 
 import json
