@@ -1,7 +1,10 @@
 // How search ranks what it finds: Sphinx's own numbers, but first comes a title that holds all that was looked for.
-const sought = (new URLSearchParams(location.search).get('q') ?? '').trim().toLowerCase();
+// `var`: the page loads this twice.
 var Scorer = {
-  score: ([, title, , , score]) => (sought && title.toLowerCase().includes(sought) ? score + 100 : score),
+  score: ([, title, , , score]) => {
+    const sought = (new URLSearchParams(location.search).get('q') ?? '').trim().toLowerCase();
+    return sought && title.toLowerCase().includes(sought) ? score + 100 : score;
+  },
   objNameMatch: 11,
   objPartialMatch: 6,
   objPrio: { 0: 15, 1: 5, 2: -5 },
