@@ -66,7 +66,7 @@ book: setup
 	@rm -rf _build
 	$(say) 'Running the chapters at small scale, side by side; beside them, exporting the networks of the live page'
 	@set -o pipefail; { $(RUN) $(BIN)/python book/live.py && $(RUN) $(BIN)/python book/front.py; } & \
-		$(TEST) $(BIN)/python book/run_chapters.py $(QUIET) && wait $$!
+		$(TEST) $(BIN)/python book/run_chapters.py $(QUIET); chapters=$$?; wait $$! && exit $$chapters
 	$(say) 'Running those that measure time, one after the other, and rendering all'
 	@set -o pipefail; $(RUN) RECSEG_SMALL=1 $(BIN)/jupyter-book build book --path-output . --config _config.yml \
 		-W -n --keep-going $(QUIET)

@@ -71,6 +71,7 @@ def test_a_row_starts_from_known_pixels_or_from_random_weights(start: str, share
         patch.setattr(ablation, "finish", lambda trainer, *_: {"trainer": trainer})
         trainer = one_run(tmp_path, "as it ships", 0, 1, start, images, None)["trainer"]
     assert trainer.config.pixels_first == share
+    assert trainer.out.parent == tmp_path / start  # what one start has found is not taken for the other's
     known = load("pictograms-dense").state_dict()["classifier.weight"]
     assert torch.equal(trainer.model.classifier.weight, known) == (start != "none")
 

@@ -140,7 +140,7 @@ def one_run(
     work: Path, name: str, seed: int, steps: int, start: str, images: Path, limit: int | None
 ) -> dict[str, Any]:
     """Train one row with one seed and score it; or read what was found before."""
-    run = work / f"{'-'.join(name.split())}-{steps}-{seed}"
+    run = work / Path(start).stem / f"{'-'.join(name.split())}-{steps}-{seed}"
     if (run / "scores.json").exists():
         return stored(run)
     row = ROWS[name]

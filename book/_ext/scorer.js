@@ -1,5 +1,5 @@
 // How search ranks what it finds: Sphinx's own numbers, but first comes a title that holds all that was looked for.
-// `var`: the page loads this twice.
+// Not in _static, whose scripts are loaded on every page.
 var Scorer = {
   score: ([, title, , , score]) => {
     const sought = (new URLSearchParams(location.search).get('q') ?? '').trim().toLowerCase();
