@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import ArrayLike
 from PIL import Image, ImageFile
-from torchvision import tv_tensors
 
 from recseg.classes import VOC_CLASSES, VOID, palette
 from recseg.data import SegmentationFolder, check_no_leak, open_dataset
@@ -66,7 +65,6 @@ def make_folder(
 def test_sample_has_the_promised_types(tmp_path: Path) -> None:
     dataset = SegmentationFolder(make_folder(tmp_path), "train")
     image, labels, name = dataset[1]
-    assert isinstance(image, tv_tensors.Image) and isinstance(labels, tv_tensors.Mask)
     assert (image.dtype, labels.dtype, name) == (torch.uint8, torch.int64, "two")
     assert image.shape == (3, 5, 7) and labels.shape == (5, 7)
     assert (image == 20).all()

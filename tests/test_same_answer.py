@@ -123,7 +123,7 @@ def network_and_pictures(name: str) -> tuple[Any, Tensor]:
         return model, blobs()
     model, data = NETWORKS[name](), recseg.data.open_dataset("pictograms", "val")
     images = [eval_transform(80)(data[index]).image[:, :80, :80] for index in range(PICTURES)]
-    return model, torch.stack([image.as_subclass(Tensor) for image in images]).float() / 255
+    return model, torch.stack(images).float() / 255
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision import tv_tensors
+from torch import Tensor
 
 from recseg.classes import Legend, check_names
 from recseg.data.description import FILE, export_hint, read_table, undescribed
@@ -32,8 +32,8 @@ class Sample(NamedTuple):
     What a dataset gives has labels of int64; its transform takes them as they were read, uint8.
     """
 
-    image: tv_tensors.Image  # (3, H, W) uint8
-    labels: tv_tensors.Mask  # (H, W), VOID where unlabelled
+    image: Tensor  # (3, H, W) uint8
+    labels: Tensor  # (H, W), VOID where unlabelled
     id: str
 
 
@@ -104,10 +104,10 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
             raise self._sizes_differ(index, labels.shape, image.shape)
         # A view, not a copy: the bytes stay (H, W, 3) in memory, which is also the layout resizing is fastest in.
         pixels = torch.from_numpy(image).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
-        sample = Sample(tv_tensors.Image(pixels), tv_tensors.Mask(torch.from_numpy(labels)), self.ids[index])
+        sample = Sample(pixels, torch.from_numpy(labels), self.ids[index])
         if self.transform is not None:  # before bytes become eight times as many, most of them to be cropped off
             sample = self.transform(sample)
-        return sample._replace(labels=tv_tensors.Mask(sample.labels.long()))
+        return sample._replace(labels=sample.labels.long())
 
     def _sizes_differ(self, index: int, mask: tuple[int, ...], image: tuple[int, ...]) -> RecsegError:
         turned = []

@@ -142,8 +142,8 @@ def _collate(read: list[_Read]) -> Batch | RecsegError:
             return sample
         samples.append(sample)
         skipped |= passed
-    images = torch.stack([sample.image.as_subclass(Tensor) for sample in samples])  # (B, 3, S, S)
-    labels = torch.stack([sample.labels.as_subclass(Tensor) for sample in samples])  # (B, S, S)
+    images = torch.stack([sample.image for sample in samples])  # (B, 3, S, S)
+    labels = torch.stack([sample.labels for sample in samples])  # (B, S, S)
     batch = Batch(images, labels, count_classes(labels), [sample.id for sample in samples], skipped)
     if fault := hand_on(batch.images, batch.labels, batch.lengths):
         return fault

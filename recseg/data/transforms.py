@@ -9,15 +9,14 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
+from torch.nn import functional as F
 
 from recseg.classes import VOID
 from recseg.data.folder import Sample
 from recseg.data.images import MEAN_COLOUR, resized_shape
 from recseg.errors import RecsegError
 
+MEAN = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None]  # (3, 1, 1)
 GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of ITU-R BT.601, as in JPEG
 
 
@@ -75,21 +74,21 @@ class TrainTransform:
         # Crop first, resize only what stays: the pixels that a crop throws away cost nothing.
         top, rows, top_out, rows_out = _span(height, factor, self.size, y)
         left, columns, left_out, columns_out = _span(width, factor, self.size, x)
-        image = sample.image.as_subclass(Tensor)[:, top : top + rows, left : left + columns]
-        # uint8 holds every label, and is what the fast resizing works on.
-        labels = sample.labels.as_subclass(Tensor)[top : top + rows, left : left + columns].to(torch.uint8)
-        image = F.resize(image, [rows_out, columns_out], antialias=True)
+        image = sample.image[:, top : top + rows, left : left + columns]
+        labels = sample.labels[top : top + rows, left : left + columns]
+        image = resize(image, rows_out, columns_out)
         labels = nearest(labels, rows_out, columns_out)
         if self.jitter and jittered < 0.8:  # some samples keep the colours that the model will be asked about
             image = change_colours(image, *(1 + self.jitter * (2 * chance - 1) for chance in colours))
         if (rows_out, columns_out) != (self.size, self.size):
-            right, bottom = self.size - left_out - columns_out, self.size - top_out - rows_out
-            frame = [left_out, top_out, right, bottom]
-            image = F.pad(image, frame, fill=list(MEAN_COLOUR))
-            labels = F.pad(labels[None], frame, fill=VOID)[0]
+            part = slice(top_out, top_out + rows_out), slice(left_out, left_out + columns_out)
+            framed = MEAN.repeat(1, self.size, self.size)  # (3, size, size)
+            framed_labels = torch.full((self.size, self.size), VOID)
+            framed[:, *part], framed_labels[part] = image, labels
+            image, labels = framed, framed_labels
         if self.flip and mirrored < 0.5:
             image, labels = image.flip(-1), labels.flip(-1)
-        return Sample(tv_tensors.Image(image.contiguous()), tv_tensors.Mask(labels.long()), sample.id)
+        return Sample(image.contiguous(), labels.long(), sample.id)
 
 
 def train_transform(
@@ -118,11 +117,11 @@ def augmented(sample: Sample, augment: Augmentation) -> Sample:
     Raises:
         RecsegError: it does not give an image and a label map of one size, uint8.
     """
-    image, labels = augment(sample.image.as_subclass(Tensor), sample.labels.as_subclass(Tensor).to(torch.uint8))
+    image, labels = augment(sample.image, sample.labels.to(torch.uint8))
     if image.shape != (3, *labels.shape) or {image.dtype, labels.dtype} != {torch.uint8}:
         given = f"{tuple(image.shape)} {image.dtype} and {tuple(labels.shape)} {labels.dtype}"
         raise RecsegError(f"augmentation of {sample.id!r}: gave {given}, expected (3, H, W) and (H, W), uint8")
-    return sample._replace(image=tv_tensors.Image(image), labels=tv_tensors.Mask(labels))
+    return sample._replace(image=image, labels=labels)
 
 
 class EvalTransform:
@@ -142,14 +141,17 @@ def eval_transform(size: int | None) -> EvalTransform:
     return EvalTransform(size)
 
 
-def resize_short_side(image: Tensor, size: int) -> tv_tensors.Image:
+def resize_short_side(image: Tensor, size: int) -> Tensor:
     """Resize `(3, H, W)` uint8, antialiased, so that its short side is `size` and its shape is kept.
 
     A long side beyond 8 × `size` is squeezed to that.
     """
-    target = resized_shape(image.shape[-2], image.shape[-1], size)
-    pixels = image.as_subclass(Tensor)
-    return tv_tensors.Image(F.resize(pixels, list(target), antialias=True).contiguous())
+    return resize(image, *resized_shape(*image.shape[-2:], size)).contiguous()
+
+
+def resize(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize `(3, H, W)` uint8, antialiased, to `(3, height, width)`."""
+    return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
 def change_colours(image: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
@@ -172,8 +174,8 @@ def nearest(labels: Tensor, height: int, width: int) -> Tensor:
 
     "Nearest-exact", not torch's "nearest": the latter takes the upper left pixel, half a pixel off the image's.
     """
-    resized: Tensor = F.resize(labels[None], [height, width], interpolation=v2.InterpolationMode.NEAREST_EXACT)
-    return resized[0]  # (1, H, W) -> (H, W)
+    small = labels[None, None].to(torch.uint8)  # (1, 1, H, W); holds every label
+    return F.interpolate(small, (height, width), mode="nearest-exact")[0, 0].to(labels.dtype)
 
 
 def _span(length: int, factor: float, size: int, place: float) -> tuple[int, int, int, int]:

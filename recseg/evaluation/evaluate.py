@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2 import functional as TF
 from tqdm import tqdm
 
 from recseg.classes import BACKGROUND, VOID, by_name
 from recseg.data.folder import SegmentationFolder
 from recseg.data.pack import PackedFolder
 from recseg.data.readers import begin, hand_on, leave_signals_to_parent
-from recseg.data.transforms import eval_transform
+from recseg.data.transforms import eval_transform, resize
 from recseg.distributed import all_gather, rank, shard
 from recseg.errors import RecsegError, counted
 from recseg.evaluation.answers import OWN, Answer, own_answers
@@ -204,11 +203,10 @@ class _Prepared(Dataset[Ready | _Bad]):
         except RecsegError as error:
             return _Bad(self.dataset.ids[self.part[index]], error)
         if self.square:  # a network with fully connected layers takes one size
-            image = TF.resize(sample.image, [self.square, self.square], antialias=True)
+            image = resize(sample.image, self.square, self.square)
         else:
             image = self.transform(sample).image
-        labels = sample.labels.as_subclass(Tensor).to(torch.uint8)
-        ready = Ready(image.as_subclass(Tensor), labels, self.part[index])
+        ready = Ready(image, sample.labels.to(torch.uint8), self.part[index])
         if fault := hand_on(ready.image, ready.labels):
             return _Bad(None, fault)
         return ready

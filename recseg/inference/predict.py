@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2.functional import resize
 
 from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
-from recseg.data.transforms import resize_short_side
+from recseg.data.transforms import resize, resize_short_side
 from recseg.errors import RecsegError
 from recseg.inference.mode import inference_mode
 from recseg.inference.prediction import ImageLike, Prediction, as_image
@@ -63,9 +62,9 @@ def prepare(image: Image.Image, model: SegmentationModel) -> Tensor:
     """
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)  # (3, H, W) uint8
     if model.input_size is not None:
-        pixels = resize(pixels, [model.input_size, model.input_size], antialias=True)  # (3, s, s)
+        pixels = resize(pixels, model.input_size, model.input_size)  # (3, s, s)
     elif model.image_size is not None:
-        pixels = resize_short_side(pixels, model.image_size).as_subclass(Tensor)  # (3, h, w)
+        pixels = resize_short_side(pixels, model.image_size)  # (3, h, w)
     weight = next(model.parameters())
     return (pixels.float() / 255).to(weight.device, weight.dtype)
 
