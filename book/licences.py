@@ -122,9 +122,7 @@ def page() -> str:
     installed = [(name, version, terms(name)) for name, version in pins().items()]
     silent = [name for name, _, said in [*installed, *scripts()] if not said]
     if silent:
-        raise SystemExit(
-            f"licences.py: no licence known for {', '.join(silent)}: add it to REMARKS, with a source"
-        )
+        raise SystemExit(f"licences.py: no licence known for {', '.join(silent)}: add it to REMARKS, with a source")
     own = [("recseg, the book, data/pictograms, data/results", "MIT", "[LICENSE](LICENSE)"), *weights()]
     return "\n".join(
         [
