@@ -1,4 +1,4 @@
-"""Entry points for `torch.hub`, which fetches this repository and needs no installation:
+"""Entry points for `torch.hub`, which downloads this repository; no installation is needed:
 
 torch.hub.load("recseg/recseg", "recurrent_unet", weights="pictograms-recurrent")
 """
@@ -13,7 +13,7 @@ from recseg.models.recurrent_unet import RecurrentUNetConfig as _RecurrentUNetCo
 from recseg.models.unet import UNet as _UNet
 from recseg.models.unet import UNetConfig as _UNetConfig
 
-# With underscores: torch.hub takes every other name that can be called for an entry point.
+# Underscores, because torch.hub takes every other callable name for an entry point.
 from recseg.weights.io import load as _load
 
 dependencies = ["filelock", "numpy", "PIL", "safetensors", "scipy", "timm", "torch", "torchvision", "tqdm"]
@@ -23,14 +23,14 @@ def recurrent_unet(weights: str | None = None, **options: _Any) -> _nn.Module:
     """The recurrent U-Net.
 
     Args:
-        weights: name of published weights, or path of a file or run; the network is in `eval()` mode. None: a new one.
-        options: of a new network: fields of `recseg.RecurrentUNetConfig`.
+        weights: name of published weights, or path of a file or run; the network is in `eval()` mode. None: untrained.
+        options: for an untrained network: fields of `recseg.RecurrentUNetConfig`.
     """
     return _trained(weights, _RecurrentUNet, options) or _RecurrentUNet(_RecurrentUNetConfig(**options))
 
 
 def unet(weights: str | None = None, **options: _Any) -> _nn.Module:
-    """The dense baseline: arguments as those of `recurrent_unet`, options being fields of `recseg.UNetConfig`."""
+    """The dense baseline; arguments as for `recurrent_unet`, with the fields of `recseg.UNetConfig` as options."""
     return _trained(weights, _UNet, options) or _UNet(_UNetConfig(**options))
 
 
@@ -38,8 +38,8 @@ def _trained(weights: str | None, network: type[_nn.Module], options: dict[str, 
     if weights is None:
         return None
     if options:
-        raise _RecsegError(f"{min(options)}: weights say by themselves what network they hold; give one or the other")
+        raise _RecsegError(f"{min(options)}: weights come with their own configuration; give either, not both")
     model = _load(weights)
     if not isinstance(model, network):
-        raise _RecsegError(f"{weights}: holds a {type(model).__name__}, expected a {network.__name__}")
+        raise _RecsegError(f"{weights}: is a {type(model).__name__}, expected a {network.__name__}")
     return model

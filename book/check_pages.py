@@ -1,6 +1,6 @@
-"""Check the rendered pages: images have an alt text, links within the book lead somewhere, tables are drawn.
+"""Check the rendered pages: images have alt text, internal links work, tables are rendered.
 
-`--external` lists the links that leave the book instead: this check asks nothing of the network.
+`--external` lists the external links instead; they are not followed, so no network is needed.
 """
 
 import sys
@@ -13,14 +13,14 @@ MADE_BY_TOOLS = {"genindex.html", "search.html", "py-modindex.html"}
 
 
 class Page(HTMLParser):
-    """What of a page can be wrong: its links, its anchors, its images."""
+    """The parts of a page to check: links, anchors, images, tables."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.links: list[str] = []
         self.anchors: set[str] = set()
         self.without_alt: list[str] = []
-        self.undrawn: list[str] = []  # tables that stand there as they were typed
+        self.undrawn: list[str] = []  # tables left as Markdown source
         self.tag = ""
         self.feed(path.read_text(encoding="utf-8"))
 
@@ -37,12 +37,12 @@ class Page(HTMLParser):
 
 
 def read(root: Path = ROOT) -> dict[Path, Page]:
-    """Every page but listings of source code."""
+    """Every page except listings of source code."""
     return {path: Page(path) for path in sorted(root.rglob("*.html")) if not {"_static", "_modules"} & set(path.parts)}
 
 
 def external(pages: dict[Path, Page]) -> list[str]:
-    """Each address outside of the book, and the pages that lead there."""
+    """Each external address, and the pages that link to it."""
     found: dict[str, set[str]] = {}
     for path, page in pages.items():
         for link in page.links:
@@ -60,7 +60,7 @@ def problems(pages: dict[Path, Page]) -> list[str]:
         for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc or path.name in MADE_BY_TOOLS:
-                continue  # the network is not this check's affair
+                continue  # external links are not checked
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.exists():
                 found.append(f"{path.name}: leads nowhere: {link}")

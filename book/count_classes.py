@@ -1,4 +1,4 @@
-"""Count what the label maps of a data set hold: classes an image, their areas, void. Masks alone are read, no images.
+"""Statistics of a data set's label maps: classes per image, their areas, void. Only masks are read, no images.
 
 `python book/count_classes.py voc train val --json data/results/voc-statistics.json` makes the table of chapter 1.
 The streets of chapter 14: `python tests/streets.py streets`, then the same with `streets train val`.
@@ -23,7 +23,7 @@ QUANTILES = (5, 25, 50, 75, 95)
 
 
 def count(root: Path, split: str) -> dict[str, Any]:
-    """What the label maps of one list hold."""
+    """Statistics of the label maps of one list."""
     ids = read_split(root, split)
     named = root / "classes.txt"
     classes = named.read_text(encoding="utf-8").split("\n")[:-1] if named.exists() else VOC_CLASSES
@@ -46,7 +46,7 @@ def count(root: Path, split: str) -> dict[str, Any]:
         "void": float(pixels[:, VOID].sum() / pixels.sum()),
         "class_area_percentiles": {str(q): float(value) for q, value in zip(QUANTILES, quantiles, strict=True)},
         "images_with_class": {classes[label]: int(present[:, label - 1].sum()) for label in labels},
-        # The answer "nothing but background": one class with an IoU, the others with none.
+        # mIoU of predicting background everywhere: the other classes have an IoU of 0.
         "all_background_miou": float(known[BACKGROUND] / known.sum() / len(classes)),
     }
 
@@ -54,7 +54,7 @@ def count(root: Path, split: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="voc, pictograms or a folder in VOC's layout")
-    parser.add_argument("splits", nargs="+", help="lists to count")
+    parser.add_argument("splits", nargs="+", help="lists to analyse")
     parser.add_argument("--json", type=Path, required=True, help="where to write the result")
     arguments = parser.parse_args()
     known: dict[str, Callable[[], Path]] = {"voc": voc_root, "pictograms": lambda: resource("pictograms")}

@@ -1,6 +1,6 @@
 """Write the measured results into README.md, between its markers: `make readme`. `--check` only compares.
 
-Nobody types a score: each row is a file of `data/results`, which says how it was measured.
+Scores are never typed by hand: each row comes from a file in `data/results` that says how it was measured.
 """
 
 import json
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 STUDY = ROOT / "data" / "results" / "voc-study.json"
 LONG = ROOT / "data" / "results" / "voc-long.json"
-# A part of a split must not be taken for the whole of it.
+# Titles that make clear which part of a split was scored.
 PARTS = {
     ("voc", "val", 421): "VOC 2012 val, images of 2007 and 2008 (421)",
     ("streets", "val", 100): "100 drawn street scenes, each pixel of one of eleven classes",
@@ -56,14 +56,14 @@ def table() -> str:
 
 
 def gpus() -> str:
-    """What `recseg.book.measure_gpu` has found, a table for each GPU."""
+    """The results of `recseg.book.measure_gpu`, one table per GPU."""
     measured = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("data/results/gpu-*.json"))]
     tables = [f"**{result['device']['name']}, 256×256**\n\n{gpu_table(result)}" for result in measured]
     return "\n".join(tables) if tables else "**Speed on a GPU**: not measured.\n"
 
 
 def _compared(path: Path) -> str:
-    """A comparison's main rows, chapter 9 has the others; empty for another result."""
+    """A comparison's main rows (chapter 9 has the others); empty for results of another kind."""
     result = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(result, dict) or "differences" not in result:
         return ""
@@ -87,7 +87,7 @@ def _one(data: str, split: str, images: int, rows: list[tuple[Path, dict[str, An
         device = machine.get("gpu") or f"{cores} CPU core{'s' * (cores != 1)}"
         name = f"[{path.stem}]({path.relative_to(ROOT).as_posix()})"
         training = row["training"]
-        encoder = training.get("network", training)["encoder"]  # earlier trainings had all options in one table
+        encoder = training.get("network", training)["encoder"]  # older runs had all options in one table
         trained = f"{encoder}, {training['step']:,} updates"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {trained} | {device}, {row.get('date', '?')} |")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
-"""What the pages need that no page makes: KaTeX for formulas, icons, and the photograph that the index opens with.
+"""Assets that are not made by any page: KaTeX for formulas, icons, and the animation at the top of the index.
 
-`make book` calls it before the pages are rendered. It goes to book/_live/site, which the book copies and git ignores.
-Without npm the pages show their formulas as TeX, without scikit-image the index shows a drawn image.
+`make book` runs it before the pages are rendered. Files go to book/_live/site, which the book copies and git ignores.
+Without npm the pages show formulas as TeX source; without scikit-image the index shows a drawn image.
 """
 
 import re
@@ -22,22 +22,22 @@ from recseg.data import open_dataset
 from recseg.viz.plotting import gif_frames
 
 SITE = HERE / "site"
-DRAWN = 12  # of the embedded set: two classes
-COLOURS = ((255, 0, 170), (0, 190, 255), (255, 210, 0))  # VOC's are hardly seen on a photograph
+DRAWN = 12  # image of the embedded set with two classes
+COLOURS = ((255, 0, 170), (0, 190, 255), (255, 210, 0))  # VOC's are hard to see on a photograph
 
 
 def write_formulas(folder: Path) -> None:
     """KaTeX, in the version of package-lock.json."""
     fetch()
     package = HERE / "node_modules" / "katex" / "dist"
-    others = shutil.ignore_patterns("*.ttf", "*.woff")  # for browsers of long ago
+    others = shutil.ignore_patterns("*.ttf", "*.woff")  # for old browsers
     shutil.copytree(package / "fonts", folder / "fonts", ignore=others, dirs_exist_ok=True)
     for file in ("katex.min.js", "katex.min.css"):
         shutil.copyfile(package / file, folder / file)
 
 
 def write_icons(path: Path) -> None:
-    """Of the theme's font of icons, the letters that _static/icons.css names: 4 kB instead of 300."""
+    """Subset the theme's icon font to the glyphs that _static/icons.css uses: 4 kB instead of 300."""
     font = next(Path(pydata_sphinx_theme.__file__).parent.rglob("fa-solid-900.ttf"))
     style = Path(__file__).parent / "_static" / "icons.css"
     codes = ",".join(re.findall(r"\\(f\w{3})", style.read_text(encoding="utf-8")))
@@ -46,7 +46,7 @@ def write_icons(path: Path) -> None:
 
 
 def write_steps(folder: Path) -> None:
-    """An image that is segmented step by step, in full colour, and its last frame for readers who want no motion."""
+    """Animate the segmentation of an image step by step; its last frame is for readers who prefer no motion."""
     found = photographs()
     if found:
         image, name = side_by_side(found["motorcycle"], found["astronaut"]).image, "voc-recurrent"
@@ -69,7 +69,7 @@ def main() -> None:
     try:
         write_formulas(SITE / "katex")
     except (subprocess.SubprocessError, OSError):
-        print("formulas: KaTeX could not be fetched by npm; the pages show their TeX", file=sys.stderr)
+        print("formulas: npm could not fetch KaTeX; the pages will show TeX source", file=sys.stderr)
 
 
 if __name__ == "__main__":

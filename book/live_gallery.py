@@ -1,4 +1,4 @@
-"""The images of the live page, and the steps that a network answers to each: recorded when the book is built."""
+"""The images of the live page and a network's steps for each, recorded when the book is built."""
 
 import base64
 import io
@@ -21,13 +21,13 @@ from recseg.inference.mode import inference_mode
 from recseg.inference.predict import prepare
 from recseg.models.unet import crop_padding, pad_to_stride
 
-CLASSES_OF_DRAWINGS = (3, 2, 1, 2, 4)  # of each drawn image
-LONGEST = 900  # pixels of a photograph
-CLIP = 12.0  # a mask's logits beyond it: certain
+CLASSES_OF_DRAWINGS = (3, 2, 1, 2, 4)  # number in each drawn image
+LONGEST = 900  # pixels, longest side of a photograph
+CLIP = 12.0  # mask logits are clipped to ± this
 
 
 class GalleryImage(NamedTuple):
-    """An image of the gallery: its file's name without suffix, alt text, RGB, classes, labels (H, W) where known."""
+    """An image of the gallery: file name without suffix, alt text, RGB, classes, labels (H, W) if known."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ class GalleryImage(NamedTuple):
 
 
 def photographed() -> list[GalleryImage]:
-    """Photographs, and some of them side by side; none where scikit-image is not installed."""
+    """Photographs, and some of them side by side; empty if scikit-image is not installed."""
     known = photographs()
     if not known:
         return []
@@ -77,7 +77,7 @@ def packed(plane: Tensor, largest: float) -> dict[str, Any]:
 
 
 def record(model: Any, image: Image.Image) -> Iterator[dict[str, Any]]:
-    """The steps of a recurrent network for an image, the stop last: stop, class scores, mask, attention."""
+    """A recurrent network's steps for an image, ending with the stop: stop, class scores, mask, attention."""
     with inference_mode(model) as model:
         pixels = prepare(image, model).unsqueeze(0)  # (1, 3, h, w)
         size = (pixels.shape[-2], pixels.shape[-1])
@@ -96,10 +96,10 @@ def record(model: Any, image: Image.Image) -> Iterator[dict[str, Any]]:
 
 
 def write_image(shown: GalleryImage, model: Any, network: str, folder: Path) -> dict[str, Any]:
-    """Write an image, its ground truth and a network's steps into a folder; what the page has to know of it."""
+    """Write an image, its ground truth and a network's steps into a folder; returns what the page needs to know."""
     image = shown.image.copy()
     image.thumbnail((LONGEST, LONGEST))
-    # Drawings exactly; photographs small. Their decoders differ by a grey level here and there.
+    # Drawings losslessly; photographs small: decoders differ by a grey level here and there.
     suffix, options = (".webp", {"quality": 90}) if shown.labels is None else (".png", {"optimize": True})
     stored = io.BytesIO()
     image.save(stored, suffix[1:], **options)

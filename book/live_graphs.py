@@ -13,10 +13,10 @@ LARGE = 16384  # weights; tensors below it keep 16 bits: they are a small part o
 
 
 def rounded(proto: Any) -> Any:
-    """The same graph with weights as integers of 8 bits (tensors of `LARGE` weights or more) or 16, and a scale a row.
+    """The same graph with weights as 8-bit integers (tensors of `LARGE` weights or more) or 16-bit, with row scales.
 
     A scale is the row's largest weight divided by 127 or 32,767, and no weight is off by more than half of it. ONNX
-    Runtime turns them back into 32-bit floats when it loads the graph, so nothing is slower.
+    Runtime converts them back to 32-bit floats when it loads the graph, so inference is not slower.
     """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
@@ -43,7 +43,7 @@ def rounded(proto: Any) -> Any:
 
 
 def with_gates(proto: Any) -> Any:
-    """The step's graph with its gates as outputs: all are computed anyway (i, f, g, o: `recseg.models.convlstm`)."""
+    """The step's graph with the gates, which are computed anyway, as outputs (see `recseg.models.convlstm`)."""
     from onnx import TensorProto, helper
 
     splits = [node for node in proto.graph.node if node.op_type == "Split" and len(node.output) == 4]
@@ -58,14 +58,14 @@ def with_gates(proto: Any) -> Any:
 
 
 def compress(content: bytes, path: Path) -> int:
-    """Write content as gzip, the same bytes at every build; the size on disk."""
+    """Write content as gzip, identical at every build; returns the size on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content, 9, mtime=0))
     return path.stat().st_size
 
 
 def write_graphs(model: Any, name: str, folder: Path, *, exact: bool = False) -> dict[str, dict[str, Any]]:
-    """Export a network into a folder: file and size of each graph. `exact` keeps the weights in 32 bits."""
+    """Export a network into a folder; returns file and size of each graph. `exact` keeps weights in 32 bits."""
     import onnx
 
     raw = folder / "export" / f"{name}.onnx"

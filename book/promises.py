@@ -1,9 +1,9 @@
-"""Run the tests behind the page "What recseg promises": `python book/promises.py`, into data/results/promises.json.
+"""Run the tests behind the page "What recseg promises": `python book/promises.py` writes data/results/promises.json.
 
-Each promise names the tests that show it; a test fails where the promise is broken. What a test has measured on the way
-(kills, cases, growth of memory) it records as a property. With `RECSEG_OTHER_PYTHON` naming the interpreter of another
-environment, that one is asked, too. Takes an hour on two cores; `--only WORD` runs the promises
-that have the word in their name, and keeps what was found of the others.
+Each promise lists the tests that verify it, which fail if it is broken. What a test measures on the way (kills, cases,
+growth of memory) it records as a property. If `RECSEG_OTHER_PYTHON` names the interpreter of another environment, that
+is tested too. Takes an hour on two cores; `--only WORD` runs the promises that contain the word, and keeps the earlier
+results of the others.
 """
 
 import argparse
@@ -103,7 +103,7 @@ PROMISES: dict[str, list[str]] = {
 
 
 def run(tests: list[str]) -> dict[str, Any]:
-    """Outcomes of the tests, and what they recorded: numbers of one name are added up."""
+    """Outcomes of the tests, and the properties they recorded; numbers with the same name are added up."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]

@@ -1,9 +1,9 @@
-"""Publish a finished training: `make publish RUN=runs/x NAME=pictograms-recurrent DATA=pictograms`.
+"""Publish a finished run: `make publish RUN=runs/x NAME=pictograms-recurrent DATA=pictograms`.
 
-With `--again NAME` weights that are published already are scored anew, after a change of what is done with them.
+Converts the weights to half precision, scores that file (so that what is shipped is what was scored), adds it to the
+registry and stores scores and log in data/results. Then `make readme` updates the README.
 
-Halves the weights, scores the halved file (what is scored is what is shipped), enters it in the registry and keeps
-scores and log under data/results. Then `make readme` brings the README up to date.
+With `--again NAME`, weights that are already published are scored again, after a change to the code.
 """
 
 import argparse
@@ -23,16 +23,16 @@ from recseg.weights.io import load, register, save_weights
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"
-# To what is learned; of the network see `sizes`.
+# Without effect on what is learned; for the network see `sizes`.
 NO_MATTER = {
     "workers", "device", "checkpoint_seconds", "image_size", "network",
     "val_split", "val_every", "val_limit", "tensorboard",
 }  # fmt: skip
-STEPS_ONLY = {"order", "pixels_first"}  # without steps, without meaning
+STEPS_ONLY = {"order", "pixels_first"}  # without effect on networks without steps
 
 
 def train_command(config: TrainConfig) -> str:
-    """What a reader types to repeat a training: each option whose value is not what it would be without it."""
+    """The command that repeats a training run, with every option whose value is not the default."""
     given: dict[str, Any] = {"data": config.data}
     silent = NO_MATTER | (set() if config.model == "recurrent" else STEPS_ONLY)
     for name, value in ((field.name, getattr(config, field.name)) for field in fields(config)):
@@ -40,10 +40,10 @@ def train_command(config: TrainConfig) -> str:
             continue
         without = getattr(resolve(TrainConfig(**given, network=config.network)), name)
         if name in ("minutes", "steps"):
-            without = None  # a budget is always said
+            without = None  # always show the budget
         if value is not None and value != without:
             given[name] = value
-    given["data"] = Path(config.data).name  # files by their own names, not by where they lay
+    given["data"] = Path(config.data).name  # file names only, without folders
     if config.encoder_weights is not None:
         given["encoder_weights"] = Path(config.encoder_weights).name
     options = [(f"--{name.replace('_', '-')}", value) for name, value in (given | sizes(config)).items()]
@@ -51,7 +51,7 @@ def train_command(config: TrainConfig) -> str:
 
 
 def sizes(config: TrainConfig) -> dict[str, Any]:
-    """Of the network, what differs from the default; its number of classes and of steps are those of the data."""
+    """The network's fields that differ from the default, except `num_classes` and `max_steps`, set by the data."""
     kind = RecurrentUNetConfig if config.model == "recurrent" else UNetConfig
     without: dict[str, Any] = asdict(RecurrentUNetConfig(encoder=config.network.encoder)) | {"encoder": "plain"}
     names = [field.name for field in fields(kind) if field.name not in ("num_classes", "max_steps")]
@@ -66,7 +66,7 @@ def _typed(value: Any) -> str:
 
 
 def publish(run: Path, name: str, data: str, split: str, note: str | None, image_size: int | None) -> None:
-    """Weights, scores and log of a run, under one name."""
+    """Publish weights, scores and log of a run under one name."""
     model: Any = load(run)
     model.image_size = image_size or model.image_size
     config = replace(load_config(run / "config.json"), image_size=model.image_size)
@@ -78,17 +78,17 @@ def publish(run: Path, name: str, data: str, split: str, note: str | None, image
 
 
 def score(file: Path, name: str, data: str, split: str, seed: int) -> None:
-    """Score the file that is shipped, and enter file and score."""
+    """Score the file that is shipped, and register both."""
     shipped: Any = load(file)
     scores = evaluate(shipped, open_dataset(data, split))
-    command = f"recseg evaluate --weights {name} --data {data} --split {split}"  # what a reader can repeat
+    command = f"recseg evaluate --weights {name} --data {data} --split {split}"  # for readers to repeat
     origin = {"data": data, "split": split, "training": shipped.metadata}
     result = write_result(RESULTS / f"{name}.json", scores, command=command, seed=seed, **origin)
     register(name, file, result)
 
 
 def score_again(name: str, image_size: int | None = None, note: str | None = None) -> None:
-    """The same weights on the same images, by the code of today; or at another size than they were published for."""
+    """Score published weights again, on the same images, with the current code and optionally at another size."""
     before = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     file = ROOT / "data" / "weights" / f"{name}.safetensors"
     with tempfile.TemporaryDirectory() as folder:
@@ -108,9 +108,9 @@ if __name__ == "__main__":
     parser.add_argument("name", nargs="?")
     parser.add_argument("--data")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--note", help="what a reader must know about this training")
-    parser.add_argument("--image-size", type=int, help="short side to predict at, where that was chosen after training")
-    parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="score published weights anew")
+    parser.add_argument("--note", help="what a reader must know about this run")
+    parser.add_argument("--image-size", type=int, help="short side to predict at, if it was chosen after training")
+    parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="score published weights again")
     arguments = parser.parse_args()
     if not arguments.again and not (arguments.run and arguments.name and arguments.data):
         parser.error("expected RUN NAME --data DATA, or --again NAME …")

@@ -1,7 +1,7 @@
-"""Run the chapters, as many at once as there are cores: `python book/run_chapters.py`, before the book is rendered.
+"""Run the chapters in parallel, one per core: `python book/run_chapters.py`, before the book is rendered.
 
-What they show goes into jupyter-cache's folder, from which Jupyter Book takes it. Chapters that compare
-times are left to Jupyter Book, which runs one at a time.
+Their outputs go to jupyter-cache's folder, where Jupyter Book finds them. Chapters that compare times are left to
+Jupyter Book, which runs one at a time.
 """
 
 import logging
@@ -14,7 +14,7 @@ from jupyter_cache.executors import load_executor
 BOOK = Path(__file__).parent
 CACHE = BOOK.parent / "_build/.jupyter_cache"  # where Jupyter Book looks by default
 COMPARE_TIMES = {"08_gpu_training", "14_output_space_and_scale"}
-SECONDS = 300  # a cell, as in _config.yml
+SECONDS = 300  # per cell, as in _config.yml
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Set the repository's address everywhere: `make repository URL=https://github.com/OWNER/NAME`.
 
-The address stands in pyproject.toml, `[project.urls]`. Every other place that needs it written out (what a page, a
-badge or a first cell must carry) is listed here, and a test holds them to it. `--check` only compares.
+The address is defined in pyproject.toml, `[project.urls]`. Every other place that must spell it out (pages, badges,
+first cells) is listed here, and a test checks them. `--check` only compares.
 """
 
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+?")
-# Each pattern has one group: what stands where OWNER/NAME belongs.
+# Each pattern has one group, at the place of OWNER/NAME.
 SLUG = r"([\w.-]+/[\w-]+(?:\.[\w-]+)*?)"
 END = r"(?=[\s\\\"'`@]|$)"
 CLONE, INSTALL = rf"git clone https://github\.com/{SLUG}{END}", rf"git\+https://github\.com/{SLUG}{END}"

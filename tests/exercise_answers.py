@@ -41,7 +41,7 @@ ANSWERS = {
     "ch03.ex3": Answers(code.work, lambda *given: code.work(*given, additions=True), "additions"),
     "ch03.ex4": Answers(UNet(UNetConfig(decoder_widths=(8, 8, 8, 8))), UNet(), "stride 2"),
     "ch03.ex5": Answers(code.forward, lambda *given: code.forward(*given, pad=False), "have to be padded"),
-    "ch04.ex1": Answers(code.live, lambda stop: (stop <= 0).sum(dim=1), "behind the first stop"),
+    "ch04.ex1": Answers(code.live, lambda stop: (stop <= 0).sum(dim=1), "after the first stop"),
     "ch04.ex2": Answers(code.uncovered, lambda masks: (1 - masks.sigmoid()).cumprod(dim=0), "after each step"),
     "ch04.ex3": Answers(code.unpack, lambda *given: code.unpack(*given, fill=0.0), "fill with -inf"),
     "ch04.ex4": Answers(code.segment, lambda *given: code.segment(*given, shift=0), "label 1"),

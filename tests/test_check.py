@@ -68,7 +68,7 @@ def test_an_unknown_exercise_is_an_error_that_lists_near_names() -> None:
         recseg.check("ch5.ex2", 1)
     with pytest.raises(RecsegError, match=r"'ch05\.ex99'.*ch05\.ex"):
         recseg.check("ch05.ex99", 1)
-    with pytest.raises(RecsegError, match="near ones are ch01"):
+    with pytest.raises(RecsegError, match="similar ones are ch01"):
         recseg.check(None, 1)  # type: ignore[arg-type]
 
 

@@ -109,7 +109,7 @@ def test_a_run_of_two_processes_goes_on_with_one(data: Path, tmp_path: Path) -> 
 def test_more_processes_than_pictures_are_refused(data: Path, tmp_path: Path) -> None:
     options = ["--size", "16", "--batch-size", "1", "--device", "cpu", "--steps", "1", "--val-split", "none"]
     code, errors = run(2, ["-m", "recseg.cli", "train", "--data", str(data), "--out", str(tmp_path / "run"), *options])
-    assert code == 2 and "batch_size 1: expected one for each of 2 processes" in errors
+    assert code == 2 and "batch_size 1: expected at least one image for each of 2 processes" in errors
 
 
 def test_a_fault_that_one_process_meets_ends_all_of_them_in_a_line_each(data: Path, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_a_run_of_steps_goes_on_for_minutes_and_the_other_way_round(data: Path) 
     assert go_on(asked, 800, 60.0, steps=4000, minutes=None, lr=None).val_every == 400
     given = resolve(config(data, steps=1000, val_every=7))
     assert go_on(given, 800, 60.0, steps=4000, minutes=None, lr=None).val_every == 7
-    refusal(lambda: go_on(asked, 800, 60.0, steps=None, minutes=0.5, lr=None), "--minutes 0.5", "1.0 minutes already")
+    refusal(lambda: go_on(asked, 800, 60.0, steps=None, minutes=0.5, lr=None), "--minutes 0.5", "already done 1.0 min")
 
 
 # What it says
@@ -176,10 +176,10 @@ def test_a_run_of_steps_goes_on_for_minutes_and_the_other_way_round(data: Path) 
 def test_a_line_says_when_the_objective_changes(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(config(data, pixels_first=0.5), tmp_path / "run")
     streams = capsys.readouterr()
-    said = [line for line in (streams.out + streams.err).split("\n") if "single pixels before" in line]
+    said = [line for line in (streams.out + streams.err).split("\n") if "loss of single pixels" in line]
     assert len(said) == 1 and "step 3:" in said[0] and "bce, dice, classes, stop" in said[0]
     train(config(data, pixels_first=0.0), tmp_path / "other")
-    assert "single pixels before" not in "".join(capsys.readouterr())
+    assert "loss of single pixels" not in "".join(capsys.readouterr())
 
 
 def test_minutes_show_what_is_left(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

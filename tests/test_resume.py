@@ -208,7 +208,7 @@ def test_of_two_trainings_that_begin_at_once_one_is_refused(
         return opened(*arguments, **more)
 
     monkeypatch.setattr(beginning, "_open", slow)
-    refusal(lambda: train(config(data, seed=1), run, progress=False), run, "another training")
+    refusal(lambda: train(config(data, seed=1), run, progress=False), run, "another run")
     assert load_config(run / "config.json").seed == load(run).metadata["seed"] == 2
 
 

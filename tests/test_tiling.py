@@ -169,7 +169,7 @@ def test_windows_that_cannot_be() -> None:
     image, model = Image.new("RGB", (40, 40)), Painter()
     refusal(lambda: recseg.predict(image, model, tile=1), "tile 1")
     model.image_size = None  # type: ignore[assignment]
-    refusal(lambda: recseg.predict(image, model, tile=True), "how many pixels")
+    refusal(lambda: recseg.predict(image, model, tile=True), "window's side in pixels")
     assert recseg.predict(image, model, tile=16).labels.shape == (40, 40)
 
 

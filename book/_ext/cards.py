@@ -1,4 +1,4 @@
-"""Sphinx extension: what searches and links show of a page: its first sentences, and its first image."""
+"""Sphinx extension: metadata for search results and link previews: a page's first sentences and first image."""
 
 import html
 import re
@@ -12,9 +12,9 @@ _IMAGE = re.compile(r'<img[^>]* src="(_images/[^"]+(?:png|gif|jpeg|webp))"')
 def _add(app: Any, name: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     first = next(doctree.findall(nodes.paragraph), None) if doctree is not None else None
     said = " ".join(first.astext().split()) if first is not None else app.config.html_title
-    said = said if len(said) <= 200 else said[:200].rsplit(" ", 1)[0] + " …"  # searches show about so much
+    said = said if len(said) <= 200 else said[:200].rsplit(" ", 1)[0] + " …"  # about as much as searches show
     image = _IMAGE.search(context.get("body") or "")
-    base = app.config.html_baseurl  # links to other places have to be whole
+    base = app.config.html_baseurl  # these links must be absolute
     title = re.sub("<[^>]+>", "", context.get("title", ""))  # the chapter's number is an element
     card = {"description": said, "og:title": title, "og:description": said, "og:type": "article"}
     card["og:image"] = base + (image[1] if image else app.config.cards_image)

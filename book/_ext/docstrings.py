@@ -1,7 +1,7 @@
-"""Sphinx extension: docstrings are written for two readers, in an editor and on a page; this serves the page.
+"""Sphinx extension: adapt docstrings, which are also read in editors, for the pages.
 
-`$…$` and `$$ … $$` become formulas as they do in the chapters, and the fields of named tuples, which the docstring of
-their class has already described, are left out.
+`$…$` and `$$ … $$` become formulas as in the chapters. The fields of named tuples are left out, since the docstring of
+their class describes them.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def formulas(lines: list[str]) -> list[str]:
-    """Markdown's formulas as reStructuredText's."""
+    """Convert Markdown formulas to reStructuredText."""
     text = re.sub(r"^( *)\$\$(.+?)\$\$", _displayed, "\n".join(lines), flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"(?<![\w$`])\$(?! )([^$\n]+?)(?<! )\$(?!\w)", r":math:`\1`", text).split("\n")
 
@@ -25,7 +25,7 @@ def _process(*arguments: Any) -> None:
 
 
 def _skip(app: Any, what: str, name: str, member: object, skip: bool, options: Any) -> bool | None:
-    # Each field carries a docstring that Python made, "Alias for field number 0": noise, and a second definition.
+    # Each field has an automatic docstring, "Alias for field number 0": noise, and a duplicate definition.
     return True if type(member).__name__ == "_tuplegetter" else None
 
 

@@ -1,7 +1,7 @@
-"""Sphinx extension: images that a cell wrote into its HTML become files, loaded as they come in sight.
+"""Sphinx extension: images embedded in a cell's HTML output become files, which are loaded lazily.
 
-A notebook has to carry its images inside; a page that did so would be as heavy as all of them. A PNG becomes a WebP of
-the same pixels, which weighs a third less.
+Embedded images, as a notebook has them, would make the pages heavy. PNGs become lossless WebPs, which are a third
+smaller.
 """
 
 import base64
@@ -18,7 +18,7 @@ _IMAGE = re.compile(r'src="data:image/(png|gif|jpeg|webp|svg\+xml);base64,([^"]*
 
 
 def as_files(html: str, folder: Path) -> str:
-    """The HTML with its images written to a folder of that name beside the page."""
+    """The HTML with its images written to a folder, and links to them in their place."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def write(found: re.Match[str]) -> str:
@@ -33,7 +33,7 @@ def as_files(html: str, folder: Path) -> str:
 
 
 def _smaller(png: bytes) -> tuple[bytes, str]:
-    """An image as WebP without loss, or as it is where that is no smaller; its kind."""
+    """An image as lossless WebP, or unchanged if that is no smaller; and its format."""
     stream = io.BytesIO()
     Image.open(io.BytesIO(png)).save(stream, "WEBP", lossless=True)
     return (stream.getvalue(), "webp") if stream.tell() < len(png) else (png, "png")

@@ -1,6 +1,6 @@
-"""Sphinx extension: chapters are written in plain Markdown, which every notebook program shows; here it becomes MyST's.
+"""Sphinx extension: convert the plain Markdown of the chapters, which any notebook viewer renders, to MyST.
 
-| A chapter says | and its page has |
+| A chapter has | its page shows |
 |---|---|
 | `[gates](glossary.md#gate)` | the word, linked, with its definition |
 | `([Shi et al. 2015](bibliography.md#shi2015convlstm))` | a citation in brackets |
@@ -8,7 +8,8 @@
 | a name of the package as code, as in `recseg.models.convlstm` | a link to the reference, where that lists the name |
 | a quotation that begins with **What you will learn** | the coloured box |
 
-Links to other chapters need nothing. Code cells stay as they are: outputs of `book/run_chapters.py` are found by them.
+Links to other chapters work as they are. Code cells are not changed, since the outputs cached by
+`book/run_chapters.py` are found by them.
 """
 
 import json
@@ -29,13 +30,13 @@ _GOALS = re.compile(rf"^> \*\*{GOALS}\*\*\n>\n((?:> .*\n?)+)", re.MULTILINE)
 
 @cache
 def terms(glossary: Path) -> dict[str, str]:
-    """The words of the glossary, by how a link names them: `count accuracy` is count-accuracy."""
+    """The terms of the glossary by link target: `count accuracy` is count-accuracy."""
     body = glossary.read_text(encoding="utf-8").split("```{glossary}\n")[1].split("```\n")[0]
     return {re.sub(r"\W+", "-", line).lower(): line for line in body.splitlines() if line and not line.startswith(" ")}
 
 
 def to_myst(text: str, known: Mapping[str, str]) -> str:
-    """A cell of prose with the roles and directives that a page wants; blocks of code stay as they are."""
+    """Convert a Markdown cell to MyST roles and directives; code blocks are not changed."""
     parts = _FENCE.split(text)  # prose, block, its fence, prose, …
     parts[::3] = [_prose(part, known) for part in parts[::3]]
     return "".join(part for place, part in enumerate(parts) if place % 3 != 2)
@@ -47,7 +48,7 @@ def _prose(text: str, known: Mapping[str, str]) -> str:
         return f"```{{admonition}} {GOALS}\n:class: goals\n{body}\n```\n"
 
     def term(found: re.Match[str]) -> str:
-        target = known.get(found[2])  # of none MyST says that there is no such place
+        target = known.get(found[2])  # MyST warns about unknown ones
         return f"{{term}}`{' '.join(found[1].split())} <{target}>`" if target else found[0]
 
     text = _GOALS.sub(goals, text)

@@ -1,8 +1,8 @@
-"""Sphinx extension: each page says what it may load, in a Content-Security-Policy; the browser holds it to that.
+"""Sphinx extension: a Content-Security-Policy in each page, which makes the browser restrict what it may load.
 
-Everything comes from the server that the page came from. Of scripts in the page, those run that were there when the
-book was built: the policy names their SHA-256. Styles in the page are allowed, as notebooks and formulas carry some.
-What of the theme's pages would break the policy, or weigh much for nothing, is left out.
+Everything is loaded from the page's own server. Only inline scripts present when the book was built may run: the policy
+lists their SHA-256. Inline styles are allowed, since notebooks and formulas use them. Parts of the theme's pages that
+would violate the policy, or are large and unused, are removed.
 Source: W3C, Content Security Policy Level 3.
 """
 
@@ -17,17 +17,17 @@ _SCRIPT = re.compile(rf"<script\b(?![^>]*\b(?:{_ELSE}))[^>]*>(.*?)</script>", re
 _START = re.compile(r'<meta charset="[^"]*"\s*/?>')
 MENDS: dict[str, str] = {
     r"\s*<(?:link|script)\b[^>]*/fontawesome/[^>]*>(?:</script>)?": "",  # 1.8 MB: _static/icons.css has those in use
-    r' aria-label="Toggle hidden content"': "",  # every fold would be called so, whatever its own words
-    r"<th([^>]*)>(?:<p></p>)?</th>": r"<td\1></td>",  # the corner of a table heads nothing
-    r'role="doc-biblioentry"': 'role="listitem"',  # in a list, which takes no other
-    r'<span class="(?:n|nn|p|w)">([^<]*)</span>': r"\1",  # code that has no colour of its own
-    r"</li>(\s*<ul>)": r"\1",  # the list of modules sets a list beside an item, not in it …
+    r' aria-label="Toggle hidden content"': "",  # it would hide each fold's own label
+    r"<th([^>]*)>(?:<p></p>)?</th>": r"<td\1></td>",  # the empty corner of a table is no header
+    r'role="doc-biblioentry"': 'role="listitem"',  # the only role allowed in a list
+    r'<span class="(?:n|nn|p|w)">([^<]*)</span>': r"\1",  # code without a colour of its own
+    r"</li>(\s*<ul>)": r"\1",  # the list of modules has lists beside items instead of inside them …
     r"</ul>(?=\s*(?:<li>|</ul>))": "</ul></li>",
 }
 
 
 def policy(page: str, *, compiles: bool = False) -> str:
-    """The policy of a page; `compiles` lets it compile WebAssembly and show pictures that it made itself."""
+    """The policy of a page; `compiles` allows WebAssembly and images that the page generates."""
     inline = dict.fromkeys(body for body in _SCRIPT.findall(page) if body.strip())
     digests = [base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in inline]
     scripts = ["'self'", *(f"'sha256-{digest}'" for digest in digests), *(["'wasm-unsafe-eval'"] if compiles else [])]
@@ -39,7 +39,7 @@ def policy(page: str, *, compiles: bool = False) -> str:
 
 
 def finished(page: str, *, compiles: bool = False) -> str:
-    """A rendered page, mended, with its policy ahead of everything that it loads."""
+    """A rendered page with its fixes applied, and its policy placed before everything that it loads."""
     for pattern, instead in MENDS.items():
         page = re.sub(pattern, instead, page)
     tag = f'\n<meta http-equiv="Content-Security-Policy" content="{policy(page, compiles=compiles)}">'
@@ -57,19 +57,19 @@ def _finish(app: Any, error: Exception | None) -> None:
 
 
 def _left_out(app: Any, name: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Without Thebe, which would run cells on a server of others, and without buttons of `onclick="…"`."""
+    """Remove Thebe, which would run cells on a third-party server, and buttons with `onclick="…"`."""
     for kind in ("script_files", "css_files"):
         said = [f"{file} {getattr(file, 'attributes', {}).get('body')}".lower() for file in context[kind]]
         context[kind] = [file for file, words in zip(context[kind], said, strict=True) if "thebe" not in words]
     for group in (context, *context["header_buttons"]):
         name = "header_buttons" if group is context else "buttons"
         group[name] = [button for button in group.get(name, []) if button.get("type") != "javascript"]
-        for button in group[name]:  # not a font of its own for one icon
+        for button in group[name]:  # avoids loading a font for one icon
             button["icon"] = button.get("icon", "").replace("fab fa-github", "fas fa-code-branch")
 
 
 def setup(app: Any) -> dict[str, bool]:
     app.add_config_value("policy_compiling_pages", [], "html")
     app.connect("html-page-context", _left_out, priority=900)
-    app.connect("build-finished", _finish, priority=900)  # after all that changes scripts
+    app.connect("build-finished", _finish, priority=900)  # after everything that changes scripts
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,6 +1,4 @@
-"""Sphinx extension: `{{ NAME_table }}` is what a result file of `data/results` holds of NAME, `{{ NAME_origin }}` where
-and when it was measured.
-"""
+"""Sphinx extension: `{{ NAME_table }}` shows the result file NAME of `data/results`, `{{ NAME_origin }}` its origin."""
 
 import json
 import math
@@ -16,7 +14,7 @@ LONG = "voc-long"  # likewise: {{ longer }}
 
 
 def table(rows: dict[str, dict[str, Any]], name: str) -> str:
-    """Rows that share their keys, as a Markdown table; `name` heads the column of the rows' own names."""
+    """Rows with common keys as a Markdown table; `name` is the heading of the column of row names."""
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
     lines = [[name, *(key.replace("_", " ") for key in keys)], ["---"] * (len(keys) + 1)]
     lines += [[title, *(_cell(row.get(key)) for key in keys)] for title, row in rows.items()]

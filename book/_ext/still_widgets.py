@@ -1,6 +1,6 @@
-"""Sphinx extension: Jupyter widgets as they stood when the page was built, as plain HTML.
+"""Sphinx extension: Jupyter widgets as plain HTML, in their state when the page was built.
 
-A slider would move nothing without a kernel, and be drawn by scripts from servers of others.
+Without a kernel a slider has no effect, and its scripts would be loaded from third-party servers.
 """
 
 import json
@@ -14,7 +14,7 @@ NOTE = '<p class="controls">The controls need Python: open this chapter in Colab
 
 
 def still(name: str, models: dict[str, Any]) -> str:
-    """The HTML that a widget and those within it hold."""
+    """The HTML of a widget and its children."""
     widget = models.get(name, {"model_name": "", "state": {}})
     if widget["model_name"] == "HTMLModel":
         return str(widget["state"]["value"])
@@ -22,7 +22,7 @@ def still(name: str, models: dict[str, Any]) -> str:
 
 
 def _replace(app: Any, doctree: nodes.document) -> None:
-    """Exchange the views of the page just read; the state and its scripts are no longer asked for."""
+    """Replace the widget views of the page just read, and drop the widget state and its scripts."""
     files = getattr(app.env, "nb_metadata", {}).get(app.env.docname, {}).get("js_files", {})
     if "ipywidgets_state" not in files:
         return
@@ -31,7 +31,7 @@ def _replace(app: Any, doctree: nodes.document) -> None:
         if view := _VIEW.fullmatch(node.astext().strip()):
             named = json.loads(view[1].replace("<\\/", "</"))
             name = (json.loads(named) if isinstance(named, str) else named)["model_id"]
-            shown = f'<div class="output text_html">{still(name, models)}</div>'  # scrolls where it is wide
+            shown = f'<div class="output text_html">{still(name, models)}</div>'  # scrolls if it is too wide
             node.replace_self(nodes.raw("", shown + NOTE, format="html"))
     for key in [key for key in files if key.startswith("ipywidgets_")]:
         del files[key]

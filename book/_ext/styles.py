@@ -1,4 +1,4 @@
-"""Sphinx extension: style sheets without the rules that nothing in the book has a use for, two thirds of them."""
+"""Sphinx extension: remove the CSS rules that nothing in the book uses, about two thirds of them."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ _NOT = re.compile(r":not\([^)]*\)")
 
 
 def used(sheet: str, words: set[str]) -> str:
-    """A style sheet without the rules for classes that are not among the words of any page or script."""
+    """A style sheet without the rules for classes that occur in no page or script."""
     return str(tinycss2.serialize(_used(tinycss2.parse_stylesheet(sheet, skip_comments=True), words)))
 
 

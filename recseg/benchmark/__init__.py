@@ -1,3 +1,3 @@
-"""The cost of recurrence, side by side with a dense U-Net and with the published network."""
+"""The cost of recurrence, compared with a dense U-Net and with the published network."""
 
 PARTS = ("inference", "anatomy", "training", "classes", "loader", "quality", "deployed")

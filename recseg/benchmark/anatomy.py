@@ -1,4 +1,4 @@
-"""Where the time of one image goes, part by part: what a ratio that is missed is made of."""
+"""Time of the parts of a forward pass, to explain the ratios that the benchmark measures."""
 
 import statistics
 from collections.abc import Callable
@@ -14,9 +14,9 @@ from recseg.models.unet import UNet
 
 
 def anatomy(setting: Setting) -> Found:
-    """Milliseconds of the parts of a forward pass in 32 bits, for one image with one class and for sixteen of them.
+    """Milliseconds of the parts of a forward pass in 32 bits, for a batch of 1 and of 16 images with one class each.
 
-    Each part runs by itself on what the part before left, so the parts add up to a little less than the whole.
+    Each part is run separately on the output of the one before, so the parts add up to a little less than the whole.
     """
     dense, model = setting.make("dense"), setting.make("recurrent")
     assert isinstance(dense, UNet) and isinstance(model, RecurrentUNet)
@@ -30,7 +30,7 @@ def anatomy(setting: Setting) -> Found:
 
 
 def parts_of(dense: UNet, model: RecurrentUNet, images: Tensor) -> dict[str, Callable[[], object]]:
-    """The parts of a dense and a recurrent network as acts, each on what the parts before it leave."""
+    """The parts of a dense and a recurrent network as functions to time, each on the output of those before it."""
     batch, size = len(images), images.shape[-2:]
     maps = model.encoder(images)
     features = model.encode(images)

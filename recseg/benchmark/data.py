@@ -1,4 +1,4 @@
-"""How fast images come: from JPEG files and from a pack, on one core, and what the time goes into."""
+"""Speed of data loading on one core, from JPEG files and from a pack, and where the time goes."""
 
 import copy
 import tempfile
@@ -22,7 +22,7 @@ SIZE = 256  # of the crops, and short side of the pack
 
 
 def loader(setting: Setting) -> Found:
-    """Training crops a second and core, of VOC's photographs; not measured where VOC is not at hand."""
+    """Training crops per second and core, from VOC's photographs; not measured if VOC is not available."""
     floor, packed_floor = (f"crops a second a core, {SIZE}×{SIZE}, from {source}" for source in ("JPEG", "a pack"))
     tells = "how many cores feed a GPU: the crops that it trains a second, divided by this"
     packs = "whether packing the data saves enough of these cores"
@@ -42,7 +42,7 @@ def loader(setting: Setting) -> Found:
             found: dict[str, Any] = {}
             for name, dataset in (("jpeg", source), ("pack", pack)):
                 dataset.transform = train_transform(SIZE, scale=(0.75, 2.0))
-                every(dataset, dataset.__getitem__)  # the files' first reading is the disk's speed
+                every(dataset, dataset.__getitem__)  # warm up: the first pass measures the disk
                 found[f"{name}_crops_a_second"] = round(
                     1 / min(every(dataset, dataset.__getitem__) for _ in range(3)), 1
                 )
@@ -58,7 +58,7 @@ def loader(setting: Setting) -> Found:
 
 
 def every(dataset: SegmentationFolder, act: Callable[[int], object]) -> float:
-    """Seconds of `act` for one image: the mean over all."""
+    """Mean seconds of `act` per image."""
     torch.manual_seed(0)
     start = time.perf_counter()
     for index in range(len(dataset)):

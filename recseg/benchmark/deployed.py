@@ -1,7 +1,7 @@
-"""What leaves home: exported networks in 32 bits and in 8, from image to label map, beside a model others deploy.
+"""Exported networks in 32 and 8 bits, timed from image to label map and compared with a widely deployed model.
 
-The reference model is a file that the reader brings (`--reference`): a TensorFlow Lite network with uint8 pixels in,
-run by the package ai-edge-litert. Like an exported network it gets no PyTorch, and the same threads.
+The reference model is a file that the user provides (`--reference`): a TensorFlow Lite network that takes uint8 pixels,
+run by the package ai-edge-litert, with the same number of threads as the exported network and without PyTorch.
 """
 
 import shutil
@@ -28,15 +28,15 @@ from recseg.inference.prediction import as_image
 from recseg.weights.io import load
 
 NAME = "voc-recurrent"
-SIDE = 513  # what the usual DeepLab networks take
+SIDE = 513  # input size of the usual DeepLab networks
 TIMED = 8  # images
-SCORED: int | None = None  # all: with 200, which ones they are moves the difference by two points
+SCORED: int | None = None  # all: with 200, the choice of images moves the difference by two points
 LOST = f"mIoU points lost, exported in 8 bits instead of 32, {NAME}"
 BEHIND = f"time, exported in 8 bits ÷ the reference model, {SIDE}×{SIDE}"
 
 
 def deployed(setting: Setting) -> Found:
-    """Time of an image of VOC's val, and the score, of the exported network; without VOC, of pictograms."""
+    """Time per image and score of the exported network on VOC's val; without VOC, on pictograms."""
     data = "voc"
     try:
         source, images = open_dataset(data, "train"), open_dataset(data, "val")
@@ -92,7 +92,7 @@ def deployed(setting: Setting) -> Found:
 
 
 def squares(images: SegmentationFolder) -> list[Image.Image]:
-    """Some images, spread over the list, at the size that is timed."""
+    """Some images, spread over the list, at the size to time."""
     chosen = range(0, len(images), max(1, len(images) // TIMED))[:TIMED]
     return [as_image(images.pixels(index)).resize((SIDE, SIDE), Image.Resampling.BILINEAR) for index in chosen]
 

@@ -1,6 +1,6 @@
 """Peak memory of one forward pass, above that of the loaded, idle model.
 
-On a CPU each measurement has a process of its own: what the one before has freed, the system may not have got back.
+On a CPU each measurement runs in a process of its own, since freed memory may not have been returned to the system.
 """
 
 import json
@@ -35,15 +35,15 @@ def measure(
     name: str, device: str, *, batch: int, side: int, num_classes: int = 21, encoder: str = "mobilenet_v2",
     threads: int | None = None,
 ) -> int:  # fmt: skip
-    """In this process: build, wait, act, and see how far the memory rose."""
+    """Measure in this process: build the network, run it, and see how far the memory has risen."""
     if threads is not None:
         torch.set_num_threads(threads)
     model = networks.build(name, encoder=encoder, num_classes=num_classes, side=side, device=device)
     lengths = networks.voc_lengths(batch)
     images = networks.random_images(batch, side, device)
     call = networks.forward(name, model, images, lengths)
-    if name != "published":  # which takes no small image
-        # The libraries' own code, loaded and compiled at the first call, is not the network's memory.
+    if name != "published":  # which takes no small images
+        # Warm up: code that libraries load and compile at the first call is not the network's memory.
         networks.forward(name, model, networks.random_images(1, 64, device), [1])()
     if images.is_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -57,7 +57,7 @@ def measure(
 
 
 def status(field: str) -> int:
-    """Bytes of a field of this process, as `VmHWM`; Linux has them."""
+    """Bytes of a field of /proc/self/status, such as `VmHWM` (Linux only)."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field + ":"):
             return 1024 * int(line.split()[1])  # kB

@@ -1,7 +1,7 @@
-"""What is compared: an encoder, a dense and a recurrent U-Net, the published network; all give full-size logits.
+"""The networks compared: an encoder, a dense and a recurrent U-Net, the published network; all give full-size logits.
 
-Weights are random, since time does not depend on them: but a random stop would, so the recurrent models are given the
-number of classes of each image, as in training, and run these steps and the one that says stop.
+Weights are random, since time does not depend on them. The number of steps would, so the recurrent models are given the
+number of classes in each image, as in training, and run that many steps and the one that stops.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from recseg.models.config import RecurrentUNetConfig
 from recseg.training.config import TrainConfig, build_model, resolve
 
 CONTESTANTS = ("encoder", "dense", "recurrent", "published")
-# Images of VOC 2012's training list with 1, 2 … 5 classes.
+# Number of images in VOC 2012's training list with 1, 2 … 5 classes.
 VOC_MIX = (933, 383, 124, 21, 3)
 
 
 def voc_lengths(batch: int) -> list[int]:
-    """Classes in each image of a batch that is mixed as VOC is: largest remainders."""
+    """Number of classes in each image of a batch, distributed as in VOC (largest remainder method)."""
     shares = [batch * count / sum(VOC_MIX) for count in VOC_MIX]
     counts = [int(share) for share in shares]
     remainders = sorted(range(len(shares)), key=lambda k: counts[k] - shares[k])
@@ -31,12 +31,12 @@ def voc_lengths(batch: int) -> list[int]:
 
 
 def contestants(side: int) -> tuple[str, ...]:
-    """Those that take images of this size: the class head of the published network does not take small ones."""
+    """The contestants that take images of this size; the published network's class head does not take small ones."""
     return CONTESTANTS if side >= 160 and side % 16 == 0 else CONTESTANTS[:-1]
 
 
 def contestant_config(name: str, network: RecurrentUNetConfig | None = None, **options: Any) -> TrainConfig:
-    """What `recseg train` would be asked for; an encoder alone is cut out of the dense baseline."""
+    """The configuration as of `recseg train`; for the encoder alone, that of the dense baseline."""
     kind = "dense" if name == "encoder" else name
     return resolve(TrainConfig("voc", model=kind, network=network or RecurrentUNetConfig(), **options))
 
@@ -49,7 +49,7 @@ def build(
     side: int = 256,
     device: torch.device | str = "cpu",
 ) -> nn.Module:
-    """An untrained contestant, as `recseg train` would make it."""
+    """An untrained contestant, as `recseg train` would build it."""
     network = RecurrentUNetConfig(num_classes=num_classes, encoder="plain" if name == "published" else encoder)
     torch.manual_seed(0)
     model: nn.Module = build_model(contestant_config(name, network, size=side))
@@ -59,7 +59,7 @@ def build(
 
 
 def full_size(name: str, model: nn.Module, images: Tensor, lengths: Tensor) -> Any:
-    """One forward pass: images (B, 3, H, W), lengths (B,) → logits of every map at (H, W); the encoder's features."""
+    """One forward pass: images (B, 3, H, W), lengths (B,) → all logits at (H, W), or the encoder's features."""
     if name in ("encoder", "dense"):
         return model(images)
     if isinstance(model, PublishedNetwork):
@@ -72,7 +72,7 @@ def full_size(name: str, model: nn.Module, images: Tensor, lengths: Tensor) -> A
 def forward(
     name: str, model: nn.Module, images: Tensor, lengths: Sequence[int], precision: torch.dtype | None = None
 ) -> Callable[[], Any]:
-    """`full_size` as an act to be timed: in inference mode, in 16 bits where `precision` says so."""
+    """`full_size` as a function to time, in inference mode; under autocast if `precision` is given."""
     device = images.device
     steps = torch.tensor(lengths)
 

@@ -1,4 +1,4 @@
-"""The parts of the benchmark: each measures one thing of all contestants and says which bars hold."""
+"""The parts of the benchmark: each measures one aspect of all contestants against its targets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ COUNTS = range(1, len(VOC_MIX) + 1)
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how long a part measures.
+    """Settings of a measurement.
 
     Attributes:
         device: to run on.
@@ -40,7 +40,7 @@ class Setting:
         rounds: see `timing.interleave`.
         encoder: of all but the published network.
         reference: a file to compare exported networks with (`recseg.benchmark.deployed`).
-        progress: called now and then.
+        progress: called after each measurement.
     """
 
     device: torch.device
@@ -59,14 +59,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure and the bound that it is held to.
+    """A measured value and its target.
 
     Attributes:
-        what: is measured.
-        value: None: not measured here.
-        bound: the most, or, without `at_most`, the least that it should be.
+        what: what is measured.
+        value: None if it was not measured here.
+        bound: the target: a maximum, or without `at_most` a minimum.
         tells: what a user learns from it.
-        spread: the range of the rounds.
+        spread: range over the rounds.
     """
 
     what: str
@@ -95,18 +95,18 @@ Found = tuple[dict[str, Any], list[Bar]]
 
 
 def bar_of(what: str, found: Ratio, bound: float, tells: str, at_most: bool = True) -> Bar:
-    """The bar of a ratio that was measured in rounds."""
+    """The bar for a ratio measured in rounds."""
     return Bar(what, found.median, bound, tells, at_most, found)
 
 
 def precisions(device: torch.device) -> dict[str, torch.dtype | None]:
-    """32 bits, and 16 where the hardware is fast at them."""
+    """32 bits, and 16 if the hardware is fast at them."""
     short = choose_precision("auto", device)
     return {precision_name(precision): precision for precision in (None, short)}
 
 
 def inference(setting: Setting) -> Found:
-    """One forward pass to full-size logits: batch 1 for one to five classes, and a batch of 16 mixed as VOC is."""
+    """One forward pass to full-size logits: batch 1 with one to five classes, and a batch of 16 distributed as VOC."""
     models = {name: setting.make(name) for name in contestants(setting.side) if name != "encoder"}
     lengths = voc_lengths(16)
     one, many = (random_images(batch, setting.side, setting.device) for batch in (1, 16))
@@ -149,7 +149,7 @@ def training(setting: Setting) -> Found:
 
 
 def classes(setting: Setting) -> Found:
-    """The size of the label set, at batch 1 and two classes an image: time, and the memory of a dense network.
+    """The effect of the size of the label set, at batch 1 and two classes per image: time and peak memory.
 
     The time of a dense network of 1,000 classes is not compared: on a CPU it depends on how the C library keeps freed
     memory (chapter 14 says how to set that).
@@ -171,7 +171,7 @@ def classes(setting: Setting) -> Found:
 def update(
     name: str, model: nn.Module, images: Tensor, labels: Tensor, precision: torch.dtype | None = None
 ) -> Callable[[], object]:
-    """One update of the weights as `recseg.training.trainer` does it, as an act to be timed."""
+    """One update of the weights as in `recseg.training.trainer`, as a function to time."""
     config = contestant_config(name, pixels_first=0.0)
     assert config.optimiser is not None and isinstance(model, SegmentationModel)
     optimisers = make_optimisers(config.optimiser, parameter_groups(model, 1e-6, 1e-6, 0.0))
@@ -193,7 +193,7 @@ def update(
 
 
 def as_milliseconds(times: dict[str, list[float]]) -> dict[str, float]:
-    """Median of the rounds. Of no use alone: see `timing`."""
+    """Median of the rounds; meaningful only in comparison: see `timing`."""
     return {name: round(1000 * sorted(found)[len(found) // 2], 3) for name, found in times.items()}
 
 

@@ -1,4 +1,4 @@
-"""What speed costs: the score of a published network in 32 bits and in 16, on the same images."""
+"""The cost of speed in quality: the score of a published network in 32 and 16 bits, on the same images."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ NAME = "pictograms-recurrent"
 
 
 def quality(setting: Setting) -> Found:
-    """mIoU of the published pictogram network, each way of computing."""
+    """mIoU of the published pictogram network in each precision."""
     images = open_dataset("pictograms", "val")
     model = load(NAME, setting.device)
     scores: dict[str, float] = {}

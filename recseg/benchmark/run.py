@@ -1,8 +1,8 @@
-"""`recseg benchmark`: the cost of recurrence, side by side with a dense U-Net and with the published network.
+"""`recseg benchmark`: the cost of recurrence, compared with a dense U-Net and with the published network.
 
-All contestants run in one process, in interleaved rounds; the bars are ratios, since absolute times on a shared machine
-are noise (`recseg.benchmark.timing`). What is compared: `recseg.benchmark.networks`; what of it: `parts`, `anatomy`,
-`data`, `quality` and `deployed`.
+All contestants run in one process, in interleaved rounds; the targets are ratios, since absolute times on a shared
+machine are noisy (`recseg.benchmark.timing`). The contestants are in `recseg.benchmark.networks`, the measurements in
+`parts`, `anatomy`, `data`, `quality` and `deployed`.
 """
 
 from collections.abc import Sequence
@@ -37,20 +37,20 @@ def benchmark(
     reference: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure.
+    """Run the benchmark.
 
     Args:
         names: of the parts, some of `recseg.benchmark.PARTS`.
-        device: by default the fastest there is.
-        side: of the square images, pixels.
-        rounds: turns of each contestant.
+        device: by default the fastest available.
+        side: of the square images, in pixels.
+        rounds: number of rounds.
         encoder: of all contestants but the published network.
         reference: TensorFlow Lite file of a network to compare the exported one with.
-        progress: show a bar.
+        progress: show a progress bar.
 
     Returns:
-        JSON-able: an entry for each part, and `bars`: what, value, bound, whether it holds, range of the rounds, what
-        it means.
+        JSON-serialisable: an entry for each part, and `bars`: what was measured, value, bound, whether it holds, range
+        over the rounds, and what it tells.
     """
     result: dict[str, Any] = {}
     bars: list[Bar] = []
@@ -72,7 +72,7 @@ def benchmark(
 
 
 def bar_table(bars: Sequence[dict[str, Any]]) -> str:
-    """The bars as lines of text: the median of the rounds, their range, the bound, and what one learns from it."""
+    """The bars as lines of text: median of the rounds, their range, the bound, and what it tells."""
     lines = []
     for bar in bars:
         bound = f"{'≤' if bar['at_most'] else '≥'} {bar['bound']:g}"

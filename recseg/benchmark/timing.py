@@ -1,7 +1,7 @@
-"""Times that can be compared on a machine that others use too: interleaved rounds, medians, ratios with their range.
+"""Comparable times on a shared machine: interleaved rounds, medians, and ratios with their range.
 
-An absolute time says as much about the machine's other guests as about the program. In each round every contestant runs
-once after the other, so a slow minute slows all of them, and the ratio of two times of one round stays what it is.
+On a shared machine, absolute times depend on the load from others. In each round all contestants run one after the
+other, so a slow minute slows all of them, and the ratio of two times from the same round is hardly affected.
 """
 
 import statistics
@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median of the rounds' ratios, the lowest of them and the highest."""
+    """Median, lowest and highest of the ratios of all rounds."""
 
     median: float
     low: float
@@ -25,7 +25,7 @@ class Ratio:
 
 
 def waiter(device: torch.device) -> Callable[[], None]:
-    """A function that waits until the device has done what it was asked to do; a CPU has, when a call returns."""
+    """A function that waits until the device has finished its work; on a CPU it does nothing."""
     if device.type == "cuda":
         return torch.cuda.synchronize
     if device.type == "mps":
@@ -41,23 +41,23 @@ def interleave(
     least: float = 0.05,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Seconds of one call of each act, for each round.
+    """Seconds per call of each function, for each round.
 
     Args:
-        acts: what is timed, by name.
-        rounds: how often each has its turn.
+        acts: functions to time, by name.
+        rounds: number of rounds.
         wait: see `waiter`.
-        least: seconds that a turn lasts at least: a quick act is called several times, and its mean counts.
-        progress: called after each turn.
+        least: minimum seconds of a measurement: a quick function is called repeatedly, and the mean is taken.
+        progress: called after each measurement.
     """
     if rounds < 1:
         raise ValueError(f"rounds {rounds}: expected at least 1")
-    for act in acts.values():  # plans, allocations, compilers: not what is measured
+    for act in acts.values():  # warm up: planning, allocation and compilation are not measured
         act()
     times: dict[str, list[float]] = {name: [] for name in acts}
     for _ in range(rounds):
         for name, act in acts.items():
-            act()  # what the contestant before left in the caches is not this one's
+            act()  # warm the caches, which hold the data of the contestant before
             wait()
             calls, start = 0, time.perf_counter()
             while calls == 0 or time.perf_counter() - start < least:
@@ -76,6 +76,6 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> Ratio:
 
 
 def weighted(times: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
-    """Round by round, the mean of several contestants' times, weighted."""
+    """The weighted mean of several contestants' times, round by round."""
     total = sum(weights)
     return [sum(w * t for w, t in zip(weights, row, strict=True)) / total for row in zip(*times, strict=True)]

@@ -1,1 +1,1 @@
-"""What only the chapters of the book use: checkers of exercises, diagrams, the playground."""
+"""Code used only by the book: exercise checkers, diagrams, the playground, measurements."""

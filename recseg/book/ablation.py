@@ -1,12 +1,12 @@
-"""What each part of the recurrent network is worth: `python -m recseg.book.ablation`, into data/results/ablation.json.
+"""Ablation study of the recurrent network: `python -m recseg.book.ablation` writes data/results/ablation.json.
 
-Each row takes one part away from the network that ships, or adds one that it does not have. All rows are trained for
-the same number of updates and scored on images that are neither trained on nor part of any validation set: choices are
-made here. What is done is not run again, and an interrupted ablation goes on where it stopped.
+Each row removes one part of the published network, or adds one that it does not have. All rows are trained for the same
+number of updates and scored on images that are in no training or validation set, since design choices are based on
+them. Finished runs are not repeated, and an interrupted ablation continues where it stopped.
 
-The pixels are known from the start: encoder, decoder and classifier begin as those of a dense network, and the steps
-are learned on top. That is what the second part of a long training looks like, in minutes instead of hours. With
-`--start none` all weights are random and pixels and steps are learned together, as in any training.
+By default encoder, decoder and classifier start from a trained dense network, and the steps are learned on top. This is
+like the second phase of a long training run, in minutes instead of hours. With `--start none` all weights are random,
+and pixels and steps are learned as in any other run.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SCORES = ("miou", "count_accuracy", "label_set_f1", "label_set_recall", "mean_st
 
 
 class NoCoverage(RecurrentUNet):
-    """The ConvLSTM does not read which pixels earlier masks have covered."""
+    """The ConvLSTM does not get the coverage."""
 
     def __init__(self, config: RecurrentUNetConfig) -> None:
         super().__init__(config)
@@ -49,7 +49,7 @@ class NoCoverage(RecurrentUNet):
 
 
 class CoveredShare(RecurrentUNet):
-    """The ConvLSTM reads how much is covered, one number for the whole image, instead of where."""
+    """The ConvLSTM gets the covered share, one number for the whole image, instead of the coverage map."""
 
     def __init__(self, config: RecurrentUNetConfig) -> None:
         super().__init__(config)
@@ -59,7 +59,7 @@ class CoveredShare(RecurrentUNet):
 
 
 class NoUncovered(RecurrentUNet):
-    """Nor does the attention leave out what is covered: only the hidden state knows of earlier steps."""
+    """Coverage is not used at all, in the attention either: only the recurrent state carries over earlier steps."""
 
     def __init__(self, config: RecurrentUNetConfig) -> None:
         super().__init__(config)
@@ -70,7 +70,7 @@ class NoUncovered(RecurrentUNet):
 
 
 class NoContext(RecurrentUNet):
-    """The class is read from the pixel embedding alone, without V."""
+    """The class is computed from the pixel embedding alone, without V."""
 
     def __init__(self, config: RecurrentUNetConfig) -> None:
         super().__init__(config)
@@ -99,7 +99,7 @@ class MaskFromAttention(RecurrentUNet):
 
 
 class ReadsEmbedding(RecurrentUNet):
-    """The ConvLSTM also reads the pixel embedding E, averaged over the cells of its grid."""
+    """The ConvLSTM also gets the pixel embedding E, averaged over the cells of its grid."""
 
     def __init__(self, config: RecurrentUNetConfig) -> None:
         super().__init__(config)
@@ -113,7 +113,7 @@ class ReadsEmbedding(RecurrentUNet):
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: the network, its sizes, and options of the training."""
+    """A row of the table: the network, its sizes and training options."""
 
     network: Callable[[RecurrentUNetConfig], RecurrentUNet] = RecurrentUNet
     sizes: dict[str, Any] = field(default_factory=dict)
@@ -139,7 +139,7 @@ ROWS = {
 def one_run(
     work: Path, name: str, seed: int, steps: int, start: str, images: Path, limit: int | None
 ) -> dict[str, Any]:
-    """Train one row with one seed and score it; or read what was found before."""
+    """Train one row with one seed and score it, or read the stored result."""
     run = work / Path(start).stem / f"{'-'.join(name.split())}-{steps}-{seed}"
     if (run / "scores.json").exists():
         return stored(run)
@@ -157,13 +157,13 @@ def one_run(
 
 
 def stored(run: Path) -> dict[str, Any]:
-    """What `finish` found."""
+    """The scores that `finish` has stored."""
     found: dict[str, Any] = json.loads((run / "scores.json").read_text(encoding="utf-8"))
     return found
 
 
 def finish(trainer: Trainer, run: Path, dataset: SegmentationFolder, limit: int | None = None) -> dict[str, Any]:
-    """Train to the end, also what was interrupted; score, and keep seed, seconds and `SCORES`."""
+    """Train to the end (resuming if interrupted), score, and store seed, seconds and `SCORES`."""
     if (run / "checkpoint.safetensors").exists():
         trainer.restore()
     trainer.run(progress=False)
@@ -177,18 +177,18 @@ def finish(trainer: Trainer, run: Path, dataset: SegmentationFolder, limit: int 
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and range over the seeds of a row."""
+    """Mean and range over a row's seeds."""
     values = {score: [run[score] for run in runs] for score in SCORES}
     means = {score: statistics.mean(found) for score, found in values.items()}
     return {"runs": runs, "mean": means, "range": {score: [min(v), max(v)] for score, v in values.items()}}
 
 
 def main() -> None:
-    """Run what is missing, and write the table of all that is done."""
+    """Run what is missing, and write the table of all finished runs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=800, help="updates of each run (800)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each row (3)")
-    parser.add_argument("--start", default="pictograms-dense", help="dense network to begin with, or none")
+    parser.add_argument("--start", default="pictograms-dense", help="dense network to start from, or none")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
     parser.add_argument("--limit", type=int, help="score on the first N images only")
     parser.add_argument("--work", type=Path, default=Path("runs/ablation"), help="folder of the runs")
@@ -200,7 +200,7 @@ def main() -> None:
     if not (images / "ImageSets").exists():
         write_dataset(images, IMAGES, SEED, val_fraction=0)
     table: dict[str, list[dict[str, Any]]] = {}
-    for seed in range(arguments.seeds):  # a seed of every row first: an interrupted ablation is a whole table
+    for seed in range(arguments.seeds):  # one seed of every row first: the table is complete even if interrupted
         for name in arguments.only:
             found = one_run(arguments.work, name, seed, arguments.steps, arguments.start, images, arguments.limit)
             table.setdefault(name, []).append(found)

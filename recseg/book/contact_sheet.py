@@ -1,4 +1,4 @@
-"""The vocabulary of the embedded set in one image: a row for each class, one object in each cell."""
+"""All classes of the embedded data set in one image: a row for each class, one object in each cell."""
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -8,12 +8,12 @@ from recseg.data.pictograms.scene import draw_object
 
 
 def contact_sheet(columns: int = 6, size: int = 96, seed: int = 0) -> Image.Image:
-    """Draw `columns` objects of each of the twenty classes, name beneath, two classes side by side.
+    """Draw `columns` objects of each of the twenty classes with their names beneath, two classes side by side.
 
     Args:
-        columns: objects of a class.
+        columns: objects per class.
         size: side of a cell in pixels.
-        seed: other objects for other seeds.
+        seed: random seed of the objects.
     """
     caption, gap, names = 14, 10, VOC_CLASSES[1:]
     rows = (len(names) + 1) // 2

@@ -1,4 +1,4 @@
-"""Diagrams drawn by code: the networks from their configurations, and one step of a recurrent cell."""
+"""Diagrams drawn by code: the networks, from their configurations, and one step of a recurrent cell."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
-BOX = 1.45  # width of what a step has
-EXAMPLE = (("person", 15, 0.97), ("dog", 12, 0.91))  # what the drawn network finds in the drawn image
+BOX = 1.45  # width of the boxes of a step
+EXAMPLE = (("person", 15, 0.97), ("dog", 12, 0.91))  # what the network finds in the example image
 
 
 def u_net(config: UNetConfig | None = None, *, side: int = 80) -> "Figure":
     """The U-Net, drawn from its configuration, with the shape of each map for an image of side × side pixels.
 
     Args:
-        config: what it is made of.
+        config: of the network.
         side: a multiple of the deepest stride.
     """
     config = config or UNetConfig()
-    with torch.device("meta"):  # only its shape is asked for: no weights, no memory
+    with torch.device("meta"):  # only shapes are needed: no weights, no memory
         encoder = Encoder(config.encoder, config.encoder_widths)
     deepest = len(encoder.channels) - 1
     figure = new_figure(8.8, 0.78 * (deepest + 2))
@@ -64,12 +64,12 @@ def u_net(config: UNetConfig | None = None, *, side: int = 80) -> "Figure":
 
 
 def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
-    """The recurrent U-Net, drawn from its configuration: encoder, decoder, recurrence unrolled, what each step emits.
+    """The recurrent U-Net, drawn from its configuration: encoder, decoder, unrolled recurrence, outputs of each step.
 
-    The drawn image has two classes, so two steps emit a mask, the third says stop, and later ones never run.
+    The example image has two classes, so two steps emit a mask, the third stops, and later ones do not run.
     """
     config = config or RecurrentUNetConfig()
-    with torch.device("meta"):  # only its shape is asked for: no weights, no memory
+    with torch.device("meta"):  # only shapes are needed: no weights, no memory
         encoder = Encoder(config.encoder, config.encoder_widths)
     blocks = len(config.decoder_widths)
     levels = len(encoder.channels)
@@ -78,7 +78,7 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
     top = heights[finest]
     wide = [max(1.75, 3.2 * 0.76**level) for level in range(levels)]  # of each level's boxes
     live = min(len(EXAMPLE), config.max_steps)
-    shown, apart = min(live + 2, config.max_steps), 2.12  # one step that says stop, one that is not run
+    shown, apart = min(live + 2, config.max_steps), 2.12  # one step that stops, one that is not run
     figure = new_figure(0.56 * (8.2 + apart * shown), 0.56 * (heights[0] + 1.5))
     pen = _Pen(figure.subplots())
 
@@ -102,7 +102,7 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
     pen.note(first - 0.7, top - 0.25, "E", "center", GREEN)
 
     bus = heights[-1] - 1.0
-    pen.axes.set_ylim(bottom=bus - 0.5)  # words widen no axes
+    pen.axes.set_ylim(bottom=bus - 0.5)  # text does not extend the axes
     pen.line([(2.0, heights[-1] - 0.25), (2.0, bus), (first + apart * (min(live + 1, shown) - 1), bus)], BLUE)
     beside = 2.0 - wide[-2] / 2
     pen.line([(beside, heights[-2]), (0.8, heights[-2]), (0.8, bus), (2.0, bus)], BLUE)
@@ -110,7 +110,7 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
     pen.note(2.2, bus - 0.28, f"{words}; their part of the gates is computed once", "left")
     for step in range(shown):
         x = first + apart * step
-        run = step <= live  # one step after the last mask, to say stop
+        run = step <= live  # one step after the last mask, which stops
         name = f"steps {shown}–{config.max_steps}" if step + 1 == shown < config.max_steps else f"step {step + 1}"
         pen.box(x, heights[-1], BOX, 0.72, f"ConvLSTM\n{name}", ORANGE if run else FAINT, dashed=not run)
         if step:
@@ -124,7 +124,7 @@ def architecture(config: RecurrentUNetConfig | None = None) -> "Figure":
         pen.box(x, heights[-1] + 1.0, BOX, 0.4, "stop 96 %" if step == live else "stop 2 %", VERMILION)
         if step < live:
             _step_outputs(pen, x, heights[-1] + 1.2, top, config, *EXAMPLE[step])
-            if step + 1 < config.max_steps:  # what the masks so far have covered
+            if step + 1 < config.max_steps:  # covered by the masks so far
                 beside, above = x + 0.92, heights[-1] + 0.62
                 pen.line([(x + 0.55, top + 0.85), (beside, top + 0.85), (beside, above)], FAINT, dashed=True)
                 pen.arrow(beside, above, x + apart - 0.35, heights[-1] + 0.38, FAINT, dashed=True)
@@ -155,8 +155,8 @@ def recurrent_cell(gates: str | None = "ifo") -> "Figure":
     """One step of a recurrent cell, from left to right: the figures of chapter 2.
 
     Args:
-        gates: the gates of an LSTM to draw, of "i", "f" and "o"; none of them leaves a cell state that is added to.
-            None draws a plain recurrent cell, which has no cell state.
+        gates: the gates of an LSTM to draw, of "i", "f" and "o"; with an empty string, each step just adds to the cell
+            state. None draws a plain recurrent cell, which has no cell state.
     """
     figure = new_figure(6.4, 0.7 if gates is None else 2.6)
     pen = _Pen(figure.subplots())
@@ -172,12 +172,12 @@ def recurrent_cell(gates: str | None = "ifo") -> "Figure":
     for y, name in ((0.12, "$x_t$"), (-0.12, "$h_{t-1}$")):
         pen.arrow(-0.35, y, 0.28, y)
         pen.note(-0.45, 2.2 * y, name, "right")
-    pen.axes.set(xlim=(-1.4, 8.1), ylim=(-0.45, 0.45 if gates is None else 3.35))  # arrows and words widen no axes
+    pen.axes.set(xlim=(-1.4, 8.1), ylim=(-0.45, 0.45 if gates is None else 3.35))  # arrows and text do not extend them
     return figure
 
 
 def _cell_state(pen: "_Pen", gates: str) -> None:
-    """What an LSTM does with its convolutions: the cell state along the top, the hidden state at the right."""
+    """The rest of an LSTM cell: the cell state along the top, the hidden state at the right."""
     top, middle = 3.0, 2.0
     pen.note(-0.45, top, "$c_{t-1}$", "right")
     pen.arrow(-0.35, top, 7.3, top, ORANGE)
@@ -204,10 +204,10 @@ def _cell_state(pen: "_Pen", gates: str) -> None:
 
 
 class _Pen:
-    """The few shapes that the architecture is made of, in data units."""
+    """Drawing primitives for the diagrams, in data units."""
 
     def __init__(self, axes: "Axes", size: float = 10) -> None:
-        self.axes, self.size = axes, size  # of the words, in points
+        self.axes, self.size = axes, size  # of the text, in points
         axes.set_aspect("equal")
         axes.set_axis_off()
         axes.margins(0.012)
@@ -223,7 +223,7 @@ class _Pen:
         *,
         dashed: bool = False,
     ) -> None:
-        """A rounded box around (x, y): tinted, with a rim of its colour and dark words."""
+        """A rounded box centred at (x, y): tinted, with an outline in its colour and dark text."""
         from matplotlib.colors import to_rgba
         from matplotlib.patches import FancyBboxPatch
 
@@ -237,7 +237,7 @@ class _Pen:
         self.note(x, y, words, "center", FAINT if dashed else INK)
 
     def note(self, x: float, y: float, words: str, align: str, colour: str = INK) -> None:
-        """Words at (x, y)."""
+        """Text at (x, y)."""
         self.axes.text(x, y, words, ha=align, va="center", fontsize=self.size, color=colour, linespacing=1.1)
 
     def operation(self, x: float, y: float, sign: str) -> None:

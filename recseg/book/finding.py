@@ -1,7 +1,4 @@
-"""The main finding of a comparison in one sentence and a small table, for whoever reads no further.
-
-Both say what `recseg compare` measured, so that nobody types it.
-"""
+"""The main result of a comparison in one sentence and a small table, generated from the output of `recseg compare`."""
 
 from typing import Any
 
@@ -13,7 +10,7 @@ OURS, BASELINE = "recurrent", "dense"
 
 
 def sentence(result: dict[str, Any]) -> str:
-    """What a comparison of recurrent and dense networks found in mIoU, with its interval and the number of seeds."""
+    """The result of a comparison of recurrent and dense networks in mIoU, with its interval and number of seeds."""
     ours, baseline = (100 * result["rows"][name]["mean"]["miou"] for name in (OURS, BASELINE))
     gap = _gap(result, BASELINE)["miou"]
     lead = "more" if gap["value"] > 0 else "less"
@@ -28,7 +25,7 @@ def sentence(result: dict[str, Any]) -> str:
 
 
 def longer(result: dict[str, Any]) -> str:
-    """What a comparison of longer trainings found, to follow `sentence`: in mIoU and in the number of classes."""
+    """The result of a comparison of longer runs, to follow `sentence`: in mIoU and in count accuracy."""
     ours, baseline = (100 * result["rows"][name]["mean"]["miou"] for name in (OURS, BASELINE))
     runs = result["runs"][OURS]
     gap = _gap(result, BASELINE)
@@ -42,9 +39,9 @@ def longer(result: dict[str, Any]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The recurrent network, its own pixel classifier and the dense network, and what the first leads the others by.
+    """Scores of the recurrent network, its own pixel classifier and the dense network, and the differences.
 
-    An interval has a row of its own, so that the table fits a telephone.
+    Intervals have rows of their own, so that the table fits on a phone.
     """
     pixels = f"{OURS}: {PIXELS}"
     rows = [(f"%, {result['images']} images", list(HEADLINE.values())), ("---", ["--:"] * len(HEADLINE))]
@@ -60,7 +57,7 @@ def table(result: dict[str, Any]) -> str:
         gaps = [_gap(result, name)[key] for key in HEADLINE]
         rows.append((f"{title}, points", [signed(100 * gap["value"]) for gap in gaps]))
         ends = [(signed(100 * gap["low"]), signed(100 * gap["high"])) for gap in gaps]
-        # The space before … does not break: a narrow column shows "+2.2 …" above "+5.7".
+        # A non-breaking space before …, so that a narrow column shows "+2.2 …" above "+5.7".
         rows.append(("95 % interval", [f"{low}\N{NO-BREAK SPACE}… {high}" for low, high in ends]))
     return "\n".join(f"| {title} | {' | '.join(cells)} |" for title, cells in rows)
 

@@ -1,8 +1,9 @@
-"""What a start from trained weights is worth with few images: `python -m recseg.book.fine_tuning`.
+"""Compare initial weights for fine-tuning on few images: `python -m recseg.book.fine_tuning`.
 
-The things on a table of chapter 11, classes that no published network has learned: 20 or 100 images to train on, 200
-others to score. Each row starts somewhere else; all have the same number of updates, and the defaults of their
-encoder (`recseg.training.config.resolve`). It writes data/results/fine-tuning.json. What is done is not run again.
+The data are the objects on a table of chapter 11, classes that no published network has learned: 20 or 100 images to
+train on, 200 others to score. Rows differ in the initial weights; all have the same number of updates, and the defaults
+of their encoder (`recseg.training.config.resolve`). Writes data/results/fine-tuning.json. Finished runs are not
+repeated.
 """
 
 import argparse
@@ -29,9 +30,9 @@ def starts(photographs: str, drawings: str, imagenet: str) -> dict[str, dict[str
     """Fields of `TrainConfig` for each row.
 
     Args:
-        photographs: weights of a network that was trained on photographs.
-        drawings: likewise on drawings.
-        imagenet: weights for the encoder of the first.
+        photographs: weights of a network trained on photographs.
+        drawings: weights of a network trained on drawings.
+        imagenet: ImageNet weights for the encoder of the former.
     """
     encoder = network_of(photographs).encoder
     return {
@@ -43,7 +44,7 @@ def starts(photographs: str, drawings: str, imagenet: str) -> dict[str, dict[str
 
 
 def write_data(folder: Path) -> None:
-    """The images, and the lists `train20`, `train100` and `val`; the shorter is the beginning of the longer."""
+    """Write the images and the lists `train20`, `train100` and `val`; `train20` is the start of `train100`."""
     export = folder.with_name("export")
     write_export(export, max(IMAGES) + SCORED, twice=max(IMAGES) + SCORED)
     write_folder(read_export(export, "coco"), folder, val_fraction=0)
@@ -58,7 +59,7 @@ def write_data(folder: Path) -> None:
 
 
 def one_run(run: Path, data: Path, images: int, seed: int, **start: Any) -> dict[str, Any]:
-    """Train from one start on so many images and score it; or read what was found before."""
+    """Train from one start on `images` images and score it, or read the stored result."""
     if (run / "scores.json").exists():
         return stored(run)
     config = resolve(TrainConfig(

@@ -1,7 +1,7 @@
-"""What `recseg.book.measure_gpu` measures. A part gives its cases one after the other, the most important first.
+"""The measurements of `recseg.book.measure_gpu`. Each part yields its cases one by one, the most important first.
 
-A case is what is measured, as facts, and an act that measures it. Whatever an act builds is gone when it has ended, so
-that each case has the whole memory of the device.
+A case is a description and a function that measures it. Everything that the function builds is freed when it returns,
+so that each case has the whole memory of the device.
 """
 
 import json
@@ -39,17 +39,17 @@ class Plan:
 
     Attributes:
         device: to run on.
-        out: folder for the training.
-        until: when all must have ended, by `time.monotonic`.
+        out: folder for the training run.
+        until: deadline, by `time.monotonic`.
         data: a packed VOC to train on; None: no training, and the loader reads pictograms.
-        encoder_weights: to start that training from.
+        encoder_weights: to start that training run from.
         encoder: of all networks but the published one.
         sides: of square images, in pixels; the first is measured in each precision.
-        batches: sizes, likewise.
+        batches: batch sizes, likewise.
         precisions: the first is that of all other rows.
-        ways: to run a network, of `WAYS`.
-        rounds: of each time.
-        least: seconds of each round.
+        ways: ways to run a network, of `WAYS`.
+        rounds: number of rounds of each measurement.
+        least: minimum seconds of each round.
     """
 
     device: torch.device
@@ -69,14 +69,14 @@ class Plan:
         return build(name, encoder=self.encoder, side=side, device=self.device)
 
     def milliseconds(self, act: Callable[[], object]) -> float:
-        """Median time of a call."""
+        """Median time per call."""
         (times,) = interleave({"": act}, self.rounds, waiter(self.device), least=self.least).values()
         return round(1000 * sorted(times)[len(times) // 2], 3)
 
 
 @contextmanager
 def arithmetic(precision: str) -> Iterator[torch.dtype | None]:
-    """The 16-bit type of a precision. Without it, 32 bits: all of them, or on tensor cores 19 of each factor (TF32)."""
+    """Set up a precision; yields its 16-bit dtype, or None for float32 and TF32 (19-bit factors on tensor cores)."""
     convolutions, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolutions.allow_tf32, matmul.allow_tf32
     if precision in ("float32", "tf32"):
@@ -88,7 +88,7 @@ def arithmetic(precision: str) -> Iterator[torch.dtype | None]:
 
 
 def waits(plan: Plan) -> Iterator[Case]:
-    """How often an update of the training loop waits for the GPU, and for which share of its time the GPU works."""
+    """How often an update of the training loop waits for the GPU, and what share of the time the GPU is busy."""
 
     def act() -> dict[str, Any]:
         config = TrainConfig(
@@ -119,7 +119,7 @@ def _waits_of(act: Callable[[], object], device: torch.device, ms: float) -> dic
         act()
         torch.cuda.synchronize()
     kernels = [event for event in profiler.key_averages() if event.device_type.name == "CUDA"]
-    # Annotations of the optimisers' steps span kernels that are there by themselves.
+    # Annotations of the optimisers' steps span kernels that are also listed on their own.
     working = sum(each.self_device_time_total for each in kernels if not each.is_user_annotation) / 1000
     return {"waits": sum("synchronizing" in str(w.message) for w in caught), "busy": round(min(1.0, working / ms), 3)}
 
@@ -135,7 +135,7 @@ def _grid(plan: Plan) -> Iterator[tuple[int, int, str]]:
 
 
 def training(plan: Plan) -> Iterator[Case]:
-    """Milliseconds of an update."""
+    """Milliseconds per update."""
     for side, batch, precision in _grid(plan):
         for name in CONTESTANTS[1:]:
 
@@ -149,7 +149,7 @@ def training(plan: Plan) -> Iterator[Case]:
 
 
 def inference(plan: Plan) -> Iterator[Case]:
-    """Milliseconds of a forward pass to logits of full size."""
+    """Milliseconds per forward pass to full-size logits."""
     for side, batch, precision in _grid(plan):
         for name in CONTESTANTS:
 
@@ -167,7 +167,7 @@ def _rate(plan: Plan, batch: int, act: Callable[[], object]) -> dict[str, Any]:
 
 
 def ways(plan: Plan) -> Iterator[Case]:
-    """Milliseconds of a forward pass, by the way it is run. The recurrent network takes two steps."""
+    """Milliseconds per forward pass, by the way it is run. The recurrent network runs two steps."""
     for batch in plan.batches[:2]:
         for name in ("encoder", "recurrent", "dense"):
             for way in plan.ways:
@@ -180,7 +180,7 @@ def ways(plan: Plan) -> Iterator[Case]:
 
 
 def two_steps(model: nn.Module, images: Tensor) -> Any:
-    """A forward pass that computes the same whatever is in the images: of a recurrent network, two steps."""
+    """A forward pass whose cost does not depend on the images: a recurrent network runs two steps."""
     if not isinstance(model, RecurrentUNet):
         return model(images)
     features = model.encode(images)
@@ -205,7 +205,7 @@ def _run(plan: Plan, name: str, batch: int, way: str, kind: torch.dtype | None) 
     if way != "CUDA graph":
         return act
     aside = torch.cuda.Stream()
-    with torch.cuda.stream(aside):  # what is set up at the first calls must not be recorded
+    with torch.cuda.stream(aside):  # warm up: set-up at the first calls must not be captured
         for _ in range(3):
             act()
     torch.cuda.synchronize()
@@ -246,20 +246,20 @@ def memory(plan: Plan) -> Iterator[Case]:
 
 
 def _checkpoint(encoder: nn.Module) -> None:
-    """Keep the encoder's input alone, and compute its maps once more for the backward pass."""
+    """Gradient checkpointing: keep only the encoder's input, and recompute its maps in the backward pass."""
     whole = encoder.forward
     encoder.forward = lambda images: checkpoint(whole, images, use_reentrant=False)
 
 
 def loader(plan: Plan) -> Iterator[Case]:
-    """Crops a second of the loader, to hold against the images a second of `training`: the smaller number decides."""
+    """Crops per second of the loader, to compare with the images per second of `training`: the smaller one decides."""
     for workers in dict.fromkeys((default_workers(), 0)):
 
         def act(workers: int = workers) -> dict[str, Any]:
             name = "pictograms" if plan.data is None else str(plan.data)
             config = resolve(TrainConfig(name, steps=1, size=plan.sides[0], scale=(0.75, 2.0)))
             stream = batches(training_data(config), plan.batches[0], seed=0, workers=workers)
-            next(stream)  # the readers have started
+            next(stream)  # wait for the workers to start
             count, started = 0, time.monotonic()
             while not count or count < 200 and time.monotonic() - started < 60 * plan.least:
                 next(stream)
@@ -270,7 +270,7 @@ def loader(plan: Plan) -> Iterator[Case]:
 
 
 def recipe(plan: Plan) -> Iterator[Case]:
-    """The published recipe for as long as there is time; its weights stay in the folder `run`."""
+    """Train the published recipe in the remaining time; the weights stay in the folder `run`."""
     if plan.data is None:
         return
 
@@ -288,7 +288,7 @@ def recipe(plan: Plan) -> Iterator[Case]:
     yield {"network": "recurrent", "data": plan.data.name, "encoder": plan.encoder}, act
 
 
-# The most important part first; each with its share of the time, the last with all that is left.
+# The most important part first; each with its share of the time, the last with all the remaining time.
 PARTS: dict[str, tuple[Callable[[Plan], Iterator[Case]], float]] = {
     "waits": (waits, 0.08),
     "training": (training, 0.2),

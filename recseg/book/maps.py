@@ -1,4 +1,4 @@
-"""What a network holds while it works, as images: maps, masks, label maps and probabilities in one grid."""
+"""Show intermediate results of a network as images: maps, masks, label maps and probabilities in one grid."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,13 @@ BAR = "#0072b2"
 
 
 def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: float = 1.75) -> "Figure":
-    """A grid of titled panels; what a panel holds says how it is drawn.
+    """A grid of titled panels, each drawn according to its content.
 
     - an image: Pillow image, (H, W, 3), or (3, H, W) tensor: as it is;
     - a label map, (H, W) integers: each label in VOC's colour;
     - a mask, (H, W) booleans: white on black;
-    - a map of logits, (H, W) floats: red above 0, blue below, its range written beneath;
-    - a map of probabilities, (H, W) floats all in [0, 1]: dark 0, bright 1;
+    - a map of logits, (H, W) floats: red above 0, blue below, with its range beneath;
+    - a map of probabilities, (H, W) floats all in [0, 1]: from dark (0) to bright (1);
     - probabilities by name: bars.
 
     Args:
@@ -53,7 +53,7 @@ def panel_grid(rows: Sequence[Sequence[tuple[str, Panel] | None]], *, side: floa
 
 
 def _height(row: Sequence[tuple[str, Panel] | None], side: float) -> float:
-    """Inches of a row: its tallest map, its titles, and a range beneath where there is one."""
+    """Height of a row in inches: its tallest map, its titles, and a range beneath if there is one."""
     panels = [panel for panel in row if panel]
     arrays = [_as_array(content) for _, content in panels if not isinstance(content, Mapping)]
     tallest = max((array.shape[0] / array.shape[1] for array in arrays if array.ndim > 1), default=1.0)
@@ -62,7 +62,7 @@ def _height(row: Sequence[tuple[str, Panel] | None], side: float) -> float:
 
 
 def _as_array(content: Tensor | NDArray[Any] | Image.Image) -> NDArray[Any]:
-    """(H, W) or (H, W, 3) of whatever holds it."""
+    """Convert to an array (H, W) or (H, W, 3)."""
     array = content.detach().cpu().numpy() if isinstance(content, Tensor) else np.asarray(content)
     if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
         array = np.moveaxis(array, 0, -1)  # (3, H, W) → (H, W, 3)
@@ -70,7 +70,7 @@ def _as_array(content: Tensor | NDArray[Any] | Image.Image) -> NDArray[Any]:
 
 
 def _has_range(array: NDArray[Any]) -> bool:
-    """Whether it holds logits: more than labels, a mask or probabilities."""
+    """Whether a map holds logits, and not labels, a mask or probabilities."""
     floats = array.ndim == 2 and np.issubdtype(array.dtype, np.floating)
     return floats and not (array.min() >= 0 and array.max() <= 1)
 

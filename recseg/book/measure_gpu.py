@@ -1,8 +1,8 @@
-"""Measure a GPU for the book: `python -m recseg.book.measure_gpu --minutes 8 --out DIR`, into DIR/gpu-NAME.json.
+"""Measure a GPU for the book: `python -m recseg.book.measure_gpu --minutes 8 --out DIR` writes DIR/gpu-NAME.json.
 
-The file is written anew after each row, so a measurement that is cut short still says something. A case that fails (no
-memory, no compiler) is recorded with its error, and the next one follows. With `--data voc.pack` the minutes that are
-left train the published recipe. `recseg.book.gpu_parts` says what is measured.
+The file is rewritten after each row, so that an interrupted measurement is still useful. A case that fails (out of
+memory, no compiler) is recorded with its error, and the next one follows. With `--data voc.pack` the remaining time is
+spent training the published recipe. The measurements are in `recseg.book.gpu_parts`.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from recseg.evaluation.results import write_result
 
 
 def measure(plan: Plan, file: Path, *, command: list[str] | None = None) -> dict[str, Any]:
-    """Run all parts, each for its share of the time, and write after each row.
+    """Run all parts, each for its share of the time, and write the file after each row.
 
     Returns:
-        What is in the file: `device`, and for each part its `rows` and whether they are all (`complete`).
+        The content of the file: `device`, and for each part its `rows` and whether all were measured (`complete`).
     """
     result: dict[str, Any] = {"device": describe(plan.device)}
     written = write_result(file, result, command=command)
@@ -49,14 +49,14 @@ def measure(plan: Plan, file: Path, *, command: list[str] | None = None) -> dict
 
 
 def attempt(act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What an act finds, or the first line of its error."""
+    """The result of a measurement, or the first line of its error."""
     try:
         return act()
-    except Exception as error:  # of memory, of a compiler, of a driver: it is a finding as well
+    except Exception as error:  # of memory, compiler or driver: a result as well
         words = str(error).strip().splitlines() or [""]
         return {"error": f"{type(error).__name__}: {words[0][:200]}"}
     finally:
-        gc.collect()  # models in cycles
+        gc.collect()  # models in reference cycles
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -80,7 +80,7 @@ def _driver() -> str | None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Images a second of each network, as Markdown: in training and in inference, by the batch."""
+    """Images per second of each network as a Markdown table: in training and in inference, by batch size."""
     kinds = {name: _rates(result.get(name, {}).get("rows", [])) for name in ("training", "inference")}
     columns = [(name, batch) for name, found in kinds.items() for batch in sorted({batch for _, batch in found})]
     networks = dict.fromkeys(network for found in kinds.values() for network, _ in found)
@@ -94,20 +94,20 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _rates(rows: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
-    """Of the first side and precision that were measured."""
+    """Images per second by network and batch size, for the first image size and precision measured."""
     first = rows[0] if rows else {}
     same = [row for row in rows if all(row[key] == first[key] for key in ("side", "precision"))]
     return {(row["network"], row["batch"]): row["images_a_second"] for row in same if "images_a_second" in row}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure the device that is asked for, or the fastest there is."""
+    """Measure the given device, or the fastest available."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0, help="for all parts together (8)")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time for all parts together (8)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of gpu-NAME.json")
-    parser.add_argument("--device", help="by default the fastest there is")
-    parser.add_argument("--data", type=Path, metavar="PACK", help="a packed VOC, to train on in the minutes left")
-    parser.add_argument("--encoder-weights", type=Path, metavar="FILE", help="to start that training from")
+    parser.add_argument("--device", help="by default the fastest available")
+    parser.add_argument("--data", type=Path, metavar="PACK", help="a packed VOC, to train on in the remaining time")
+    parser.add_argument("--encoder-weights", type=Path, metavar="FILE", help="encoder weights for that training")
     asked = parser.parse_args(arguments)
     until = time.monotonic() + 60 * asked.minutes
     try:

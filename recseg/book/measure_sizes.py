@@ -1,7 +1,7 @@
-"""What the size of its input and fewer bits do to a network's scores: `python -m recseg.book.measure_sizes NAME …`.
+"""Effect of input size and precision on a network's scores: `python -m recseg.book.measure_sizes NAME …`.
 
-Each network is scored at several short sides in 32 bits, and at its own one in bfloat16 and in 8 bits (`recseg export
---int8`, on ONNX Runtime). The size that a network comes with is not chosen by this table: its images are those that
+Each network is scored at several short sides in 32 bits, and at its own size in bfloat16 and in 8 bits (`recseg export
+--int8`, on ONNX Runtime). This table must not be used to choose a network's size, since its images are those that
 scores are reported on.
 """
 
@@ -39,9 +39,9 @@ def measure(
     Args:
         model: from `recseg.load`.
         dataset: the images to report on.
-        calibration: training images, on which the ranges of 8 bits are measured.
+        calibration: training images to calibrate the 8-bit ranges on.
         sizes: short sides of the network's input.
-        limit: only that many images.
+        limit: maximum number of images.
     """
 
     def row(network: SegmentationModel, precision: str, size: int | None = None) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Score windows of a large image beside the same scenes one by one: `python -m recseg.book.measure_tiles`.
+"""Compare predicting a large image in windows with the alternatives: `python -m recseg.book.measure_tiles`.
 
-Drawn scenes, each of the network's own size, are stitched to an image of 1920×1440. Four answers are scored on the same
-pixels: each scene as an image of its own, which takes somebody who knows where they are; the large image in windows; in
-crops of the same size that meet in the middle of scenes; and as a whole, which shrinks it. Peak memory is that of a
-process of its own for each size of image, above the loaded network and the image.
+Drawn scenes, each of the network's own size, are stitched into an image of 1920×1440 pixels. Four predictions are
+scored on the same pixels: each scene as an image of its own, which requires knowing where the scenes are; the large
+image in windows; in crops of the same size that meet in the middle of scenes; and as a whole, resized to the network's
+size. Peak memory is measured in a separate process for each image size, above the loaded network and the image.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from recseg.evaluation.metrics import VOCMetric
 from recseg.evaluation.results import write_result
 
 WIDTH, HEIGHT = 1920, 1440
-SIZES = ((WIDTH, HEIGHT), (9000, 9000))  # of which memory is measured
-WINDOW = 750  # for memory, of both sizes alike
-SEED = 777  # drawn for this alone
+SIZES = ((WIDTH, HEIGHT), (9000, 9000))  # for which memory is measured
+WINDOW = 750  # for memory, at both sizes
+SEED = 777  # scenes drawn only for this
 
 
 def stitched(side: int, rows: int, columns: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -47,20 +47,20 @@ def _window(side: int, columns: int, number: int) -> tuple[slice, slice]:
 
 
 def _meeting(length: int, side: int) -> list[int]:
-    """Where crops begin that meet in the middle of scenes; those at the two ends begin and end with the image."""
+    """Start of crops that meet in the middle of scenes; the first and last align with the ends of the image."""
     return [0, *range(side // 2, length - side, side), length - side]
 
 
 def score(weights: str, width: int = WIDTH, height: int = HEIGHT) -> dict[str, float]:
-    """mIoU of the four answers.
+    """mIoU of the four predictions.
 
     Args:
-        weights: as of `recseg.load`, trained on pictograms.
-        width: of the large image; multiples of the network's image size.
+        weights: as for `recseg.load`, trained on pictograms.
+        width: of the large image; a multiple of the network's image size.
         height: likewise.
 
     Raises:
-        RecsegError: a size that whole scenes do not fill.
+        RecsegError: width or height is not such a multiple.
     """
     model = recseg.load(weights)
     side = model.image_size or 0
@@ -91,7 +91,7 @@ def score(weights: str, width: int = WIDTH, height: int = HEIGHT) -> dict[str, f
 
 
 def peak(weights: str, width: int, height: int) -> int:
-    """Bytes that a prediction in windows takes at its peak, above the network and the image. On Linux."""
+    """Peak memory in bytes of a prediction in windows, above the network and the image (Linux only)."""
     command = [
         sys.executable,
         "-m",
@@ -106,10 +106,10 @@ def peak(weights: str, width: int, height: int) -> int:
 
 
 def _measure(weights: str, width: int, height: int) -> int:
-    """In this process."""
+    """The same, measured in this process."""
     model = recseg.load(weights)
     scene = Image.fromarray(generate(0, SEED, 128)[0])
-    recseg.predict(scene, model, tile=True)  # the libraries' own code is loaded and compiled at the first call
+    recseg.predict(scene, model, tile=True)  # warm up: libraries load and compile code at the first call
     image = scene.resize((width, height))
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts from here
     idle = status("VmRSS")

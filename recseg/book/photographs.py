@@ -1,4 +1,4 @@
-"""Photographs with classes of VOC, from the package scikit-image: none of them is in this repository."""
+"""Photographs with classes of VOC, from the package scikit-image; none of them are in this repository."""
 
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ class Photograph(NamedTuple):
     """A photograph.
 
     Attributes:
-        title: what it shows, as an alt text.
+        title: what it shows, for use as alt text.
         image: RGB.
-        classes: names of VOC's classes in it.
+        classes: names of the VOC classes in it.
     """
 
     title: str
@@ -23,7 +23,7 @@ class Photograph(NamedTuple):
 
 
 def photographs() -> dict[str, Photograph]:
-    """A cat, an astronaut and a motorcycle by these names; none where scikit-image is not installed."""
+    """A cat, an astronaut and a motorcycle, by name; empty if scikit-image is not installed."""
     try:
         from skimage import data
     except ImportError:
@@ -40,7 +40,7 @@ def photographs() -> dict[str, Photograph]:
 
 
 def side_by_side(*shown: Photograph) -> Photograph:
-    """One image of several classes, from left to right."""
+    """One image of several photographs, from left to right."""
     resized = [one.image.resize((round(one.image.width * HEIGHT / one.image.height), HEIGHT)) for one in shown]
     title = ", ".join(one.title if not at else one.title[0].lower() + one.title[1:] for at, one in enumerate(shown))
     image = Image.fromarray(np.concatenate([np.asarray(part) for part in resized], axis=1))  # (HEIGHT, W, 3)

@@ -1,6 +1,6 @@
-"""The network as an instrument, in a notebook: give it an image, step through its answer, turn its thresholds.
+"""Interactive exploration of a network in a notebook: choose an image, step through the result, vary the thresholds.
 
-Chapter 12 of the book plays with it. Needs the extra `recseg[notebook]`, and for the camera `recseg[video]`.
+Chapter 12 of the book uses it. Needs the extra `recseg[notebook]`, and for the camera `recseg[video]`.
 """
 
 import html
@@ -35,19 +35,19 @@ ORDERS: dict[str, Callable[[Step], float]] = {
 
 
 class Answer:
-    """All steps that a recurrent network can make of an image, those after its stop as well.
+    """All steps of a recurrent network for an image, including those after its stop.
 
     Args:
-        image: as `recseg.predict` takes it.
+        image: as for `recseg.predict`.
         model: recurrent, from `recseg.load`.
 
     Raises:
-        RecsegError: a network without steps, or something that is no image.
+        RecsegError: the network has no steps, or the image cannot be read.
     """
 
     def __init__(self, image: ImageLike, model: SegmentationModel) -> None:
         if getattr(model, "kind", None) != "recurrent":
-            raise RecsegError("expected a recurrent network: only such a one has steps to play with")
+            raise RecsegError("expected a recurrent network: other networks have no steps to show")
         self.image = as_image(image)
         self.legend = model.legend
         everything = torch.tensor([model.max_steps], device=next(model.parameters()).device)
@@ -58,11 +58,11 @@ class Answer:
     def prediction(
         self, *, threshold: float = 0.5, stop: float = 0.5, order: str = "as the network emits them"
     ) -> Prediction:
-        """The answer for other thresholds than one half.
+        """The prediction for given thresholds.
 
         Args:
-            threshold: probability from which on a pixel belongs to a step's mask.
-            stop: stop probability from which on the sequence has ended.
+            threshold: probability above which a pixel belongs to a step's mask.
+            stop: stop probability above which the sequence ends.
             order: one of `ORDERS`, in which the steps are listed.
         """
         live = next((t for t, value in enumerate(self.stops) if value > stop), len(self.stops))
@@ -76,16 +76,16 @@ class Answer:
 
 
 class Playground:
-    """A panel of widgets: image, upload, camera; step, thresholds, order; and the answer as a GIF.
+    """A panel of widgets: image, upload, camera; step, thresholds, order; and saving the result as a GIF.
 
     Args:
         model: recurrent, from `recseg.load`.
-        images: to choose from, as `recseg.predict` takes them; at least one.
-        folder: where GIFs go.
+        images: to choose from, as for `recseg.predict`; at least one.
+        folder: where GIFs are saved.
 
     Attributes:
         panel: the widget to show.
-        answer: of the image that is shown.
+        answer: for the image shown.
     """
 
     def __init__(self, model: SegmentationModel, images: Sequence[ImageLike], *, folder: Path | str = ".") -> None:
@@ -112,7 +112,7 @@ class Playground:
         self.open(images[0])
 
     def open(self, image: ImageLike) -> None:
-        """Segment an image and show it; what is none is named in one line, and the last one stays."""
+        """Segment an image and show it; if it cannot be read, show the error and keep the last image."""
         try:
             self.answer = Answer(image, self.model)
         except RecsegError as error:
@@ -121,7 +121,7 @@ class Playground:
             self._compose()
 
     def snapshot(self, camera: int = 0) -> None:
-        """Segment what a camera of this computer sees now."""
+        """Segment a frame from a camera of this computer."""
         try:
             frame, _ = next(open_clip(camera).frames)
         except (RecsegError, StopIteration) as error:
@@ -130,7 +130,7 @@ class Playground:
             self.open(frame)
 
     def save_gif(self) -> Path:
-        """Write the answer as it is shown to `recurrence.gif`."""
+        """Write the result, as shown, to `recurrence.gif`."""
         path = self.folder / "recurrence.gif"
         save_gif(self.prediction, self.answer.image, path)
         self._say(f"written: {path}")
@@ -139,14 +139,14 @@ class Playground:
     def _open_upload(self) -> None:
         value = self.upload.value
         for file in value if isinstance(value, (tuple, list)) else value.values():  # ipywidgets 8, 7
-            with tempfile.TemporaryDirectory() as folder:  # read as any other file is, with the same complaints
+            with tempfile.TemporaryDirectory() as folder:  # read like any other file, with the same errors
                 path = Path(folder) / Path(file.get("name") or "upload").name
                 path.write_bytes(bytes(file["content"]))
                 self.open(path)
-                self.message.value = self.message.value.replace(html.escape(f"{folder}{os.sep}"), "")  # nobody's folder
+                self.message.value = self.message.value.replace(html.escape(f"{folder}{os.sep}"), "")  # hide the folder
 
     def _compose(self) -> None:
-        """The answer anew, for the knobs as they stand."""
+        """Update the prediction for the current settings."""
         self.prediction: Prediction = self.answer.prediction(
             threshold=self.threshold.value, stop=self.stop.value, order=self.order.value
         )

@@ -1,9 +1,9 @@
-"""Score a network that others deploy on the same images: `python -m recseg.book.score_reference FILE`.
+"""Score a widely deployed network on the same images: `python -m recseg.book.score_reference FILE`.
 
 FILE is a TensorFlow Lite DeepLabv3 for VOC's 21 labels, run by the package ai-edge-litert: 513×513 uint8 pixels in (the
-longer side scaled to 513, the rest black), labels out. It has no steps: it names what `recseg.evaluate` takes a dense
-network to name. It is a measure of what is possible, not of a method: it has learned from COCO and from a list of VOC
-that is not published with it and may hold these images.
+longer side scaled to 513, the rest black), labels out. It has no steps; which classes it names is decided as
+`recseg.evaluate` does for dense networks. Its score shows what is possible and does not compare methods: it was trained
+on COCO and on a VOC list that is not published with it and may contain these images.
 """
 
 import argparse

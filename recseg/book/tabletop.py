@@ -1,6 +1,6 @@
-"""Drawn photographs of things on a table, exported as an annotation tool does: a data set that is not VOC's.
+"""A drawn data set of objects on a table, exported as annotation tools do, with classes that are not VOC's.
 
-What is drawn is what an annotator would click: the polygons around each thing. Chapter 11 of the book imports them.
+Objects are drawn from the polygons that an annotator would click. Chapter 11 of the book imports the export.
 """
 
 import json
@@ -15,14 +15,14 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Points = NDArray[np.float64]  # (N, 2) x and y
 
-FINE = 4  # pixels of the canvas for one of the image, a side
-UNCLEAR = "ignore"  # what the annotators call a region in which nothing can be recognised
-# As a tool numbers them where some classes were deleted.
+FINE = 4  # supersampling: canvas pixels per image pixel and side
+UNCLEAR = "ignore"  # the annotators' name for a region in which nothing can be recognised
+# With gaps, as in a tool where some classes were deleted.
 CATEGORIES = {"mug": 1, "pencil": 2, "leaf": 4, "coin": 7, "key": 8, UNCLEAR: 11}
 
 
 class Thing(NamedTuple):
-    """A class of things: how probable on a table, its half length in pixels, its usual colour."""
+    """A class of objects: its probability on a table, its half length in pixels, its usual colour."""
 
     probability: float
     size: float
@@ -39,20 +39,20 @@ THINGS = {
 
 
 class Shape(NamedTuple):
-    """What was annotated: a class, and its polygons in pixels of the image."""
+    """An annotation: a class, and its polygons in image pixels."""
 
     name: str
     polygons: list[Points]
 
 
 def table(seed: Sequence[int], *, width: int = 96, height: int = 72, shot: int = 0) -> tuple[Image.Image, list[Shape]]:
-    """A photograph, and the shapes in it, those in front last.
+    """An image and the shapes in it, from back to front.
 
     Args:
-        seed: of what lies where.
-        width: of the image in pixels. A larger table has more things, of the same size.
+        seed: of the objects and their positions.
+        width: of the image in pixels. A larger table has more objects, of the same size.
         height: likewise.
-        shot: another number is another photograph of the same things, in another light.
+        shot: number of the photograph; each shows the same objects in different light.
     """
     rng, light = np.random.default_rng(seed), np.random.default_rng([*seed, shot])
     wood = rng.normal((165, 135, 105), 14)
@@ -84,9 +84,9 @@ def write_export(folder: Path, tables: int, *, seed: int = 0, twice: int = 4) ->
 
     Args:
         folder: new.
-        tables: how many. Every so many, `twice`, is photographed twice, and has two images: NUMBER_0 and NUMBER_1.
-        seed: of all of them.
-        twice: see there.
+        tables: number of tables.
+        seed: of all tables.
+        twice: every `twice`-th table is photographed twice and has two images, NUMBER_0 and NUMBER_1.
     """
     (folder / "images").mkdir(parents=True)
     shots = [(number, shot) for number in range(tables) for shot in range(1 + (number % twice == 0))]
@@ -122,7 +122,7 @@ def _arc(radius: float, start: float, end: float, x: float = 0.0, y: float = 0.0
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1) + (x, y)
 
 
-# Seen from above, within about 1 of the middle.
+# Seen from above, within about 1 of the centre.
 OUTLINES: dict[str, list[Points]] = {
     "mug": [_arc(0.75, 0, 1), np.concatenate([_arc(0.42, 0.72, 1.28, 0.72), _arc(0.2, 1.22, 0.78, 0.76)])],
     "pencil": [np.array([(-1, -0.1), (0.75, -0.1), (1, 0), (0.75, 0.1), (-1, 0.1)])],

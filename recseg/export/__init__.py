@@ -1,1 +1,1 @@
-"""Networks as ONNX graphs, in 32 bits and in 8, and what runs them without torch."""
+"""Export networks as ONNX graphs, in 32 or 8 bits, and run them without torch."""

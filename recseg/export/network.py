@@ -1,4 +1,4 @@
-"""An exported network as a module, so that what scores a network scores its export by the same rules."""
+"""An exported network as a module, so that it can be scored by the same code as the original."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
 
 
 class OnnxNetwork(SegmentationModel):
-    """`OnnxModel`, asked with tensors: images (B, 3, H, W) in [0, 1], one by one, on the CPU.
+    """`OnnxModel` with tensors as inputs: images (B, 3, H, W) in [0, 1], run one by one on the CPU.
 
-    Masks and logits come at the network's own resolution.
+    Masks and logits have the network's own resolution.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -24,7 +24,7 @@ class OnnxNetwork(SegmentationModel):
         self.classes, self.image_size = self.onnx.classes, self.onnx.image_size
         self.num_classes = len(self.classes)
         self.metadata = {"onnx": Path(path).name, "legend": self.onnx.legend.to_dict()}
-        self.register_parameter("dummy", nn.Parameter(torch.zeros(()), requires_grad=False))  # says: on the CPU
+        self.register_parameter("dummy", nn.Parameter(torch.zeros(()), requires_grad=False))  # marks the device
 
     def forward(self, images: Tensor) -> RecurrentOutput | Tensor:
         """The output of a recurrent network, or logits (B, num_classes, h, w) of a dense one."""
@@ -34,7 +34,7 @@ class OnnxNetwork(SegmentationModel):
         found = [self.onnx.sequence(array[None]) for array in arrays]
         lengths = torch.tensor([len(sequence.masks) for sequence in found])
         steps = max(len(sequence.stops) for sequence in found)
-        stop = torch.full((len(found), steps), 30.0)  # where a sequence had ended before: certainly over, and finite
+        stop = torch.full((len(found), steps), 30.0)  # after a sequence's end: surely stopped, yet finite
         for row, sequence in zip(stop, found, strict=True):
             row[: len(sequence.stops)] = torch.tensor(sequence.stops)
         masks, classes = (

@@ -3,9 +3,9 @@
 NAME.onnx        `RecurrentUNet.encode`: image → pixel embedding, bottleneck features, their part of the gates
 NAME.step.onnx   `RecurrentUNet.step`: features and state → next state, stop, class logits, mask, attention map
 
-The loop over time steps stays outside of the graphs (`recseg.export.runtime` has it), and ends where the learned stop
-ends it. A dense network is NAME.onnx alone, with a channel for each class. The sides of an image are multiples of the
-stride of the deepest features, to which `recseg.export.runtime` pads it as the networks themselves do.
+The loop over time steps is not part of the graphs but in `recseg.export.runtime`, and ends at the learned stop. A dense
+network is NAME.onnx alone, with a channel for each class. The sides of an image must be multiples of the stride of the
+deepest features; `recseg.export.runtime` pads it as the networks themselves do.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Encode(nn.Module):
 
 
 class Step(nn.Module):
-    """One time step, as a function of tensors alone.
+    """One time step, with only tensors as inputs and outputs.
 
     The features of `Encode`; the state h, c (1, hidden, gh, gw), uncovered (1, h, w), named (1, C; 1 for each class
     that has been named) → the next state, stop (1,), classes (1, C), mask (1, h, w), attention (1, h, w).
@@ -56,7 +56,7 @@ class Step(nn.Module):
     def forward(
         self, embedding: Tensor, x: Tensor, gates: Tensor, h: Tensor, c: Tensor, uncovered: Tensor, named: Tensor
     ) -> tuple[Tensor, ...]:
-        # Floats: not every runtime of a browser takes bool tensors in and gives them out.
+        # Floats, because not every browser runtime supports bool tensors as inputs and outputs.
         state, output = self.model.step(Features(embedding, x, gates), State(h, c, uncovered, named > 0))
         return *state[:3], state.named.to(h.dtype), *output
 
@@ -73,9 +73,9 @@ class Pixels(nn.Module):
 
 
 def folded(model: UNet | RecurrentUNet) -> UNet | RecurrentUNet:
-    """A copy in which each decoder block's first norm is part of the two convolutions before it: exact, and faster.
+    """A copy in which each decoder block's first batch norm is folded into the two convolutions before it.
 
-    The norm scales a sum. So it may scale both terms, and what it adds may be added to one of them.
+    The result is exact, and faster. The norm scales a sum, so both terms can be scaled and the shift added to one.
     """
     model = copy.deepcopy(model).eval()
     for block in model.decoder.blocks:
@@ -96,24 +96,24 @@ def export(model: SegmentationModel, path: Path | str) -> list[Path]:
 
     Args:
         model: dense or recurrent, from `recseg.load`.
-        path: NAME.onnx; of a recurrent network, NAME.step.onnx is written beside it.
+        path: NAME.onnx; for a recurrent network, NAME.step.onnx is written beside it.
 
     Returns:
         The files.
 
     Raises:
-        RecsegError: a network that has no such graphs, a name that does not end in .onnx, or packages that are missing.
+        RecsegError: a network that cannot be exported, a name that does not end in .onnx, or missing packages.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise RecsegError(f"{path}: expected a name that ends in .onnx")
     try:
         import onnx
-        import onnxscript  # noqa: F401 - torch's exporter needs it, and says so in twenty lines
+        import onnxscript  # noqa: F401 - needed by torch's exporter, whose own error is twenty lines long
     except ImportError as error:
         raise RecsegError('ONNX is not installed: pip install "recseg[onnx]"') from error
     if not isinstance(model, UNet | RecurrentUNet):
-        raise RecsegError(f"a {model.kind} network has no ONNX graphs: expected a dense or a recurrent one")
+        raise RecsegError(f"a {model.kind} network cannot be exported to ONNX: expected a dense or a recurrent one")
     about = {
         "kind": model.kind, "classes": list(model.classes), "image_size": model.image_size,
         "max_steps": getattr(model, "max_steps", 0), "stride": model.encoder.strides[-1],
@@ -136,7 +136,7 @@ def export(model: SegmentationModel, path: Path | str) -> list[Path]:
 
 
 def without_origin(proto: Any) -> Any:
-    """The graph without the exporter's notes on where each node comes from: long, and full of this machine's paths."""
+    """The graph without the exporter's metadata on the origin of each node, which is long and contains local paths."""
     del proto.graph.value_info[:]
     for entry in (proto, proto.graph, *proto.graph.node, *proto.graph.input, *proto.graph.output):
         entry.doc_string = ""
@@ -147,7 +147,7 @@ def without_origin(proto: Any) -> Any:
 def _graphs(
     model: UNet | RecurrentUNet,
 ) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], list[str], Any]]:
-    """Name, module, example inputs, names of outputs, and which sides may change, of each graph."""
+    """For each graph: name, module, example inputs, output names and dynamic shapes."""
     rows, columns = torch.export.Dim("rows", min=1, max=256), torch.export.Dim("columns", min=1, max=256)
 
     def sides(factor: int, first: int = 2) -> dict[int, Any]:
@@ -171,7 +171,7 @@ def _graphs(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Exporter and quantiser talk of their own progress: on stdout, through logging and through warnings."""
+    """Silence the exporter and the quantiser, which report on stdout, through logging and through warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,17 +1,17 @@
-"""An exported network in 8 bits: where nearly all of the time goes, and where rounding does little harm.
+"""Quantise an exported network to 8 bits, where most of the time is spent and rounding does little harm.
 
-Static quantisation: training images show how large each map's values become, and so how coarse 256 steps have to be
-(Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", CVPR
-2018). Four choices keep the labels what they were:
+Static quantisation: the range of each activation map, and so the size of its 256 levels, is calibrated on training
+images (Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference",
+CVPR 2018). Four choices keep the labels almost unchanged:
 
-- What reads maps finer than the output stays in 32 bits. There few channels hold small differences between neighbours
-  beside large values, later layers amplify what is rounded away, and 8 bits are no faster on so few channels.
-- A range is the mean over images of each image's extremes. The most extreme value of all would make steps coarse
-  for every image, for the sake of one.
-- Weights take 7 of the 8 bits. x86 processors without VNNI add two products of 8 bits in 16, and what does not fit is
-  cut off without a word; with 7 bits it fits. On pictograms this changes less than 0.1 % of the pixels, and no speed.
-- Of a time step only the convolutions are rounded: their inputs, h and coverage, lie between −1 and 1. The cell state,
-  and what reads it, stay in 32 bits, so that no error adds up over the steps.
+- Convolutions that read maps finer than the output stay in 32 bits. Their few channels hold small differences between
+  neighbours beside large values, later layers amplify the rounding errors, and 8 bits are no faster on few channels.
+- A range is the mean over images of each image's extremes. The single most extreme value would make the levels coarse
+  for every image because of one.
+- Weights use 7 of the 8 bits. x86 processors without VNNI add two 8-bit products in 16 bits and silently saturate; with
+  7 bits there is no overflow. On pictograms this changes less than 0.1 % of the pixels, and no speed.
+- In a time step, only the convolutions are quantised: their inputs, h and coverage, lie between −1 and 1. The cell
+  state, and what reads it, stay in 32 bits, so that no error accumulates over the steps.
 """
 
 import tempfile
@@ -29,27 +29,27 @@ from recseg.inference.prediction import as_image
 from recseg.inference.steps import Floats
 
 CALIBRATED = 64  # images
-WATCHED = 16  # images whose steps are kept: what a step is given fills memory, and h is bounded anyway
+WATCHED = 16  # images used to calibrate the step: its inputs fill memory, and h is bounded anyway
 
 
 def quantise(path: Path | str, dataset: SegmentationFolder, images: int = CALIBRATED) -> Path:
     """Rewrite NAME.onnx, and NAME.step.onnx of a recurrent network, in 8 bits, in place.
 
     Args:
-        path: of `recseg.export.onnx.export`.
-        dataset: training images, without a transform; some, spread over the list, are used.
-        images: how many.
+        path: NAME.onnx, as written by `recseg.export.onnx.export`.
+        dataset: training images, without a transform; a sample spread over the list is used.
+        images: size of the sample.
 
     Raises:
-        RecsegError: packages that are missing, or no export.
+        RecsegError: missing packages, or not an exported network.
     """
     path = Path(path)
     try:
-        import onnx  # noqa: F401 - asked for here, so that its absence is one clear line
+        import onnx  # noqa: F401 - checked here, so that its absence gives one clear line
     except ImportError as error:
         raise RecsegError('ONNX is not installed: pip install "recseg[onnx]"') from error
     model = OnnxModel(path)
-    # Spread over the list, since neighbours in a list may be alike.
+    # Spread over the list, since neighbouring images may be similar.
     chosen = range(0, len(dataset), max(1, len(dataset) // images))[:images]
 
     def shown() -> Iterator[Floats]:
@@ -58,7 +58,7 @@ def quantise(path: Path | str, dataset: SegmentationFolder, images: int = CALIBR
 
     first = next(shown())
     stride = first.shape[-1] // model._run("encode", model._encode, {"images": first})[0].shape[-1]
-    steps = _steps(model, shown()) if model.kind == "recurrent" else []  # before the first file is another
+    steps = _steps(model, shown()) if model.kind == "recurrent" else []  # before the first file changes
     _rewrite(path, ({"images": pixels} for pixels in shown()), stride=stride)
     if steps:
         _rewrite(part_path(path, "step"), steps, operators=["Conv"])
@@ -68,13 +68,14 @@ def quantise(path: Path | str, dataset: SegmentationFolder, images: int = CALIBR
 def finer_than(graph: Any, stride: int) -> list[str]:
     """Names of the convolutions that read a map finer than 1/stride, in an ONNX graph whose input is `images`.
 
-    And of those that end an inverted residual which begins there: it is cut at its narrow end, not in its wide middle.
+    An inverted residual that begins there is included to its end, so that it is cut at its narrow end, not in its wide
+    middle.
     """
     strides, wide, found = {"images": 1}, set[str](), list[str]()
-    for node in graph.node:  # in the order in which they are computed
+    for node in graph.node:  # in order of execution
         known = [strides[name] for name in node.input if name in strides]
         if not known or node.op_type == "Resize":
-            continue  # behind a Resize maps grow again, up to the output and no finer
+            continue  # after a Resize, maps get finer again, but no finer than the output
         sizes = {entry.name: entry for entry in node.attribute}
         step = sizes["strides"].ints[0] if "strides" in sizes else 1
         inside = not wide.isdisjoint(node.input)
@@ -88,7 +89,7 @@ def finer_than(graph: Any, stride: int) -> list[str]:
 
 
 class _Watched:
-    """A session that keeps what it was given."""
+    """A session that records its inputs."""
 
     def __init__(self, session: Any) -> None:
         self.session, self.given = session, list[dict[str, Floats]]()
@@ -99,7 +100,7 @@ class _Watched:
 
 
 def _steps(model: OnnxModel, images: Iterable[Floats]) -> list[dict[str, Floats]]:
-    """What the step of a recurrent network is given, one after the other, on some images."""
+    """The inputs of a recurrent network's steps on some images."""
     model._step = watched = _Watched(model._step)
     for pixels in islice(images, WATCHED):
         model.sequence(pixels)
@@ -109,13 +110,13 @@ def _steps(model: OnnxModel, images: Iterable[Floats]) -> list[dict[str, Floats]
 def _rewrite(
     file: Path, shown: Iterable[dict[str, Floats]], *, stride: int | None = None, operators: list[str] | None = None
 ) -> None:
-    """One graph in 8 bits, in place, its weights by channel.
+    """Quantise one graph to 8 bits, in place, with a scale per channel for the weights.
 
     Args:
         file: the graph.
-        shown: what it is given, to learn the ranges from.
-        stride: of the output, for a graph of images: convolutions of finer maps stay in 32 bits.
-        operators: kinds of nodes that are rounded; None: all that can be.
+        shown: inputs to calibrate the ranges on.
+        stride: of the output, if the graph's inputs are images: convolutions on finer maps stay in 32 bits.
+        operators: kinds of nodes to quantise; None: all that can be.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -145,7 +146,7 @@ def _rewrite(
 
 
 def _shapes_of_bytes(graph: Any) -> None:
-    """Ask rounded maps for their shape, in place: otherwise they are written out in 32 bits to be asked."""
+    """Read shapes from the quantised maps, in place: otherwise each map is dequantised just to read its shape."""
     rounded = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     for node in graph.node:
         if node.op_type == "Shape":

@@ -1,7 +1,7 @@
 """Run an exported network with ONNX Runtime: the recurrence as a loop in plain NumPy, without PyTorch.
 
-`recseg.export.onnx` writes the graphs. Here stands what is left to do: pad the image to whole cells of the deepest
-features, and run time steps until the stop.
+`recseg.export.onnx` writes the graphs. What remains to be done is here: pad the image to a multiple of the deepest
+stride, and run time steps until the stop.
 """
 
 import json
@@ -19,7 +19,7 @@ from recseg.inference.steps import Floats, Output, Sequence, to_prediction
 from recseg.inference.tiling import predict_tiles, tile_side
 
 PARTS = ("encode", "step")
-LARGEST = 8192  # pixels that a forged file may make of an image's short side
+LARGEST = 8192  # pixels: limit on the image size and stride that a (possibly forged) file may ask for
 
 
 def part_path(path: Path, part: str) -> Path:
@@ -32,17 +32,17 @@ class OnnxModel:
 
     Args:
         path: NAME.onnx.
-        threads: of ONNX Runtime; None leaves it to choose.
+        threads: of ONNX Runtime; None: its own default.
 
     Attributes:
         kind: "recurrent" or "dense".
         classes: names of the labels, background first.
         image_size: short side that images are resized to.
-        legend: what stands for each label in the data that the network learned from.
-        stride: pixels to a cell of the coarsest map; sides are padded to multiples of it.
+        legend: name, mask value and colour of each label in the training data.
+        stride: of the coarsest map, in pixels; sides are padded to multiples of it.
 
     Raises:
-        RecsegError: ONNX Runtime is missing, a file is, or it is no export of recseg's.
+        RecsegError: ONNX Runtime or a file is missing, or the file was not exported by recseg.
     """
 
     def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
@@ -63,7 +63,7 @@ class OnnxModel:
                 raise RecsegError(f"{file}: no such file{beside}")
             try:
                 return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-            except Exception as error:  # onnxruntime has a dozen kinds of its own, with no common parent
+            except Exception as error:  # onnxruntime's own errors have no common base class
                 if "IR version" in str(error) or "opset" in str(error):
                     raise RecsegError(
                         f"{file}: written for a newer ONNX Runtime than {onnxruntime.__version__}: "
@@ -73,7 +73,7 @@ class OnnxModel:
 
         whole = self.path.with_suffix("").with_suffix(".onnx")
         if self.path.name.endswith(".step.onnx") and whole.is_file():
-            raise RecsegError(f"{path}: holds the time step of {whole.name}; give {whole}, which finds it")
+            raise RecsegError(f"{path}: is only the time step of {whole.name}; give {whole} instead")
         self._encode = session("encode")
         try:
             about = json.loads(self._encode.get_modelmeta().custom_metadata_map["recseg"])
@@ -88,7 +88,7 @@ class OnnxModel:
             and (self.kind == "recurrent") <= self.max_steps <= VOID  # a dense network has no steps
             and 1 <= self.stride <= LARGEST
         ):
-            raise RecsegError(f"{self.path}: says of itself what no network is; not written by recseg export")
+            raise RecsegError(f"{self.path}: its metadata are invalid; not written by recseg export")
         check_names(self.classes, str(self.path))
         self.legend = Legend.from_dict(self.classes, about.get("legend"), str(self.path))
         if self.kind == "recurrent":
@@ -106,21 +106,21 @@ class OnnxModel:
         padded = pad(pixels, self.stride)
         logits: Floats = self._run("encode", self._encode, {"images": padded})[0]
         if logits.ndim != 4 or logits.shape[1] != len(self.classes):
-            raise RecsegError(f"{self.path}: answers with shape {logits.shape} to {len(self.classes)} classes")
+            raise RecsegError(f"{self.path}: logits of shape {logits.shape}, expected {len(self.classes)} classes")
         return cropped(logits, pixels, padded)
 
     def _run(self, part: str, session: Any, given: dict[str, Floats]) -> list[Floats]:
-        """One graph's outputs: finite, or nobody could say which class is the largest."""
+        """Run one graph; its outputs must be finite."""
         try:
             found: list[Floats] = session.run(None, given)
-        except Exception as error:  # as above: kinds of its own
-            raise RecsegError(f"{part_path(self.path, part)}: cannot be run with the files beside it") from error
+        except Exception as error:  # as above
+            raise RecsegError(f"{part_path(self.path, part)}: does not fit the files beside it") from error
         if not all(np.isfinite(values).all() for values in found):
-            raise RecsegError(f"{part_path(self.path, part)}: answers with values that are not finite")
+            raise RecsegError(f"{part_path(self.path, part)}: its outputs are not finite")
         return found
 
     def sequence(self, pixels: Floats) -> Sequence:
-        """Run the recurrence on pixels (1, 3, H, W), step by step, until it says stop.
+        """Run the recurrence on pixels (1, 3, H, W), step by step, until the stop.
 
         Raises:
             RecsegError: the files do not belong together.
@@ -147,7 +147,7 @@ class OnnxModel:
             given |= {"uncovered": uncovered, "named": named}
             h, c, uncovered, named, stop, scores, mask, _ = self._run("step", self._step, given)
             if scores.shape != named.shape or mask.shape != uncovered.shape:
-                raise RecsegError(f"{self.path}: answers with shapes {mask.shape} and {scores.shape}")
+                raise RecsegError(f"{self.path}: unexpected shapes of mask {mask.shape} and classes {scores.shape}")
             stops.append(float(stop[0]))
             if background and stops[-1] > 0:
                 break
@@ -177,7 +177,7 @@ class OnnxModel:
 
 
 def pad(pixels: Floats, stride: int) -> Floats:
-    """(1, 3, H, W) with sides made multiples of a stride, filled at the right and below as crops are in training."""
+    """Pad (1, 3, H, W) at the right and the bottom to multiples of a stride, filled as training crops are."""
     height, width = (-(-side // stride) * stride for side in pixels.shape[-2:])
     padded = np.empty((1, 3, height, width), np.float32)
     padded[:] = np.array(MEAN_COLOUR, np.float32).reshape(3, 1, 1) / 255
@@ -186,9 +186,9 @@ def pad(pixels: Floats, stride: int) -> Floats:
 
 
 def cropped(maps: Floats, pixels: Floats, padded: Floats) -> Floats:
-    """Maps (…, h, w) of the padded image without what stands for the padding."""
+    """Crop maps (…, h, w) of the padded image to the part without padding."""
     height, width = (
-        -(-side * cells // whole)  # rounded up, as the network itself halves odd sides
+        -(-side * cells // whole)  # rounded up, as the network rounds odd sides
         for side, cells, whole in zip(pixels.shape[-2:], maps.shape[-2:], padded.shape[-2:], strict=True)
     )
     return maps[..., :height, :width]

@@ -1,1 +1,1 @@
-"""From a trained network to an answer: one image, a video, the steps fused into one label map."""
+"""Inference: predictions for images, large images in tiles, and videos; fusion of the steps into one label map."""

@@ -1,7 +1,7 @@
 """Predicted masks in COCO's format, which annotation tools import and pycocotools reads.
 
-A mask is a run-length code: its columns one after another, cut into runs of pixels outside and inside in turn. The
-lengths are written as text, five bits a character, each from the fourth on as the difference to the last but one.
+A mask is run-length encoded column by column, as alternating runs of pixels outside and inside the mask. The lengths
+are written as text, five bits per character; from the fourth on, each as the difference from the last but one.
 Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, and `maskApi.c` of pycocotools.
 """
 
@@ -19,7 +19,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
     column = mask.ravel(order="F")  # (H W,)
     ends = np.flatnonzero(column[1:] != column[:-1]) + 1
     runs = np.diff([0, *ends, len(column)]).tolist()
-    if column[0]:  # the first run is of pixels outside
+    if column[0]:  # the first run counts pixels outside
         runs.insert(0, 0)
     counts = "".join(_text(run - runs[index - 2] if index > 2 else run) for index, run in enumerate(runs))
     return {"size": list(mask.shape), "counts": counts}
@@ -29,7 +29,7 @@ def _text(number: int) -> str:
     signs = ""
     while True:
         number, part = number >> 5, number & 31
-        more = number != (-1 if part & 16 else 0)  # else the sign bit says the rest
+        more = number != (-1 if part & 16 else 0)  # the rest follows from the sign bit
         signs += chr(48 + part + 32 * more)
         if not more:
             return signs
@@ -39,7 +39,7 @@ class CocoFile:
     """A data set in COCO's format, filled image by image.
 
     Args:
-        legend: of the network. A category's id is the value of its class in the masks of the network's data.
+        legend: of the network. A category's id is the value of its class in the masks of the training data.
     """
 
     def __init__(self, legend: Legend) -> None:
@@ -73,5 +73,5 @@ class CocoFile:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
+        """The whole data set, ready for JSON."""
         return {"images": self.images, "categories": self.categories, "annotations": self.annotations}

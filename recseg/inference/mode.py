@@ -1,4 +1,4 @@
-"""A network as it is in use: dropout off, batch statistics frozen, no gradients; and left as it was all the while."""
+"""Run a network in evaluation mode and without gradients, without changing the network itself."""
 
 import copy
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ T = TypeVar("T", bound=nn.Module)
 
 @contextmanager
 def inference_mode(model: T) -> Iterator[T]:
-    """Yield a network in `eval()` for a block in inference mode, whatever mode it was handed over in.
+    """Run a block in inference mode, and yield the network in `eval()`, whatever mode it is in.
 
-    The one that was handed over is not touched, so threads may share it, one that trains it included. Where it is in
-    training, in whole or in part, the block gets a view (`eval_view`); otherwise it gets the network itself.
+    The network itself is not changed, so threads may share it, even with one that trains it. If any part of it is in
+    training mode, the block gets a view (`eval_view`); otherwise it gets the network itself.
 
     Raises:
-        RecsegError: another thread has put the network into training meanwhile.
+        RecsegError: another thread has put the network into training mode in the meantime.
     """
     with torch.inference_mode():
         if _trains(model):
@@ -31,17 +31,17 @@ def inference_mode(model: T) -> Iterator[T]:
         if _trains(model):
             raise RecsegError(
                 "the network was put into training mode while it predicted; expected eval() until the end, "
-                "or a copy of the network for the thread that trains (copy.deepcopy)"
+                "or a copy of the network (copy.deepcopy) for the thread that trains"
             )
 
 
 def eval_view(model: T) -> T:
-    """The same network in `eval()`: modules of its own, on the tensors of the one that is given."""
+    """The same network in `eval()`: a copy of its modules that shares its tensors."""
     return _view(model, {})
 
 
 def _view(module: T, seen: dict[int, nn.Module]) -> T:
-    if id(module) not in seen:  # a module may stand in two places
+    if id(module) not in seen:  # a module may be used in two places
         seen[id(module)] = view = copy.copy(module)
         view.training = False
         view._modules = {name: child and _view(child, seen) for name, child in module._modules.items()}

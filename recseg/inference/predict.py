@@ -1,7 +1,7 @@
-"""From one image to its steps: a class, a probability and a mask each, and the label map that they make together.
+"""Predict the steps of one image, each with a class, a probability and a mask, and the label map they form together.
 
-The network sees the image at the size it was trained for; its logits are stretched back to the image's own size
-*before* any threshold or argmax, so edges fall between pixels instead of on the network's coarse grid.
+The network gets the image at the size it was trained for; its logits are resized to the image's own size *before* any
+threshold or argmax, so that edges do not follow the network's coarse grid.
 """
 
 import numpy as np
@@ -29,18 +29,17 @@ def predict(
         image: path, Pillow image, RGB array (H, W, 3) or tensor (3, H, W), uint8 or floats in [0, 1].
         model: from `recseg.load`, or any of the three networks with `classes` and `image_size` set.
         device: where to run; by default where the model is.
-        tile: cut the image into overlapping windows that the network answers one by one, for images that are much
-            larger than its own size; of so many pixels, or (True) of the network's own size. See
-            `recseg.inference.tiling`.
+        tile: split the image into overlapping windows and predict each, for images much larger than the network's own
+            size: the side of a window in pixels, or True for the network's own size. See `recseg.inference.tiling`.
 
     Returns:
         Steps and label map at the image's own size, whatever size the network works at.
 
-    Threads may share a network, in `eval()` or in training.
+    Threads may share a network, in `eval()` or in training mode.
 
     Raises:
-        RecsegError: an image that cannot be read, values that are not finite, or a network that another thread puts
-            into training mode meanwhile.
+        RecsegError: an image that cannot be read, non-finite outputs, or a network that another thread puts into
+            training mode in the meantime.
     """
     rgb = as_image(image, most_pixels=MOST_PIXELS_TILED if tile else MOST_PIXELS)
     if device is not None:
@@ -56,9 +55,9 @@ def predict(
 
 
 def prepare(image: Image.Image, model: SegmentationModel) -> Tensor:
-    """The image as the model wants it: (3, h, w) in [0, 1], on the device and in the precision of its weights.
+    """The image as the model takes it: (3, h, w) in [0, 1], on the device and in the precision of its weights.
 
-    Most networks take any shape, so only the short side is set; one with an `input_size` wants that fixed square.
+    Most networks take any shape, so only the short side is set; a network with an `input_size` takes that square only.
     """
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)  # (3, H, W) uint8
     if model.input_size is not None:
@@ -70,16 +69,16 @@ def prepare(image: Image.Image, model: SegmentationModel) -> Tensor:
 
 
 def to_arrays(output: RecurrentOutput | Tensor) -> Output:
-    """What any network gave for a batch of one image, as `recseg.inference.steps` takes it.
+    """The output of any network for a batch of one image, as `recseg.inference.steps` takes it.
 
     Args:
         output: of a recurrent network, or logits (1, num_classes, h, w) of a dense one.
 
     Raises:
-        RecsegError: a number that is none: nobody could say which class is the largest.
+        RecsegError: the output is not finite.
     """
     parts = output.split()[0] if isinstance(output, RecurrentOutput) else (output[0],)
     arrays = [part.float().cpu().numpy() for part in parts]
     if not all(np.isfinite(values).all() for values in arrays):
-        raise RecsegError("the network answers with values that are not finite; train it with a lower --lr")
+        raise RecsegError("the output of the network is not finite; train it with a lower --lr")
     return Sequence(arrays[0], arrays[1], arrays[2].tolist()) if len(arrays) == 3 else arrays[0]

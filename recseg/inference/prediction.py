@@ -1,6 +1,6 @@
-"""What a network says of one image: its steps, each a class and a mask, and the label map they make together.
+"""The prediction for one image: its steps, each a class and a mask, and the label map they form together.
 
-No torch here: a prediction can be drawn, saved and read where only ONNX Runtime made it.
+No torch here: a prediction can be made, drawn and saved with ONNX Runtime alone.
 """
 
 import os
@@ -29,8 +29,8 @@ class Step:
     Attributes:
         class_id: label, 1 … number of classes − 1 (0 is background, which no step names).
         name: the label's name.
-        probability: of the class. A dense network has no steps: there it is the mean over the class's pixels.
-        stop_probability: that the sequence had ended before this step; None where the network learns no stop.
+        probability: of the class; for a dense network, which has no steps, the mean over the pixels of the class.
+        stop_probability: that the sequence ended before this step; None if the network has no learned stop.
         mask: (H, W) bool at the image's size.
         area: share of the image that the mask covers, 0 … 1.
     """
@@ -55,14 +55,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one image.
+    """The prediction for one image.
 
     Attributes:
-        steps: in the network's own order (a dense network's classes by decreasing area).
+        steps: in the network's own order (for a dense network, classes by decreasing area).
         labels: (H, W) uint8 at the image's size, the steps fused into one label map.
         palette: (256, 3) uint8, the colour of each label.
-        stop_probability: of the stop that ended the sequence; None if all steps ran or the network learns no stop.
-        values: (number of labels,) uint8, the value of each label in the data's masks; None: the label, as in VOC.
+        stop_probability: of the stop that ended the sequence; None if all steps ran or there is no learned stop.
+        values: (number of labels,) uint8, the value of each label in the data's masks; None: the label itself, as in
+            VOC.
     """
 
     steps: list[Step]
@@ -72,7 +73,7 @@ class Prediction:
     values: NDArray[np.uint8] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Steps and size, ready for JSON; the masks stay behind."""
+        """Steps and size, without the masks, ready for JSON."""
         height, width = self.labels.shape
         return {
             "height": height,
@@ -85,14 +86,11 @@ class Prediction:
         return label if self.values is None else int(self.values[label])
 
     def save_labels(self, path: Path | str) -> None:
-        """Write the label map as an indexed PNG, with the values of the masks that the network learned from.
-
-        The palette only shows what they mean.
-        """
+        """Write the label map as an indexed PNG with a palette, using the mask values of the training data."""
         values, colours = self.labels, self.palette.copy()
         if self.values is not None:
             values = self.values[self.labels]
-            colours[self.values] = self.palette[: len(self.values)]  # of two labels with one value the later one wins
+            colours[self.values] = self.palette[: len(self.values)]  # the later of two labels with the same value wins
         indexed = Image.fromarray(values)
         indexed.putpalette(colours.tobytes())
         with atomic_write(path) as temporary:
@@ -100,21 +98,21 @@ class Prediction:
 
 
 def as_image(image: ImageLike, *, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Upright RGB image of a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (1 or 3, H, W).
+    """Upright RGB image from a path, a Pillow image, an array (H, W[, 3 or 4]) or a tensor (1 or 3, H, W).
 
-    Arrays and tensors hold RGB (OpenCV's BGR is to be turned round first), uint8 or floats in [0, 1]. However an image
-    is handed over, it is read as `read_image` reads its file: turned as its EXIF orientation says, and laid over white
-    where it is transparent. `most_pixels` are the most that a file may have.
+    Arrays and tensors hold RGB (convert OpenCV's BGR first), uint8 or floats in [0, 1]. However an image is passed, it
+    is treated as `read_image` treats its file: rotated by its EXIF orientation, and composited over white where it is
+    transparent. A file may have at most `most_pixels` pixels.
     """
     if isinstance(image, Image.Image):
         try:
             image.load()
-        except (OSError, SyntaxError, ValueError) as error:  # opened but not yet read; cut short, or closed since
+        except (OSError, SyntaxError, ValueError) as error:  # opened lazily: truncated, or closed since
             raise RecsegError(f"image: cannot be read ({error})") from error
         return as_rgb(image, "image")
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, most_pixels=most_pixels)
-    if hasattr(image, "requires_grad"):  # a tensor; torch is not imported to ask
+    if hasattr(image, "requires_grad"):  # a tensor; checked without importing torch
         tensor: Any = image
         if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
             raise RecsegError(f"image tensor of shape {tuple(tensor.shape)}: expected (3, H, W)")

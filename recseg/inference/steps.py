@@ -1,7 +1,7 @@
-"""From what a network computed for one image to its prediction: steps and label map at the image's own size.
+"""Turn the output of a network for one image into a prediction: steps and label map at the image's own size.
 
-One rule for all networks, and for those that ONNX Runtime runs: logits are resized *before* any threshold or argmax, so
-edges fall between pixels instead of on the network's coarse grid. Plain NumPy: no torch is needed to predict.
+All networks, and those run by ONNX Runtime, follow one rule: logits are resized *before* any threshold or argmax, so
+that edges do not follow the network's coarse grid. Plain NumPy: no torch is needed.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ Floats = NDArray[np.float32]
 
 
 class Sequence(NamedTuple):
-    """What a recurrent network answers to one image: N steps, and the stop that ended them.
+    """The output of a recurrent network for one image: N steps, and the stop that ended them.
 
     Attributes:
         masks: (N, h, w) mask logits at the network's own resolution.
         classes: (N, C) class logits; column k is label k + 1.
-        stops: logits of the decisions that were taken, N + 1 of them, or N where all steps ran.
+        stops: logits of the stop decisions: N + 1 of them, or N if all steps ran.
     """
 
     masks: Floats
@@ -35,13 +35,13 @@ Output: TypeAlias = "Sequence | Floats"  # of a dense network: logits (num_class
 
 
 def to_prediction(output: Output, size: tuple[int, int], legend: Legend, threshold: float = 0.5) -> Prediction:
-    """The prediction for one image from what a network answered.
+    """The prediction for one image, from the output of a network.
 
     Args:
         output: steps of a recurrent network, or logits of a dense one.
         size: (H, W) of the image.
         legend: of the labels.
-        threshold: probability from which on a pixel belongs to a step's mask.
+        threshold: probability above which a pixel belongs to a step's mask.
     """
     if isinstance(output, Sequence):
         return from_steps(output, size, legend, threshold)
@@ -50,9 +50,9 @@ def to_prediction(output: Output, size: tuple[int, int], legend: Legend, thresho
 
 def from_steps(output: Sequence, size: tuple[int, int], legend: Legend, threshold: float = 0.5) -> Prediction:
     """The prediction of a recurrent network: its steps in their order, fused as `recseg.inference.fusion` does."""
-    with np.errstate(divide="ignore"):  # of 0 and 1 it is infinite
+    with np.errstate(divide="ignore"):  # infinite for 0 and 1
         bound = np.log(threshold) - np.log1p(-threshold)  # as a logit
-    least = 0 if has_background(legend.names) else -np.inf  # which a class has to exceed
+    least = 0 if has_background(legend.names) else -np.inf  # a class must exceed it
     best, labels = np.full(size, least, np.float32), np.zeros(size, np.uint8)
     steps = []
     for (label, logits, discount), scores, stop in zip(
@@ -70,7 +70,7 @@ def from_steps(output: Sequence, size: tuple[int, int], legend: Legend, threshol
 
 
 def _resized(output: Sequence, size: tuple[int, int]) -> Iterator[tuple[int, Floats, np.float32]]:
-    """Label, mask logits at the image's size, and log-probability that the sequence gets this far, of each step."""
+    """For each step: label, mask logits at the image's size, and log-probability that the sequence gets this far."""
     survival = 0.0
     for mask, scores, stop in zip(output.masks, output.classes, output.stops, strict=False):
         survival -= float(np.logaddexp(0, stop))
@@ -82,7 +82,7 @@ def from_pixels(logits: Floats, size: tuple[int, int], legend: Legend) -> Predic
     best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
     total = best.copy()
     first = BACKGROUND if has_background(legend.names) else BACKGROUND + 1
-    for label in range(first, len(logits)):  # one class at a time: all of them at a camera's size may not fit
+    for label in range(first, len(logits)):  # one class at a time: all at once may not fit in memory
         plane = resize(logits[label], size)
         labels[plane > best] = label
         best, total = np.maximum(best, plane), np.logaddexp(total, plane)
@@ -98,11 +98,11 @@ def from_pixels(logits: Floats, size: tuple[int, int], legend: Legend) -> Predic
 
 
 def probabilities(output: Output, size: tuple[int, int], *, background: bool = True) -> dict[int, Floats]:
-    """How likely each label is at each pixel: label → (H, W); at a pixel they add up to 1.
+    """Probability of each label at each pixel: label → (H, W), summing to 1 at each pixel.
 
-    A dense network's are a softmax over all labels. A recurrent one's are a softmax over background and the classes
-    that it named, whose discounted mask logits are log-odds against background: their largest is what fusion takes.
-    Where a pixel cannot be background (`background` is False), neither softmax has it.
+    For a dense network, a softmax over all labels. For a recurrent one, a softmax over background and the classes that
+    it named, whose discounted mask logits are log-odds against background; fusion takes the largest of them. If a pixel
+    cannot be background (`background` is False), both leave it out.
     """
     logits: dict[int, Floats] = {}
     if isinstance(output, Sequence):
@@ -121,12 +121,12 @@ def probabilities(output: Output, size: tuple[int, int], *, background: bool = T
 
 
 def class_name(names: tuple[str, ...], label: int) -> str:
-    """A label's name, also where a file names too few."""
+    """A label's name, or a substitute if the file does not name it."""
     return names[label] if label < len(names) else f"class {label}"
 
 
 def resize(plane: Floats, size: tuple[int, int]) -> Floats:
-    """Resize logits (h, w) to (H, W), bilinear between the centres of pixels; never smoothed when they shrink."""
+    """Resize logits (h, w) to (H, W), bilinearly between pixel centres, without antialiasing."""
     for axis, length in enumerate(size):
         old = plane.shape[axis]
         centre = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
@@ -139,5 +139,5 @@ def resize(plane: Floats, size: tuple[int, int]) -> Floats:
 
 
 def sigmoid(logit: float) -> float:
-    """Without overflow."""
+    """The logistic function, without overflow."""
     return float(np.exp(-np.logaddexp(0, -logit)))

@@ -1,18 +1,18 @@
-"""A large image in overlapping windows: small things stay as large as the network learned them.
+"""Predict a large image in overlapping windows, so that small objects keep the size that the network was trained on.
 
-A whole image shrinks to the network's size, and what is small in it vanishes. Here the network answers one window after
-another, each as if it were an image, and the answers are blended. Works with every network, also without torch.
+Resized to the network's size, a large image loses its small objects. Here the network predicts one window after
+another, each as if it were an image, and the predictions are blended. Works with every network, also without torch.
 
-What is blended are probabilities, label by label, since windows differ in the classes that they name: a recurrent
-network gives each window a softmax over background and the classes named there, and 0 to every other class. A window's
-weight falls towards its edges, where it sees least. So a class that one window names and its neighbour does not keeps
-the pixels near the first window's centre, and fades out towards the second's. Log-odds could not be blended so: a class
-that is not named has none, and a single window's silence would outvote all others. The image's set of classes is then
-read from the blended label map: the classes that cover as much of one window as a dense network must cover of an image
-to name a class.
+Probabilities are blended, label by label, since windows differ in the classes that they name: a recurrent network gives
+each window a softmax over background and the classes named there, and 0 to every other class. A window's weight falls
+towards its edges, where it has least context. A class that one window names and its neighbour does not thus keeps the
+pixels near the first window's centre, and fades out towards the second's. Log-odds could not be blended in this way: a
+class that is not named has none, so one window that does not name it would outvote all others. The image's set of
+classes is then read from the blended label map: the classes that cover as much of one window as a dense network must
+cover of an image to name a class.
 
 Memory: the image, its label map, a mask for each class named, and for each of these the sums of one row of windows.
-What the network takes does not depend on the size of the image.
+The memory that the network needs does not depend on the size of the image.
 """
 
 from collections import defaultdict
@@ -34,13 +34,13 @@ def predict_tiles(image: Image.Image, side: int, ask: Callable[[Image.Image], Ou
 
     Args:
         image: RGB.
-        side: of the square windows, in pixels of the image; smaller where the image is.
-        ask: what a network answers to a window.
+        side: of the square windows, in pixels of the image; smaller if the image is smaller.
+        ask: the network's output for a window.
         legend: of the labels.
 
     Returns:
         A label map at the image's size. Its steps are the classes by decreasing area, each with the mean of its blended
-        probability over its pixels; nothing is said of a stop, which each window has for itself.
+        probability over its pixels. There is no stop probability, since each window has its own stop.
 
     Raises:
         RecsegError: windows of less than 2 pixels.
@@ -52,7 +52,7 @@ def predict_tiles(image: Image.Image, side: int, ask: Callable[[Image.Image], Ou
     weight = np.outer(*(_ramp(length) for length in shape)).astype(np.float32)  # (h, w)
     tops, lefts = window_starts(image.height, side), window_starts(image.width, side)
     labels = np.zeros((image.height, image.width), np.uint8)
-    pixels, likely = np.zeros(len(names)), np.zeros(len(names))  # of each label: how many, and their probability
+    pixels, likely = np.zeros(len(names)), np.zeros(len(names))  # of each label: count, and sum of probabilities
     sums: dict[int, Floats] = defaultdict(lambda: np.zeros((shape[0], image.width), np.float32))  # rows from `top` on
     for top, following in zip(tqdm(tops, disable=None, leave=False), [*tops[1:], image.height], strict=True):
         for left in lefts:
@@ -80,22 +80,22 @@ def predict_tiles(image: Image.Image, side: int, ask: Callable[[Image.Image], Ou
 
 
 def tile_side(tile: bool | int, own: int | None) -> int:
-    """Side of the windows: as asked for, or (True) the side that a network is made for."""
+    """Side of the windows: as given, or (True) the network's own size."""
     if tile is not True:
         return tile
     if own is None:
-        raise RecsegError("tile True: this network takes images as they are; say how many pixels a window has")
+        raise RecsegError("tile True: this network has no image size of its own; give a window's side in pixels")
     return own
 
 
 def window_starts(length: int, side: int) -> list[int]:
-    """Where windows begin along one axis: evenly, the first at 0, the last at the end, a quarter or more shared."""
+    """Start of each window along one axis: evenly spaced from end to end, overlapping by at least a quarter."""
     rest = max(0, length - side)
     count = -(-4 * rest // (3 * side)) + 1
     return [round(rest * number / max(1, count - 1)) for number in range(count)]
 
 
 def _ramp(length: int) -> NDArray[np.float64]:
-    """Weights along one side of a window: half a pixel's at its ends, the largest in its middle."""
+    """Weights along one side of a window: they rise linearly from 0.5 at its ends to its middle."""
     distance = np.arange(length, dtype=np.float64) + 0.5
     return np.minimum(distance, distance[::-1])

@@ -1,7 +1,7 @@
-"""Masks drawn on moving images: a GIF, a video file or a camera in, a GIF or an MP4 out.
+"""Draw masks on moving images: a GIF, a video file or a camera in, a GIF or an MP4 out.
 
-GIFs need nothing but Pillow. Video files and cameras go through imageio and its ffmpeg, the extra `recseg[video]`.
-Each frame is segmented by itself: the network has no memory from one frame to the next.
+GIFs need only Pillow. Video files and cameras need imageio and its ffmpeg, the extra `recseg[video]`. Each frame is
+segmented independently: no state is carried from one frame to the next.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from recseg.models.model import SegmentationModel
 from recseg.viz.plotting import INK, overlay, text, text_width, write_gif
 
 CAMERA_FRAMES = 150  # a camera never ends by itself
-KEPT = [(255, 255, 255), *palette(21)[1:].tolist()]  # colours that a GIF has exactly: VOC's classes, labels' white
-GIF_FRAMES, GIF_SIDE = 300, 640  # a GIF is put together in memory
+KEPT = [(255, 255, 255), *palette(21)[1:].tolist()]  # colours that a GIF keeps exactly: VOC's classes, white
+GIF_FRAMES, GIF_SIDE = 300, 640  # a GIF is assembled in memory
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames as they come, each with how long it stands, in milliseconds."""
+    """A stream of frames, each with its duration in milliseconds."""
 
     frames: Iterator[tuple[Image.Image, float]]
     name: str
@@ -41,7 +41,7 @@ def open_clip(source: str | int) -> Clip:
     """Open a GIF (through Pillow), a video file or a camera (through imageio).
 
     Args:
-        source: path of a file, or the number of a camera, 0 for the first; digits that name no file are one, too.
+        source: path of a file, or the number of a camera, 0 for the first (also as digits, if no file has that name).
 
     Raises:
         RecsegError: no such file or camera, not a video, or the extra is not installed.
@@ -60,7 +60,7 @@ def _gif_frames(path: Path) -> Iterator[tuple[Image.Image, float]]:
     try:
         with Image.open(path) as image:
             for frame in ImageSequence.Iterator(image):
-                # 0 means "as fast as you can" and every viewer makes 100 ms of it.
+                # 0 means "as fast as possible", which viewers show as 100 ms.
                 yield as_rgb(frame.copy(), str(path)), float(frame.info.get("duration") or 100)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise RecsegError(f"{path}: damaged, cut short or too large ({error})") from error
@@ -70,7 +70,7 @@ def _imageio() -> Any:
     try:
         import imageio.v2
 
-        import_module("imageio_ffmpeg")  # imageio itself would only complain later, and at length
+        import_module("imageio_ffmpeg")  # imageio itself would fail later, with a long message
     except ImportError as error:
         raise RecsegError("video files and cameras need an extra: pip install 'recseg[video]'") from error
     return imageio.v2
@@ -79,22 +79,22 @@ def _imageio() -> Any:
 def _imageio_frames(uri: str, name: str) -> Iterator[tuple[Image.Image, float]]:
     imageio = _imageio()
     try:
-        # Named by its plug-in, or an image would pass for a video of one frame.
+        # With the plug-in named, so that an image does not pass for a video of one frame.
         with imageio.get_reader(uri, format="FFMPEG") as reader:
             duration = 1000 / (reader.get_meta_data().get("fps") or 25)
             for frame in reader:
                 yield Image.fromarray(np.asarray(frame)), duration
     except RecsegError:
         raise
-    # ffmpeg's troubles reach us as whatever imageio makes of them, the whole of ffmpeg's log included.
+    # imageio raises ffmpeg's errors as various types, with ffmpeg's whole log as the message.
     except Exception as error:
         if uri.startswith("<"):
-            raise RecsegError(f"{name}: no such camera, or another program holds it") from error
+            raise RecsegError(f"{name}: no such camera, or another program is using it") from error
         raise RecsegError(f"{name}: not a video that ffmpeg can read") from error
 
 
 def draw(image: Image.Image, prediction: Prediction) -> Image.Image:
-    """The frame with its masks laid over and the steps listed in a corner."""
+    """The frame with its masks overlaid and the steps listed in a corner."""
     frame = overlay(image, prediction.labels, prediction.palette)
     if not prediction.steps:
         return frame
@@ -127,14 +127,14 @@ def segment_video(
         source: GIF, video file or camera number.
         model: the network.
         out: `.gif` or `.mp4`.
-        every: take each k-th frame; the frames taken stand k times as long, so the tempo stays.
-        max_frames: stop after so many frames taken. By default a file ends when it ends, a camera after 150 frames; a
-            GIF holds at most 300 frames, of at most 640 pixels a side.
+        every: take every k-th frame, shown k times as long, so that the speed stays the same.
+        max_frames: stop after this many frames. By default a file is read to its end and a camera for 150 frames; a GIF
+            holds at most 300 frames, of at most 640 pixels a side.
         device: where to run; by default where the model is.
         progress: called with the number of frames done.
 
     Returns:
-        Number of frames written. Ctrl-C ends the recording of a camera, and what was recorded is written.
+        Number of frames written. Ctrl-C ends a camera recording; the frames recorded so far are written.
     """
     out = Path(out)
     if out.suffix.lower() not in (".gif", ".mp4"):
@@ -175,7 +175,7 @@ def segment_video(
 def _write_gif(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str) -> int:
     taken = list(frames)
     if not taken:
-        raise RecsegError(f"{name}: holds no frame")
+        raise RecsegError(f"{name}: has no frames")
     write_gif([frame for frame, _ in taken], out, [max(20, round(duration)) for _, duration in taken], KEPT)
     return len(taken)
 
@@ -183,7 +183,7 @@ def _write_gif(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str
 def _write_mp4(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str) -> int:
     first = next(frames, None)
     if first is None:
-        raise RecsegError(f"{name}: holds no frame")
+        raise RecsegError(f"{name}: has no frames")
     frame, duration = first
     count = 0
     with atomic_write(out) as temporary:
@@ -194,7 +194,7 @@ def _write_mp4(frames: Iterator[tuple[Image.Image, float]], out: Path, name: str
             with contextlib.closing(writer):
                 for frame, _ in itertools.chain([first], frames):
                     pixels = np.asarray(frame)
-                    # H.264 halves its colour planes: an odd last row or column is doubled, not scaled.
+                    # H.264 needs even sides: an odd last row or column is duplicated, not scaled.
                     pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
                     writer.append_data(pixels)
                     count += 1

@@ -1,17 +1,17 @@
 """The published network, rebuilt from its description: the baseline that the recurrent U-Net is compared with.
 
 The work "Recurrently Semantic Segmentation" had the idea that this book teaches: a U-Net with a ConvLSTM in its
-bottleneck that names one class and draws one mask a step. Its network always runs all its steps and decodes each of
-them to full resolution, whatever the image holds. It is kept here as it is described, costs included, so that each
-economy of `recurrent_unet.py` can be measured against it.
+bottleneck that names one class and draws one mask per step. Its network always runs all its steps and decodes each of
+them to full resolution, whatever is in the image. It is rebuilt here as described, costs included, so that each saving
+in `recurrent_unet.py` can be measured against it.
 
-What the description leaves open, and how it is read here:
+The description leaves some things open. They are read as follows:
 
 - The first convolution of a decoder block halves the channels of the concatenation (1024 → 512 → 256). This reading has
   the stated 59.8 million parameters; halving the upsampled map alone, or going straight to the output width, has 55.8.
 - Convolutions keep their bias although a batch norm follows (without them 59.77 million become 59.76: still 59.8).
-- Decoder blocks have the encoder's dropout. The forget gate starts at a bias of 0. Images in [0, 1] go in as they are
-  (the batch norm after the first convolution takes any scale). The Dice term is that of each mask, averaged.
+- Decoder blocks have the encoder's dropout. The forget gate's bias starts at 0. Images in [0, 1] are not normalised
+  (the batch norm after the first convolution adapts to any scale). The Dice term is computed per mask and averaged.
 - Label 0 of the 21 is "end": it is the target of every step after the last class.
 """
 
@@ -31,12 +31,12 @@ from recseg.models.recurrent_unet import RecurrentOutput, live_pairs
 
 @dataclass(frozen=True)
 class PublishedConfig:
-    """Make-up of the published network; the defaults are the published ones.
+    """Architecture of the published network; the defaults are the published values.
 
     Attributes:
         num_classes: labels, background included; at each step label 0 stands for "end".
-        max_steps: steps, all of which always run.
-        input_size: side in pixels of the images, the only one that the network takes.
+        max_steps: number of steps; all of them always run.
+        input_size: side of the images in pixels; the network takes no other size.
         widths: channels of each stage, finest first; a stage has half the resolution of the one before.
         dropout: after each convolution.
         head_dropout: after each hidden linear layer of the class head.
@@ -130,7 +130,7 @@ class PublishedNetwork(SegmentationModel):
         )
 
     def forward_all(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Every step of every image: what the network computes, and what its own loss is computed on.
+        """All steps of all images: what the network computes, and what `published_loss` takes.
 
         Args:
             images: (B, 3, S, S) RGB floats in [0, 1], S = `input_size`.
@@ -159,8 +159,8 @@ class PublishedNetwork(SegmentationModel):
         masks, classes = [], []
         for _ in range(self.max_steps):
             state = self.cell.step(gates_x, state)
-            # One step at a time: in training each step is normalised by its own batch statistics. That hides from the
-            # class head which step it is, and is why a training batch of 1 fails; eval() takes an average over steps.
+            # One step at a time: in training each step is normalised with its own batch statistics. This hides the step
+            # index from the class head, and makes a training batch of 1 fail; eval() uses an average over all steps.
             masks.append(self._decode(state[0], skips))
             classes.append(self.head(state[0]))
         return torch.stack(masks, dim=1), torch.stack(classes, dim=1)  # (B, T, S, S), (B, T, num_classes)
@@ -175,19 +175,19 @@ class PublishedNetwork(SegmentationModel):
         return logits.squeeze(1)
 
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> RecurrentOutput:
-        """Segment images; all steps are computed, those that are live are handed back.
+        """Segment images; all steps are computed, and the live ones are returned.
 
-        A softmax over "end" and C classes is a sigmoid for "end" times a softmax over the C classes. So with l the
-        logits, stop = l_end − log Σ_{c ≠ end} exp(l_c) gives σ(stop) = p(end), and nothing is lost.
+        A softmax over "end" and C classes is a sigmoid for "end" times a softmax over the C classes. With logits l,
+        stop = l_end − log Σ_{c ≠ end} exp(l_c) gives σ(stop) = p(end), so no information is lost.
 
         Args:
             images: (B, 3, S, S) RGB floats in [0, 1], S = `input_size`.
-            lengths: (B,) true number of classes of each image, in training. None: a sequence ends at its first step
-                whose likeliest label is "end".
+            lengths: (B,) true number of classes in each image, in training. None: a sequence ends at the first step
+                whose most likely label is "end".
         """
         masks, labels = self.forward_all(images)
         if lengths is None:
-            if not self.has_background:  # some class there is, in every image
+            if not self.has_background:  # every image has at least one class
                 labels[:, 0, 0] = labels[:, 0].amin(dim=1) + NO_STOP
             lengths = (labels.argmax(dim=2) != 0).long().cumprod(dim=1).sum(dim=1)  # (B,)
         else:
@@ -204,15 +204,15 @@ def published_loss(
 ) -> dict[str, Tensor]:
     """The published loss: BCE + Dice over the masks of steps 1 … n + 1, and −y·log p averaged over all entries.
 
-    The mask of step n + 1 is to be empty; later masks teach nothing. Void counts as background. The class term is a
-    mean over T·num_classes entries of which T are not zero, hence weak. Both are as published.
+    The target mask of step n + 1 is empty; later masks are not trained. Void counts as background. The class term is a
+    mean over T·num_classes entries, only T of which are non-zero, so it is weak. Both are as published.
 
     Args:
         mask_logits: (B, T, H, W), from `PublishedNetwork.forward_all`.
         class_logits: (B, T, num_classes), likewise.
         masks: (B, T, H, W) bool, the classes of each image by ascending label.
         classes: (B, T) their labels, 0 ("end") where the image has no more.
-        lengths: (B,) classes n of each image; on the CPU they cost a GPU no wait.
+        lengths: (B,) number of classes n in each image; on the CPU, to avoid a GPU sync.
 
     Returns:
         {"loss": total, "bce", "dice", "classes": its terms}; scalars.

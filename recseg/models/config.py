@@ -1,15 +1,15 @@
-"""What the networks are made of. No torch here: the command line reads its choices from this file."""
+"""Configurations of the networks. No torch here, since the command line reads its choices from this file."""
 
 from dataclasses import dataclass
 
 from recseg.errors import RecsegError
 
 ENCODERS = ("plain", "mobilenet_v2", "resnet18", "resnet34")
-TIMM = "timm:"  # how the names of timm's networks begin
+TIMM = "timm:"  # prefix of timm's networks
 
 
 def check_encoder_name(name: str) -> None:
-    """Refuse a name that is none; whether timm knows one is asked when the encoder is built.
+    """Refuse an unknown encoder name; timm's names are checked when the encoder is built.
 
     Raises:
         RecsegError: not one of `ENCODERS`, nor "timm:NAME".
@@ -20,7 +20,7 @@ def check_encoder_name(name: str) -> None:
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What a U-Net, the dense baseline, is made of.
+    """Configuration of a U-Net, the dense baseline.
 
     Attributes:
         num_classes: labels, background included.
@@ -28,7 +28,7 @@ class UNetConfig:
         encoder_widths: channels of each stage of the plain encoder (stage k has stride 2**k); ignored by the others.
         decoder_widths: channels after each decoder block, coarse to fine. Each block doubles the resolution, so their
             number sets the output's stride: 3 blocks give 1/2 with five plain stages, 1/4 with a torchvision encoder.
-            By default (96, 64, 40) with the plain encoder and (160, 96, 64) with the others.
+            Default: (96, 64, 40) with the plain encoder, (160, 96, 64) with the others.
     """
 
     num_classes: int = 21
@@ -42,7 +42,7 @@ class UNetConfig:
         check_encoder_name(self.encoder)
         if self.num_classes < 2:
             raise RecsegError(f"num_classes {self.num_classes}: expected at least 2, background and one class")
-        if not self.encoder.startswith(TIMM):  # how many features those give, only timm knows
+        if not self.encoder.startswith(TIMM):  # only timm knows how many features they have
             levels = len(self.encoder_widths) if self.encoder == "plain" else 5
             if len(self.decoder_widths) >= levels:
                 raise RecsegError(f"decoder_widths {self.decoder_widths}: expected 1 to {levels - 1} blocks")
@@ -50,12 +50,12 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class RecurrentUNetConfig(UNetConfig):
-    """What a recurrent U-Net is made of: the fields of the dense baseline, and those of the recurrence.
+    """Configuration of a recurrent U-Net: the fields of the dense baseline, and those of the recurrence.
 
     Attributes:
         hidden: channels of the hidden state and of the cell state.
         reduced: channels of x, to which the bottleneck features are reduced.
-        max_steps: the most classes that one image can be given.
+        max_steps: maximum number of steps, and so of classes found in one image.
     """
 
     hidden: int = 64

@@ -1,12 +1,12 @@
 """A convolutional LSTM: a recurrent cell whose state is a map.
 
 The state of an LSTM is two vectors, h and c. The state of a ConvLSTM is two *maps*: a vector at each position,
-updated from the input and the hidden state around that position. It is the LSTM with convolutions for matrix
-products.
+updated from the input and the hidden state around that position. It is an LSTM whose matrix products are
+replaced by convolutions.
 
 Source: Shi et al., "Convolutional LSTM Network: A Machine Learning Approach for Precipitation Nowcasting",
-NeurIPS 2015, equation 3. Departures: no peephole terms `W_c ∘ C` (their weights are as large as the map,
-which ties a model to one image size), and a forget-gate bias of 1 at the start, so that a fresh cell
+NeurIPS 2015, equation 3. Differences: no peephole terms `W_c ∘ C` (their weights are as large as the map,
+which ties a model to one image size), and an initial forget-gate bias of 1, so that an untrained cell
 remembers (Jozefowicz et al., "An Empirical Exploration of Recurrent Network Architectures", ICML 2015).
 """
 
@@ -39,17 +39,17 @@ class ConvLSTMCell(nn.Module):
     entry by entry. The gates' order i, f, g, o is that of `torch.nn.LSTM`: on an image of one pixel, or at
     each pixel where the kernels are 1×1, the two are the same function.
 
-    A convolution over the concatenation of $x_t$ and $h_{t-1}$ is a sum of two convolutions. Here they are
-    two, because only $W_h * h_{t-1}$ has to wait for the step before: `input_gates` computes $W_x * x_t + b$
-    ahead of the loop, `step` does the rest, `forward` is both.
+    A convolution over the concatenation of $x_t$ and $h_{t-1}$ is a sum of two convolutions. They are kept
+    separate here because only $W_h * h_{t-1}$ depends on the previous step: `input_gates` computes
+    $W_x * x_t + b$ ahead of the loop, `step` does the rest, `forward` does both.
 
     Args:
         input_channels: channels of the input.
         hidden_channels: channels of h and of c.
-        kernel_size: side of both kernels, odd (an even one would shift the map by half a pixel a step).
+        kernel_size: side of both kernels, odd (an even one would shift the map by half a pixel per step).
         bias: whether the gates have a bias.
-        padding_mode: what lies beyond the border, as in `torch.nn.Conv2d`.
-        forget_bias: bias of the forget gate at the start; without `bias` it has no effect.
+        padding_mode: as in `torch.nn.Conv2d`.
+        forget_bias: initial bias of the forget gate; no effect without `bias`.
 
     Raises:
         RecsegError: a kernel size that is even or below 1, or channels below 1.
@@ -84,7 +84,7 @@ class ConvLSTMCell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights as for one convolution over x and h together; only the forget gate has a bias."""
+        """Initialise the weights as for one convolution over x and h together; only the forget gate has a bias."""
         fan_in = (self.input_channels + self.hidden_channels) * self.kernel_size**2
         bound = fan_in**-0.5
         nn.init.uniform_(self.conv_x.weight, -bound, bound)
@@ -95,16 +95,16 @@ class ConvLSTMCell(nn.Module):
             nn.init.constant_(forget, self.forget_bias)
 
     def input_gates(self, x: Tensor) -> Tensor:
-        """The input's share of the gates: `(N, input, H, W)` to `(N, 4 * hidden, H, W)`.
+        """The input's contribution to the gates: `(N, input, H, W)` to `(N, 4 * hidden, H, W)`.
 
-        It does not depend on the state: compute it for a whole sequence as one batch, or once where the input
-        is the same at every step.
+        It does not depend on the state: compute it for a whole sequence as one batch, or once if the input is
+        the same at every step.
         """
         gates: Tensor = self.conv_x(x)
         return gates
 
     def zero_state(self, gates_x: Tensor) -> State:
-        """The state at the start: zeros, two maps `(B, hidden, H, W)` for gates `(B, 4 * hidden, H, W)`."""
+        """The initial state: zeros, two maps `(B, hidden, H, W)` for gates `(B, 4 * hidden, H, W)`."""
         batch, _, height, width = gates_x.shape
         shape = (batch, self.hidden_channels, height, width)
         # c is a running sum: half precision would lose small additions, so it is float32 (or float64).
@@ -112,13 +112,13 @@ class ConvLSTMCell(nn.Module):
         return gates_x.new_zeros(shape), gates_x.new_zeros(shape, dtype=cell_dtype)
 
     def step(self, gates_x: Tensor, state: State | None) -> State:
-        """The state after one step, from the input's gates `(B, 4 * hidden, H, W)` and the state before.
+        """The state after one step, from the input's gates `(B, 4 * hidden, H, W)` and the previous state.
 
-        `None` is a state of zeros. There is nothing to convolve then, and nothing to forget: the first step of a
-        sequence costs next to nothing.
+        `None` is a state of zeros, for which the convolution and the forget gate are skipped: the first step of
+        a sequence costs next to nothing.
 
-        Under autocast or in a half-precision module h has the precision of `gates_x`; c, and the arithmetic
-        of the gates, are float32.
+        Under autocast or in a half-precision module, h has the precision of `gates_x`; c and the arithmetic of
+        the gates are in float32.
         """
         gates = gates_x if state is None else gates_x + self.conv_h(state[0])  # (B, 4 * hidden, H, W)
         gates = gates.to(torch.promote_types(gates.dtype, torch.float32))
@@ -142,12 +142,12 @@ class ConvLSTM(nn.Module):
         input_channels: channels of the input.
         hidden_channels: channels of each layer's state: one number for all layers, or one for each.
         kernel_size: side of the kernels, odd.
-        num_layers: number of layers; default 1, or as many as `hidden_channels` lists.
-        batch_first: inputs and outputs are `(B, T, C, H, W)`; else `(T, B, C, H, W)`, as `torch.nn.LSTM`.
+        num_layers: number of layers; default 1, or the length of `hidden_channels`.
+        batch_first: inputs and outputs are `(B, T, C, H, W)`; else `(T, B, C, H, W)`, as in `torch.nn.LSTM`.
         bias, padding_mode, forget_bias: as in `ConvLSTMCell`.
 
     Raises:
-        RecsegError: no layer, or a list of another length than `num_layers`, or what `ConvLSTMCell` refuses.
+        RecsegError: no layers, a list whose length is not `num_layers`, or what `ConvLSTMCell` refuses.
     """
 
     def __init__(
@@ -182,13 +182,13 @@ class ConvLSTM(nn.Module):
 
         Args:
             x: `(T, B, input, H, W)`, or `(B, T, input, H, W)` with `batch_first`.
-            state: (h, c) of each layer from an earlier call carries its sequence on; None starts a new one.
+            state: (h, c) of each layer from an earlier call, to continue its sequence; None starts a new one.
 
         Returns:
             The last layer's h at each step, in the layout of `x`, and the last (h, c) of each layer.
 
         Raises:
-            RecsegError: `x` has not five dimensions or no step, or the state has another number of layers.
+            RecsegError: `x` does not have five dimensions or has no step, or the state has the wrong number of layers.
         """
         if x.dim() != 5:
             layout = "(B, T, C, H, W)" if self.batch_first else "(T, B, C, H, W)"
@@ -201,7 +201,7 @@ class ConvLSTM(nn.Module):
             raise RecsegError("input of 0 steps: expected at least one")
         last: list[State] = []
         for layer, cell in enumerate(self.cells):
-            assert isinstance(cell, ConvLSTMCell)  # for the type checker: a ModuleList forgets what it holds
+            assert isinstance(cell, ConvLSTMCell)  # for the type checker
             gates = cell.input_gates(sequence.flatten(0, 1))  # (T * B, 4 * hidden, H, W): one batch, no loop
             gates = gates.reshape(steps, batch, *gates.shape[1:])  # (T, B, 4 * hidden, H, W)
             h, c = cell.zero_state(gates[0]) if state is None else state[layer]

@@ -1,11 +1,11 @@
-"""Encoders: an image becomes feature maps at several strides, finest first, which a decoder puts back together.
+"""Encoders, which turn an image into feature maps at several strides, finest first, for the decoder.
 
-Chapter 3 of the book explains this file. Three kinds, by name:
+Chapter 3 of the book explains this file. There are three kinds, by name:
 
 - "plain": the U-Net's own stages, trained from scratch;
 - "mobilenet_v2", "resnet18", "resnet34": torchvision's classifiers, cut into five stages. Sandler et al.,
   "MobileNetV2", CVPR 2018; He et al., "Deep residual learning", CVPR 2016;
-- "timm:NAME": any network of timm that gives features and takes images of any size.
+- "timm:NAME": any timm network that returns feature maps and takes images of any size.
 """
 
 import difflib
@@ -24,8 +24,8 @@ from recseg.errors import RecsegError, one_line
 from recseg.models.config import ENCODERS, TIMM, check_encoder_name
 from recseg.weights.safetensors import open_tensors
 
-HEADS = ("classifier.", "fc.")  # how the names of torchvision's own heads begin
-COUNTER = "num_batches_tracked"  # only matters to a momentum of None
+HEADS = ("classifier.", "fc.")  # prefixes of torchvision's own heads
+COUNTER = "num_batches_tracked"  # used by batch norm only if momentum is None
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -33,13 +33,13 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Encoder(nn.Module):
     """Features of an image at several strides, finest first.
 
-    Images come as RGB floats in [0, 1]; the normalisation that the weights expect is part of the encoder: it cannot be
-    forgotten.
+    Images are RGB floats in [0, 1]; the normalisation that the weights expect is part of the encoder, so that it cannot
+    be forgotten.
 
     Attributes:
         channels: channels of each feature map, finest first.
-        strides: how many input pixels one cell of each map spans a side.
-        frozen: how many of the finest feature maps are no longer trained.
+        strides: stride of each feature map, in input pixels.
+        frozen: number of frozen feature maps, finest first.
     """
 
     mean: Tensor
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         super().__init__()
         check_encoder_name(name)
         self.name, self.frozen = name, 0
-        self.network: Any = None  # timm's, which is not a chain of stages
+        self.network: Any = None  # for timm, whose networks are not chains of stages
         stages: list[nn.Module] = []
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         if name == "plain":
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
             stages, self.channels = _torchvision_stages(name, torchvision_network(name))
             self.strides = (2, 4, 8, 16, 32)
         self.stages = nn.ModuleList(stages)
-        # Not persistent: constants of the code, not of a training.
+        # Not persistent: these are constants, not weights.
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
@@ -77,8 +77,7 @@ class Encoder(nn.Module):
                 x = stage(x)
                 features.append(x)
             return features
-        # timm's networks round odd sides each in its own way: they get whole cells of the coarsest map, and what lies
-        # beyond the image is cut off.
+        # timm's networks differ in how they round odd sides, so pad to a multiple of the deepest stride, then crop.
         height, width = x.shape[-2:]
         down, right = -height % self.strides[-1], -width % self.strides[-1]
         if not down and not right:
@@ -87,8 +86,10 @@ class Encoder(nn.Module):
         return [m[..., : -(-height // s), : -(-width // s)] for m, s in zip(maps, self.strides, strict=True)]
 
     def freeze(self, stages: int) -> None:
-        """Keep what computes the finest feature maps as it is, statistics of its norms included: pretrained, it finds
-        edges and textures, which serve any image; and no gradient has to pass the largest maps of the network.
+        """Freeze the layers that compute the finest feature maps, batch-norm statistics included.
+
+        Pretrained, they detect edges and textures, which are useful in any image; and no gradient has to be computed
+        for the largest maps of the network.
 
         Raises:
             RecsegError: the encoder has fewer feature maps.
@@ -96,7 +97,7 @@ class Encoder(nn.Module):
         if not 0 <= stages <= len(self.channels):
             raise RecsegError(f"freeze {stages}: expected 0 to {len(self.channels)}, the stages of {self.name}")
         mode, self.frozen = self.training, stages
-        with torch.enable_grad():  # which parameters a map depends on: autograd knows it of any network
+        with torch.enable_grad():  # autograd finds the parameters that a map depends on, in any network
             maps = self.eval()(self.mean.new_zeros(1, 3, self.strides[-1], self.strides[-1]))[:stages]
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if outputs := [m.sum() for m in maps if m.requires_grad]:
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
         self.train(mode)
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Switch to training or evaluation; what is frozen stays in evaluation."""
+        """Switch between training and evaluation mode; frozen layers stay in evaluation mode."""
         super().train(mode)
         for module in self.modules() if self.frozen else ():
             own = list(module.parameters(recurse=False))
@@ -116,16 +117,17 @@ class Encoder(nn.Module):
 
 
 def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> None:
-    """Fill an encoder with pretrained weights (ImageNet's, as a rule), in place.
+    """Load pretrained weights (usually ImageNet's) into an encoder, in place.
 
     Args:
         encoder: of torchvision or timm.
         file: a safetensors state dict of the whole classifier, with the names of torchvision or timm; its last layer
-            may be missing. (A pickled file is converted first: see the API reference.) None fetches torchvision's or
+            may be missing. (Convert a pickled file first: see the API reference.) None downloads torchvision's or
             timm's own weights.
 
     Raises:
-        RecsegError: the plain encoder (nothing is published for it), an unreadable or unfitting file, no network.
+        RecsegError: the plain encoder (no weights are published for it), an unreadable or unfitting file, or no network
+            connection.
     """
     if encoder.name == "plain":
         others = f"{', '.join(ENCODERS[1:])}, timm:NAME"
@@ -151,7 +153,7 @@ def load_encoder_weights(encoder: Encoder, file: Path | str | None = None) -> No
 
 
 def _from_file(path: Path, whole: nn.Module, heads: tuple[str, ...]) -> dict[str, Tensor]:
-    """What a file has for a classifier; its last layer is not used here, whatever it classified."""
+    """Read a classifier's weights from a file, without its last layer, which is not used here."""
     with open_tensors(path) as file:
         expected = {
             name: tensor
@@ -163,7 +165,7 @@ def _from_file(path: Path, whole: nn.Module, heads: tuple[str, ...]) -> dict[str
 
 
 def _fetch(name: str) -> dict[str, Tensor]:
-    """torchvision's or timm's own weights of a classifier: pickles too are read as tensors only."""
+    """Download torchvision's or timm's own weights of a classifier; pickles are read with `weights_only`."""
     try:
         if name.startswith(TIMM):
             return dict(_timm_network(name, pretrained=True).state_dict())
@@ -171,7 +173,7 @@ def _fetch(name: str) -> dict[str, Tensor]:
 
         weights = torchvision.models.get_model_weights(name).DEFAULT
         return dict(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
-    except Exception as error:  # those of the two hubs have no base class in common
+    except Exception as error:  # the errors of the two hubs have no common base class
         raise RecsegError(
             f"--pretrained {name}: the weights could not be fetched ({one_line(str(error))}); "
             "expected a network connection, or a local file with --encoder-weights FILE"
@@ -181,7 +183,7 @@ def _fetch(name: str) -> dict[str, Tensor]:
 def _plain_stage(inputs: int, outputs: int) -> nn.Sequential:
     """Two 3×3 convolutions, the paper's building block: (B, inputs, H, W) → (B, outputs, H, W)."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),  # no bias: the norm's own shift follows
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),  # no bias: batch norm has its own
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
         nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
@@ -193,21 +195,21 @@ def _plain_stage(inputs: int, outputs: int) -> nn.Sequential:
 def _plain_stages(widths: Sequence[int]) -> list[nn.Module]:
     stages: list[nn.Module] = [_plain_stage(3, widths[0])]
     for sizes in pairwise(widths):
-        # ceil_mode keeps the last row of an odd-sized map, so any H×W works and strides stay powers of two.
+        # ceil_mode keeps the last row of an odd-sized map, so that any H×W works and strides stay powers of two.
         stages.append(nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), _plain_stage(*sizes)))
     return stages
 
 
 def torchvision_network(name: str) -> nn.Module:
     """One of torchvision's classifiers, with random weights."""
-    import torchvision  # here: a plain U-Net needs none of it
+    import torchvision  # here: a plain U-Net does not need it
 
     network: nn.Module = getattr(torchvision.models, name)(weights=None)
     return network
 
 
 def _torchvision_stages(name: str, network: nn.Module) -> tuple[list[nn.Module], tuple[int, ...]]:
-    """Cut a classifier into five stages of strides 2 … 32, with their channels; its own head is dropped."""
+    """Split a classifier into five stages of strides 2 … 32, with their channels; its own head is dropped."""
     part: dict[str, Any] = dict(network.named_children())
     if name == "mobilenet_v2":
         return [part["features"][slice(*ends)] for ends in pairwise((0, 2, 4, 7, 14, 18))], (16, 24, 32, 96, 320)
@@ -223,9 +225,9 @@ def _timm_network(name: str, **options: Any) -> Any:
 
 
 class _WholeCells(nn.Conv2d):
-    """TensorFlow's "same" padding depends on an image's sides; here they are whole cells, and so it is a constant.
+    """TensorFlow's "same" padding for sides that are multiples of the stride, where it is a constant.
 
-    With sides that are only known later, `torch.export` would reason about each convolution's padding for minutes.
+    With dynamic sizes, `torch.export` would otherwise take minutes to reason about each convolution's padding.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -244,14 +246,14 @@ def _pad_by_constants(network: nn.Module) -> None:
 
 
 def _channels_first(network: Any, x: Tensor) -> list[Tensor]:
-    """Feature maps (B, C, H, W); some of timm's networks have them as (B, H, W, C)."""
+    """Feature maps as (B, C, H, W); some timm networks return (B, H, W, C)."""
     last = getattr(network, "output_fmt", "NCHW") == "NHWC"
     return [m.permute(0, 3, 1, 2) if last else m for m in network(x)]
 
 
 @lru_cache
 def _timm_sizes(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Channels and strides of a network's feature maps; it is tried out without memory (device "meta").
+    """Channels and strides of a timm network's feature maps, found by a trial run on the "meta" device.
 
     Raises:
         RecsegError: timm has no such network; or the network takes images of one size only (fixed windows, position
@@ -270,7 +272,7 @@ def _timm_sizes(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
             channels, strides = network.feature_info.channels(), network.feature_info.reduction()
             height, width = 3 * strides[-1], 5 * strides[-1]
             found = [tuple(m.shape) for m in _channels_first(network, torch.zeros(1, 3, height, width))]
-    except Exception as error:  # each network has its own way to refuse
+    except Exception as error:  # each network fails in its own way
         reason = one_line(str(error)) or type(error).__name__
         raise RecsegError(f"encoder {name!r}: no features of images of any size ({reason}), {expected}") from error
     pyramid = [(1, c, height // s, width // s) for c, s in zip(channels, strides, strict=True)]
@@ -281,7 +283,7 @@ def _timm_sizes(name: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _timm_cut(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What a network's features need of a classifier's weights: timm itself takes it, and would warn of the rest."""
+    """The part of a classifier's weights that its features need; timm selects it, and would warn about the rest."""
     logger = logging.getLogger("timm")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What every network of this package is to the code that trains, scores, saves and shows it."""
+"""The interface through which all networks of this package are trained, scored, saved and shown."""
 
 from typing import Any, ClassVar
 
@@ -8,16 +8,16 @@ from recseg.classes import Legend, has_background
 
 
 class SegmentationModel(nn.Module):
-    """A network that takes images (B, 3, H, W) in [0, 1] and gives a `RecurrentOutput`, or logits (B, K, h, w).
+    """A network that takes images (B, 3, H, W) in [0, 1] and returns a `RecurrentOutput`, or logits (B, K, h, w).
 
     Attributes:
         kind: name of the network's kind in weight files.
-        class_rows: tensors that have a row for each class, by name: the label of their first row.
-        config: what it is made of, a dataclass of plain values.
-        num_classes: labels, background included.
-        classes: names of the labels, background first; none before a training or a file gives them. Where the first is
+        class_rows: tensors with a row for each class: their names, with the label of the first row.
+        config: configuration, a dataclass of plain values.
+        num_classes: number of labels, background included.
+        classes: names of the labels, background first; empty until set by training or by a weight file. If the first is
             `recseg.classes.NO_BACKGROUND`, every pixel belongs to some class.
-        image_size: short side in pixels that images are resized to; None takes them as they are.
+        image_size: short side in pixels that images are resized to; None: images are not resized.
         input_size: side of the square that they are resized to instead, for a network that takes one size only.
         metadata: where the weights come from.
     """
@@ -42,9 +42,9 @@ class SegmentationModel(nn.Module):
 
     @property
     def legend(self) -> Legend:
-        """What stands for each label in the data that the network learned from."""
+        """Name, mask value and colour of each label in the data that the network was trained on."""
         return Legend.from_dict(self.classes, self.metadata.get("legend"))
 
     def pixel_logits(self, images: Tensor) -> Tensor | None:
-        """(B, 3, H, W) → (B, num_classes, h, w) of the per-pixel classifier; None: this network has none."""
+        """(B, 3, H, W) → (B, num_classes, h, w) of the per-pixel classifier; None if the network has none."""
         return None

@@ -1,20 +1,20 @@
 """The recurrent U-Net: name a class, then paint it, until the sequence has ended.
 
-A U-Net encodes the image once. A ConvLSTM in its bottleneck unrolls over time steps. Each step emits one class that is
-present and the mask of that class; a learned stop ends the sequence. Chapter 4 of the book explains this file.
+A U-Net encodes the image once. A ConvLSTM in its bottleneck is unrolled over time steps. Each step emits one class that
+is present and the mask of that class; a learned stop ends the sequence. Chapter 4 of the book explains this file.
 
 For an image with pixel embedding E (d channels, from the decoder) and bottleneck features x, one time step is
 
     h, c      = ConvLSTM([x, coverage], (h, c))       coverage = 1 − uncovered, on the grid of x
     z         = relu(A [mean(h), max(h)])             summary of the hidden state
     stop      = b · z                                 logit: has the sequence ended?
-    attention = σ((Q z) · E / √d) · uncovered         one number a pixel, in [0, 1]
+    attention = σ((Q z) · E / √d) · uncovered         one number per pixel, in [0, 1]
     class     = W ⟨E⟩ + V ⟨[x, h]⟩                    logits; ⟨·⟩ is the mean under the attention map
     mask      = (w_class − w_background) · E          logits; w_k is the row of class k in W
     uncovered = uncovered · (1 − σ(mask))
 
-W also classifies single pixels in training, as the last layer of a dense U-Net does. So a step paints with a classifier
-that every pixel has trained, and no map of num_classes channels is computed at inference.
+In training, W also classifies single pixels, like the last layer of a dense U-Net. The steps thus use a classifier that
+is trained on every pixel, and no map of num_classes channels is computed at inference.
 
 Sources: Romera-Paredes and Torr, "Recurrent instance segmentation", ECCV 2016 (emit one object after another and learn
 when to stop; here a step is a class); Cheng et al., "MaskFormer", NeurIPS 2021 (a mask as the product of a vector with
@@ -37,7 +37,7 @@ from recseg.models.unet import Decoder, crop_padding, pad_to_stride
 
 
 class Features(NamedTuple):
-    """What is computed once an image.
+    """What is computed once per image.
 
     Attributes:
         embedding: (B, d, h, w) pixel embedding E, at the decoder's resolution.
@@ -51,7 +51,7 @@ class Features(NamedTuple):
 
 
 class State(NamedTuple):
-    """What one time step hands to the next; it is never changed in place.
+    """What one time step passes to the next; it is never changed in place.
 
     Attributes:
         h: (B, hidden, gh, gw) hidden state.
@@ -91,7 +91,7 @@ class ImageOutput(NamedTuple):
 
 
 class RecurrentOutput(NamedTuple):
-    """The steps of B images, packed: P = Σ lengths live (image, step) pairs, and nothing for steps after a stop.
+    """The steps of B images, packed: P = Σ lengths live (image, step) pairs, without the steps after a stop.
 
     Attributes:
         masks: (P, h, w) mask logits at the decoder's resolution.
@@ -114,7 +114,7 @@ class RecurrentOutput(NamedTuple):
     size: tuple[int, int]
 
     def split(self) -> list[ImageOutput]:
-        """One entry an image."""
+        """One entry per image."""
         counts = self.lengths.tolist()
         masks, classes = torch.split(self.masks, counts), torch.split(self.classes, counts)
         return [ImageOutput(*parts) for parts in zip(masks, classes, self.stop, strict=True)]
@@ -145,7 +145,7 @@ def masked_average_pool(features: Tensor, weight: Tensor) -> Tensor:
 
 
 class RecurrentUNet(SegmentationModel):
-    """Emit one class and its mask a time step, for the classes that are present. Without a config: as published."""
+    """Emit one class and its mask per time step, for the classes that are present. Default config: as published."""
 
     kind = "recurrent"
     class_rows: ClassVar[dict[str, int]] = {"classifier.weight": 0, "classifier.bias": 0, "context.weight": 1}
@@ -158,7 +158,7 @@ class RecurrentUNet(SegmentationModel):
         self.decoder = Decoder(self.encoder.channels, self.encoder.strides, config.decoder_widths)
         self.classifier = nn.Conv2d(self.decoder.channels, config.num_classes, 1)  # W
 
-        # The recurrence runs on the grid of the second deepest features: that of the deepest has too few cells.
+        # The recurrence runs on the grid of the second deepest features; the deepest grid has too few cells.
         grid, deepest = self.encoder.channels[-2:]
         self.reduce = nn.Conv2d(grid + deepest, config.reduced, 1)
         self.upsample = self.encoder.strides[-1] // self.encoder.strides[-2]
@@ -170,7 +170,7 @@ class RecurrentUNet(SegmentationModel):
         self.stop = nn.Linear(config.hidden, 1)  # b
         self.query = nn.Linear(config.hidden, self.decoder.channels)  # Q
         self.context = nn.Linear(config.reduced + config.hidden, config.num_classes - 1, bias=False)  # V
-        nn.init.zeros_(self.context.weight)  # at first a step classifies as the pixels do, and V learns what they miss
+        nn.init.zeros_(self.context.weight)  # at first, steps classify by pixel features alone
 
     def encode(self, images: Tensor) -> Features:
         """Images (B, 3, H, W) in [0, 1], sides multiples of the encoder's deepest stride → what all steps share."""
@@ -180,15 +180,15 @@ class RecurrentUNet(SegmentationModel):
         return Features(self.decoder(features), x, self.cell.input_gates(x))
 
     def initial_state(self, features: Features) -> State:
-        """The state before the first step: h and c are zero, nothing is covered, no class is named."""
+        """The state before the first step: h and c are zero, nothing is covered, no class has been named."""
         h, c = self.cell.zero_state(features.gates)
-        uncovered = c.new_ones(features.embedding[:, 0].shape)  # (B, h, w); a product of many factors: not in 16 bits
+        uncovered = c.new_ones(features.embedding[:, 0].shape)  # (B, h, w); a product of many factors needs 32 bits
         return State(h, c, uncovered, c.new_zeros((len(c), self.num_classes - 1), dtype=torch.bool))
 
     def step(self, features: Features, state: State) -> tuple[State, StepOutput]:
-        """One time step: attend, name a class, paint its mask. The equations stand at the top of this file."""
+        """One time step: attend, name a class, paint its mask. The equations are at the top of this file."""
         embedding = features.embedding  # (B, d, h, w)
-        # Without a gradient: a mask is trained to fit its class, not to inform later steps.
+        # Detached: a mask is trained to fit its class, not to inform later steps.
         coverage = 1 - self.pool(state.uncovered.detach().unsqueeze(1)).to(features.x.dtype)  # (B, 1, gh, gw)
         h, c = self.cell.step(features.gates + self.coverage(coverage), (state.h, state.c))
         z = F.relu(self.summary(torch.cat([h.mean(dim=(2, 3)), h.amax(dim=(2, 3))], dim=1)))  # (B, hidden)
@@ -204,9 +204,9 @@ class RecurrentUNet(SegmentationModel):
         classes = classes + self.context(masked_average_pool(torch.cat([features.x, h], dim=1), coarse))  # (B, C)
 
         # Paint.
-        if self.training:  # by the expected row: a gradient for the class logits
+        if self.training:  # with the expected row, which passes a gradient to the class logits
             share, named = classes.softmax(dim=1), state.named  # (B, C)
-        else:  # by the row of the best class that has not been named yet
+        else:  # with the row of the best class that has not been named yet
             classes = torch.where(state.named, classes.amin(dim=1, keepdim=True) - 1, classes)
             share = F.one_hot(classes.argmax(dim=1), classes.shape[1]).to(classes.dtype)  # (B, C)
             named = state.named | (share > 0)
@@ -221,13 +221,13 @@ class RecurrentUNet(SegmentationModel):
 
         Args:
             images: (B, 3, H, W) RGB floats in [0, 1], any H and W.
-            lengths: (B,) true number of classes of each image, in training: these steps are emitted, and the step
-                after them has its stop logit. On the CPU they cost a GPU no wait. None: the learned stop decides;
-                without a background all steps run, and those that win no pixel are left out.
+            lengths: (B,) true number of classes in each image, in training: that many steps are emitted, and the stop
+                logit of one more. Keep it on the CPU to avoid a GPU sync. None: the learned stop decides; without a
+                background class all steps run, and those that win no pixel are left out.
         """
         features = self.encode(pad_to_stride(images, self.encoder.strides[-1]))
         state, outputs = self.initial_state(features), list[StepOutput]()
-        # To ask a GPU whether all images have stopped costs a wait, where a step costs less.
+        # On a GPU, checking whether all images have stopped would force a sync, which costs more than a step.
         ask = lengths is None and self.has_background and images.is_cpu and not torch.compiler.is_compiling()
         for _ in range(self.max_steps if lengths is None else min(self.max_steps, int(lengths.max()) + 1)):
             state, output = self.step(features, state)

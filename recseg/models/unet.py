@@ -1,10 +1,10 @@
-"""U-Net: an encoder that halves the image again and again, a decoder that puts it back together: the dense baseline.
+"""U-Net, the dense baseline: an encoder that halves the resolution repeatedly, and a decoder that restores it.
 
-Chapter 3 of the book explains this file. Source: Ronneberger et al., "U-Net", MICCAI 2015. The encoders stand in
+Chapter 3 of the book explains this file. Source: Ronneberger et al., "U-Net", MICCAI 2015. The encoders are in
 `recseg.models.encoders`.
 
-Where it departs from the paper: padded convolutions, so the output covers the whole input; batch normalisation;
-bilinear upsampling; and the decoder stops at a stride of 2 or 4, since the last octave costs the most and shows least.
+Differences from the paper: padded convolutions, so that the output covers the whole input; batch normalisation;
+bilinear upsampling; and the decoder stops at a stride of 2 or 4, since the last blocks cost the most and gain least.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ from recseg.models.model import SegmentationModel
 class DecoderBlock(nn.Module):
     """Double the resolution and merge a skip connection: two 3×3 convolutions.
 
-    The paper enlarges the coarse map, concatenates the skip and convolves. A convolution of a concatenation is the sum
-    of two convolutions, and that of the coarse map is four times cheaper before it is enlarged than after.
+    The paper upsamples the coarse map, concatenates the skip and convolves. A convolution of a concatenation is the sum
+    of two convolutions, and that of the coarse map is four times cheaper before upsampling than after.
     """
 
     def __init__(self, inputs: int, skip: int, outputs: int) -> None:
@@ -47,7 +47,7 @@ class DecoderBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the deepest features to a fine map, one block a resolution.
+    """From the deepest features to a fine map, one block per resolution.
 
     Args:
         channels: of the encoder's features, finest first.
@@ -56,10 +56,10 @@ class Decoder(nn.Module):
 
     Attributes:
         channels: of the output.
-        stride: of the output: how many input pixels one cell spans a side.
+        stride: of the output, in input pixels.
 
     Raises:
-        RecsegError: as many blocks as the encoder has features, or more: each block needs a skip connection.
+        RecsegError: too many blocks, or none: each block needs a skip connection.
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], widths: Sequence[int]) -> None:
@@ -74,13 +74,13 @@ class Decoder(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """The encoder's features, finest first → (B, channels, H / stride, W / stride)."""
         x, *skips = features[::-1]  # coarse to fine
-        for block, skip in zip(self.blocks, skips, strict=False):  # finer features than the output's are not used
+        for block, skip in zip(self.blocks, skips, strict=False):  # features finer than the output are not used
             x = block(x, skip)
         return x
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:
-    """(B, 3, H, W) in [0, 1] → sides that are multiples of a stride, filled with grey at the right and below."""
+    """Pad (B, 3, H, W) in [0, 1] with grey at the right and the bottom, to sides that are multiples of a stride."""
     height, width = (-(-side // stride) * stride for side in images.shape[-2:])
     if (height, width) == images.shape[-2:]:
         return images
@@ -91,7 +91,7 @@ def pad_to_stride(images: Tensor, stride: int) -> Tensor:
 
 
 def crop_padding(maps: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Maps (…, h, w) of a padded image → those of its own size (H, W), without what the padding added."""
+    """Crop maps (…, h, w) of a padded image to the part for its own size (H, W)."""
     return maps[..., : -(-size[0] // stride), : -(-size[1] // stride)]
 
 

@@ -1,1 +1,1 @@
-"""From label maps to trained weights: targets, losses, the loop and what keeps it. Chapters 5, 7 and 8."""
+"""Training: targets, losses, the loop and its checkpoints. Chapters 5, 7 and 8."""

@@ -1,4 +1,4 @@
-"""Which image of a batch is behind a loss that is not a number."""
+"""Find the images in a batch that cause a non-finite loss."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def explained(trainer: "Trainer", error: RecsegError) -> RecsegError:
-    """The error of a loss, with the step, and with the images of its batch that are to blame."""
-    trainer.check_gradient()  # which may be what is to blame
+    """A non-finite-loss error with the step number and the images responsible added."""
+    trainer.check_gradient()  # raises if the previous update's gradient is the cause
     assert trainer.batch is not None
 
     def alone(image: Tensor, label: Tensor) -> Tensor:
@@ -31,20 +31,20 @@ def explained(trainer: "Trainer", error: RecsegError) -> RecsegError:
 def find_bad_samples(
     loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor, ids: Sequence[str]
 ) -> str:
-    """The images whose loss is not finite when each is alone; all of the batch where that finds none.
+    """Find the images whose loss is not finite on their own; the whole batch if there are none.
 
     Args:
-        loss: of a network in `eval()` mode, where no image shares statistics with another: (1, 3, S, S) and
-            (1, S, S) to a scalar. The averaged network, say, which has not learned from this batch.
+        loss: maps (1, 3, S, S) and (1, S, S) to a scalar. Its network is in `eval()` mode, where images share no batch
+            statistics; the averaged network, for example, which has not been updated with this batch.
         images: (B, 3, S, S).
         labels: (B, S, S).
         ids: B names.
 
     Returns:
-        Words for an error message, such as "image a" or "one of the images a, b, c".
+        Text for an error message, such as "image a" or "one of the images a, b, c".
     """
     found = []
-    # Not where several processes add up their losses: they would wait for one that has an error to report.
+    # Not in a distributed run: the loss involves an all-reduce, which the other processes would not join.
     for number in range(len(ids)) if world_size() == 1 else ():
         alone = slice(number, number + 1)
         try:

@@ -1,7 +1,7 @@
-"""The whole state of a training as one safetensors file, so that a run can be cut off anywhere and go on exactly.
+"""The complete training state in one safetensors file: an interrupted run resumes exactly where it stopped.
 
 Tensors (weights, averaged weights, the optimisers' moments, random states) are stored under prefixed names, numbers as
-JSON text.
+JSON metadata.
 """
 
 import json
@@ -34,10 +34,10 @@ def save_state(
     scaler: GradScaler,
     progress: dict[str, Any],
 ) -> None:
-    """Write everything that the next step depends on.
+    """Write everything that the next update depends on.
 
     Args:
-        progress: JSON-able numbers of the loop: step, elapsed seconds, …
+        progress: JSON-serialisable state of the loop: step, elapsed seconds, …
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in average.state_dict().items()}
@@ -47,7 +47,7 @@ def save_state(
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    # Clones: safetensors refuses two names for one memory.
+    # Clones: safetensors refuses tensors that share memory.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = {"format": FORMAT, "progress": json.dumps(progress), "scaler": json.dumps(scaler.state_dict())}
     write_tensors(path, tensors, text)
@@ -55,12 +55,12 @@ def save_state(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str], dict[str, Any]]]:
-    """A checkpoint, open: its tensors, its text, and of that its progress."""
+    """Open a checkpoint; yields the file, its metadata and the decoded `progress`."""
     try:
         with safe_open(path, framework="pt") as stream:
             text = stream.metadata() or {}
             if text.get("format") != FORMAT:
-                raise RecsegError(f"{path}: not a checkpoint of a training, expected format {FORMAT!r}")
+                raise RecsegError(f"{path}: not a training checkpoint, expected format {FORMAT!r}")
             yield stream, text, json.loads(text["progress"])
     except RecsegError:
         raise
@@ -72,7 +72,7 @@ def read_progress(path: Path) -> dict[str, Any]:
     """The `progress` of a checkpoint, without its tensors.
 
     Raises:
-        RecsegError: no such file, or a damaged one.
+        RecsegError: the file is missing or damaged.
     """
     with _opened(path) as (_, _, progress):
         return progress
@@ -86,13 +86,13 @@ def load_state(
     scaler: GradScaler,
     check: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Put a saved state back in place; returns its `progress`.
+    """Restore a saved state in place; returns its `progress`.
 
     Args:
-        check: called with the progress before anything is changed; raises where the run must not go on.
+        check: called with the progress before anything is changed; raises if the run must not continue.
 
     Raises:
-        RecsegError: no such file, a damaged one, or one of another network.
+        RecsegError: the file is missing, damaged or from another network.
     """
     with _opened(path) as (stream, text, progress):
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
@@ -111,7 +111,7 @@ def load_state(
         average.load_state_dict(part("average."))
         for optimiser, state in zip(optimisers, moments, strict=True):
             optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        if scaling := json.loads(text["scaler"]):  # empty where the run began on a device that needs none
+        if scaling := json.loads(text["scaler"]):  # empty if the checkpoint was saved without loss scaling
             scaler.load_state_dict(scaling)
     except (RuntimeError, ValueError, KeyError) as error:
         raise RecsegError(f"{path}: does not fit the network that the run's config.json describes") from error
@@ -124,7 +124,7 @@ def load_state(
 def save_average(
     path: Path, average: SegmentationModel, config: TrainConfig, dataset: SegmentationFolder, **more: Any
 ) -> None:
-    """Write averaged weights to predict with, and how they came about."""
+    """Write the averaged weights for inference, with metadata on how they were trained."""
     assert config.image_size is not None  # resolved
     about = {name: value for name, value in asdict(config).items() if value is not None}
     about["data"] = Path(config.data).name  # the name, not the path on this machine

@@ -1,4 +1,4 @@
-"""What a training is: the data, the model, the budget. One dataclass, stored as JSON in the run's folder."""
+"""The configuration of a training run: data, model, budget. One dataclass, stored as JSON in the run's folder."""
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
@@ -20,7 +20,7 @@ ORDERS = ("matched", "class", "area")  # of `recseg.training.targets.to_sequence
 AMP = ("auto", "off", "bf16", "fp16")
 ON_BAD_IMAGE = ("stop", "skip")
 _CHOICES = {"model": MODELS, "amp": AMP, "on_bad_image": ON_BAD_IMAGE, "order": ORDERS, "optimiser": OPTIMISERS}
-FEWEST = 100  # updates between two validations, unless `val_every` says otherwise: a short trial run is left alone
+FEWEST = 100  # fewest updates between validations unless `val_every` is set, so that a short trial run has none
 _POSITIVE = (
     "minutes", "steps", "batch_size", "lr", "max_steps", "clip", "checkpoint_seconds", "val_every", "val_limit",
 )  # fmt: skip
@@ -28,46 +28,46 @@ _POSITIVE = (
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that `train` needs. None means: `resolve` chooses, by the encoder and the data.
+    """All settings of a training run. Where a field is None, `resolve` chooses, depending on the encoder and the data.
 
     Attributes:
         data: "pictograms", "voc", or a folder in VOC's layout.
         split: list to train on; for VOC "train_aug" where it exists.
         model: "recurrent", "dense" (the dense baseline) or "published" (the published network).
-        minutes: wall-clock budget of the steps. Either this or `steps`.
+        minutes: time budget of the updates, in minutes; set either this or `steps`.
         steps: number of updates.
         seed: of the initial weights, the order of the images and their augmentation.
-        network: what to build; left out, with `init`, what that is. A dense network takes from it what both share
-            (`UNetConfig`); its `num_classes` and `max_steps` are those of the data.
-        init: trained weights to start from: a published name, a .safetensors file or the folder of a run. What fits is
-            copied, classifier rows by the names of the classes: see `recseg.training.initial`.
-        encoder_weights: safetensors file of a torchvision or timm classifier to start from.
-        pretrained: fetch torchvision's or timm's own weights instead.
-        freeze: encoder stages, from the finest, that keep their weights; None freezes two of an encoder that is
-            pretrained, or not plain and that of `init`.
+        network: the architecture; if it is left out and `init` is given, that of `init`. A dense network uses only the
+            fields of `UNetConfig`; `num_classes` and `max_steps` are set from the data.
+        init: trained weights to start from: a published name, a .safetensors file or the folder of a run. Tensors that
+            fit are copied, classifier rows by class name: see `recseg.training.initial`.
+        encoder_weights: safetensors file of a torchvision or timm classifier to initialise the encoder from.
+        pretrained: download torchvision's or timm's own weights instead.
+        freeze: number of encoder stages to freeze, finest first; None freezes two if `has_pretrained_encoder`, except
+            in the published network.
         order: of the targets: "matched" (each step learns the one that fits it best), "class" or "area".
-        max_steps: the most classes of an image; None takes 5, or the most that an image of the folder has.
+        max_steps: maximum number of classes in an image; None takes 5 with VOC's classes, else the maximum in the data.
         size: side of the square training crops, in pixels.
         image_size: short side that images are resized to for prediction.
         scale: range of the random resize: a crop shows between 1/scale[1] and 1/scale[0] of the image's short side.
-        flip: mirror half of the crops; not for classes that have a left and a right.
-        colour_jitter: how far brightness, contrast and saturation move: 0.4 is factors of 0.6 to 1.4, 0 none.
-        augmentation: name of the caller's own, which `train` notes and `resume` asks for again.
-        balance: draw images with rare classes more often: see `recseg.data.stream.rarity_weights`.
-        pixels_first: share of the budget in which the recurrent network only learns to classify single pixels, as the
-            dense baseline does. The steps name classes with that same classifier, and learn faster once it is trained.
-        optimiser: "muon" (for the weights between features, with AdamW for all others) or "adamw".
-        lr: peak learning rate; a pretrained encoder that is not plain gets a tenth of it.
+        flip: mirror half of the crops; not for classes that differ only in left and right.
+        colour_jitter: strength of the brightness, contrast and saturation jitter: 0.4 is factors of 0.6 to 1.4, 0 none.
+        augmentation: name of the caller's own augmentation; `train` records it, and `resume` requires the same one.
+        balance: sample images with rare classes more often: see `recseg.data.stream.rarity_weights`.
+        pixels_first: initial share of the budget in which the recurrent network is trained as a per-pixel classifier
+            only, like the dense baseline. The steps use the same classifier and learn faster once it is trained.
+        optimiser: "muon" (for the hidden weights, with AdamW for all others) or "adamw".
+        lr: peak learning rate; the encoder gets a tenth of it if `has_pretrained_encoder`.
         ema: decay of the averaged weights.
-        amp: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" or "fp16" insist.
-        compile: run encoder and decoder as programs that `torch.compile` writes, in training; validations do without.
-        checkpoint_seconds: of training between two checkpoints.
-        on_bad_image: "stop" ends the training at an image that cannot be read; "skip" lists it and takes another one.
-        val_split: list that the averaged network is scored on during the training; None takes "val" where there is one,
-            unless the training list is "trainval"; "none" takes none. Nothing that is learned depends on it.
-        val_every: updates between two validations; None: a tenth of the budget, and 100 updates at least.
-        val_limit: the most images of a validation, spread evenly over the list; None takes 500.
-        tensorboard: write the log in TensorBoard's format too, into the run's folder `tensorboard`.
+        amp: mixed precision: "auto" uses 16 bits where the hardware is fast at them; "off", "bf16" and "fp16" force it.
+        compile: run encoder and decoder through `torch.compile` in training; validation runs without it.
+        checkpoint_seconds: time between checkpoints.
+        on_bad_image: "stop" ends the run at an image that cannot be read; "skip" records it and draws another one.
+        val_split: list that the averaged network is scored on during training; None takes "val" if it exists, unless
+            the training list is "trainval"; "none" turns validation off. It does not affect what is learned.
+        val_every: updates between validations; None: a tenth of the budget, but at least 100 updates.
+        val_limit: maximum number of validation images, spread evenly over the list; None takes 500.
+        tensorboard: also write the log in TensorBoard's format, to the run's `tensorboard` folder.
     """
 
     data: str
@@ -147,13 +147,13 @@ class TrainConfig:
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Fill in what was left open. Plain encoders learn from scratch on small images, the others on photographs.
+    """Fill in the fields that are None. Plain encoders get defaults for small images, the others for photographs.
 
-    Images are predicted a sixth larger than the crops: there things have the size that they have in most crops, and
-    edges more pixels (measured on images that are neither trained on nor reported).
+    For prediction, images are resized to a sixth more than the crop size: objects then have the size that they have in
+    most crops, and edges have more pixels (measured on images used neither for training nor for reported scores).
     """
     defaults: dict[str, Any]
-    if config.init and config.network is TrainConfig.network:  # the default itself: it was left out
+    if config.init and config.network is TrainConfig.network:  # the default object itself: it was left out
         from recseg.training.initial import network_of
 
         config = replace(config, network=network_of(config.init))
@@ -162,14 +162,14 @@ def resolve(config: TrainConfig) -> TrainConfig:
     elif config.network.encoder == "plain":
         size = config.size or 64
         defaults = {"size": size, "batch_size": 16, "lr": 3e-3, "scale": (0.8, 1.3)}
-        defaults["image_size"] = max(16, 16 * round(size * 7 / 6 / 16))  # whole cells of the coarsest map
+        defaults["image_size"] = max(16, 16 * round(size * 7 / 6 / 16))  # a multiple of the deepest stride
     else:
         size = config.size or 192
         defaults = {"size": size, "batch_size": 16, "lr": 2e-3, "scale": (0.75, 2.0)}
         defaults["image_size"] = max(32, 32 * round(size * 7 / 6 / 32))
     if config.minutes is None and config.steps is None:
         defaults["minutes"] = 20.0
-    if config.steps is not None:  # with `minutes` the loop looks at the clock
+    if config.steps is not None:  # with `minutes`, the loop goes by the clock
         defaults["val_every"] = validation_every(config.steps)
     defaults["val_limit"] = 500
     defaults["pixels_first"] = 0.5
@@ -179,12 +179,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def validation_every(steps: int) -> int:
-    """Updates between two validations of a budget of so many, unless they are given."""
+    """Default number of updates between validations for a budget of `steps` updates."""
     return max(FEWEST, -(-steps // 10))
 
 
 def used_up(config: TrainConfig, step: int, seconds: float) -> float:
-    """Share of the budget that so many updates, or so many seconds, are."""
+    """Share of the budget that `step` updates, or `seconds` seconds, use up."""
     if config.steps is not None:
         return step / config.steps
     assert config.minutes is not None  # resolved
@@ -192,7 +192,7 @@ def used_up(config: TrainConfig, step: int, seconds: float) -> float:
 
 
 def network_for(config: TrainConfig, dataset: "SegmentationFolder") -> RecurrentUNetConfig:
-    """The network's configuration, with the classes of the data, and as many steps as an image of it has classes."""
+    """The network's configuration, with `num_classes` and `max_steps` set from the data."""
     from recseg.classes import VOC_CLASSES
 
     steps = config.max_steps
@@ -204,10 +204,10 @@ def network_for(config: TrainConfig, dataset: "SegmentationFolder") -> Recurrent
 
 
 def with_whole_paths(config: TrainConfig) -> TrainConfig:
-    """A configuration that means the same in any working folder.
+    """The configuration with absolute paths, so that it is valid in any working directory.
 
     Raises:
-        RecsegError: its data are not there.
+        RecsegError: the data do not exist.
     """
     from recseg.weights.registry import published_weights
 
@@ -216,9 +216,9 @@ def with_whole_paths(config: TrainConfig) -> TrainConfig:
     else:
         data = str(Path(config.data).expanduser().absolute())
         if not Path(data).exists():
-            raise RecsegError(f"{data}: not there; a run whose data have moved goes on with --data")
+            raise RecsegError(f"{data}: does not exist; if the data have moved, give their new place with --data")
     weights = config.encoder_weights and str(Path(config.encoder_weights).expanduser().absolute())
-    init = config.init  # a published name wins over a file, and stays what it is
+    init = config.init  # a published name takes precedence over a file and is kept as it is
     if init and Path(init).exists() and init not in [entry["name"] for entry in published_weights()]:
         init = str(Path(init).absolute())
     return replace(config, data=data, encoder_weights=weights, init=init)
@@ -228,10 +228,10 @@ def build_model(config: TrainConfig, *, start: bool = True) -> "SegmentationMode
     """The untrained network that a (resolved) configuration describes.
 
     Args:
-        config: of the training.
-        start: read the weights that the encoder starts from; a run that goes on has all weights in its checkpoint.
+        config: of the run.
+        start: load the encoder's pretrained weights; not needed to resume, since the checkpoint has all weights.
     """
-    # Imported here: the command line reads its choices from this module, and does not wait for torch.
+    # Imported here: the command line reads its choices from this module and should not have to import torch.
     from recseg.models.baseline import PublishedConfig, PublishedNetwork
     from recseg.models.encoders import load_encoder_weights
     from recseg.models.recurrent_unet import RecurrentUNet
@@ -253,32 +253,32 @@ def build_model(config: TrainConfig, *, start: bool = True) -> "SegmentationMode
 
 
 def check_batch(config: TrainConfig, model: "SegmentationModel") -> None:
-    """Refuse a batch that has fewer images than processes, or too few numbers for a norm."""
+    """Refuse a batch with fewer images than processes, or with too few values for batch norm."""
     from recseg.distributed import shard, world_size
 
     batch_size, size = config.batch_size or 0, config.size or 0
     if batch_size < world_size():
-        raise RecsegError(f"batch_size {batch_size}: expected one for each of {world_size()} processes")
+        raise RecsegError(f"batch_size {batch_size}: expected at least one image for each of {world_size()} processes")
     encoder: Any = getattr(model, "encoder", None)
     cells = 2 if encoder is None else -(-size // encoder.strides[-1])  # along a side of the coarsest map
-    if len(shard(batch_size)) * cells**2 < 2:  # a norm over one number has no variance
-        raise RecsegError(f"batch_size {batch_size} with size {size}: too small for the norms, expected more of one")
+    if len(shard(batch_size)) * cells**2 < 2:  # a single value has no variance
+        raise RecsegError(f"batch_size {batch_size} with size {size}: too small for batch norm, increase either")
 
 
 def save_config(path: Path, config: TrainConfig, *, new: bool = False) -> None:
-    """Write a run's config.json; with `new`, it is refused where another process has written one."""
+    """Write a run's config.json; with `new`, fail if another process has already written one."""
     try:
         with atomic_write(path, new=new) as temporary:
             temporary.write_text(json.dumps(asdict(config), indent=2) + "\n")
     except FileExistsError as error:
-        raise RecsegError(f"{path.parent}: another training has just begun there; expected a new folder") from error
+        raise RecsegError(f"{path.parent}: another run has just started there; expected a new folder") from error
 
 
 def load_config(path: Path) -> TrainConfig:
     """Read a run's config.json back.
 
     Raises:
-        RecsegError: missing, not JSON, or with fields that no training has.
+        RecsegError: the file is missing, is not JSON or has unknown fields.
     """
     try:
         values = json.loads(path.read_text())
@@ -296,5 +296,5 @@ def load_config(path: Path) -> TrainConfig:
 
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only."""
+    """Turn lists into tuples, which JSON does not have."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,7 +1,7 @@
-"""Fine-tuning: a network starts from weights that learned elsewhere, by name and shape, and by the names of classes.
+"""Fine-tuning: start from trained weights, matched by tensor name and shape, and by class name.
 
-Chapter 7 of the book explains the loop that follows. An encoder of torchvision or timm learns at a tenth of the rate,
-as in any training that starts from pretrained weights. All else learns at the full rate, a plain encoder as well.
+Chapter 7 of the book explains the training loop. As with any pretrained weights, a torchvision or timm encoder is
+trained at a tenth of the learning rate, everything else (a plain encoder included) at the full rate.
 """
 
 from dataclasses import dataclass, fields
@@ -15,18 +15,18 @@ from recseg.models.encoders import COUNTER
 from recseg.models.model import SegmentationModel
 from recseg.weights.io import load, network_config
 
-SHOWN = 8  # names in a line
+SHOWN = 8  # names listed in a message
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What a network was given.
+    """What `copy_weights` has copied.
 
     Attributes:
-        whole: names of the tensors that were copied as they are.
-        rows: names of the tensors of which the rows of `classes` were copied.
-        fresh: names of the parameters that start anew, in whole or in part.
-        classes: names of both networks.
+        whole: names of the tensors that were copied in full.
+        rows: names of the tensors of which only the rows of `classes` were copied.
+        fresh: names of the parameters that keep their initial values, in whole or in part.
+        classes: class names that both networks have.
     """
 
     whole: tuple[str, ...]
@@ -41,13 +41,13 @@ class Copied:
 
 
 def network_of(source: str) -> RecurrentUNetConfig:
-    """The sizes of the network in a weight file, for a network that is to start from it.
+    """The configuration of the network in a weight file, for a new network that starts from it.
 
     Args:
-        source: as of `recseg.load`.
+        source: as for `recseg.load`.
 
     Raises:
-        RecsegError: nothing of that name, or a file that names no network.
+        RecsegError: nothing of that name, or a file that describes no network.
     """
     config = network_config(source)
     names = {field.name for field in fields(RecurrentUNetConfig)}
@@ -57,11 +57,11 @@ def network_of(source: str) -> RecurrentUNetConfig:
 
 @torch.no_grad()
 def copy_weights(model: SegmentationModel, source: SegmentationModel) -> Copied:
-    """Copy what fits from one network into another, in place: tensors by name and shape, classifier rows by class.
+    """Copy the tensors that fit from one network to another, in place: by name and shape, classifier rows by class.
 
-    A row of a classifier is a class's (`SegmentationModel.class_rows`); it is copied where both networks know a class
-    of that name. The background is one class, whatever its name. A dense network gives its encoder, its decoder and its
-    classifier to a recurrent one, and the other way round.
+    Each classifier row belongs to a class (`SegmentationModel.class_rows`) and is copied if both networks have a class
+    of that name. The background is the same class whatever its name. Between a dense and a recurrent network, encoder,
+    decoder and classifier are copied.
 
     Args:
         model: the network to start, with its `classes`.
@@ -90,20 +90,20 @@ def copy_weights(model: SegmentationModel, source: SegmentationModel) -> Copied:
 
 
 def _names(model: SegmentationModel) -> list[str | int]:
-    """What each label is recognised by; no class of data without a background stands for one."""
+    """The key that each label is matched by; label 0 matches only if both networks have a background, or neither."""
     first = BACKGROUND if model.has_background else NO_BACKGROUND
     return [first, *model.classes[1:]]
 
 
 def start_from(model: SegmentationModel, source: str) -> Copied:
-    """Let a network start from a weight file.
+    """Initialise a network from trained weights.
 
     Args:
         model: with its `classes`.
-        source: as of `recseg.load`.
+        source: as for `recseg.load`.
 
     Raises:
-        RecsegError: what `recseg.load` raises; another encoder; or no tensor fits.
+        RecsegError: what `recseg.load` raises; a different encoder; or no tensor fits.
     """
     other = load(source)
     one, two = (getattr(network.config, "encoder", None) for network in (model, other))

@@ -1,4 +1,4 @@
-"""What the models learn from: masks, classes, the stop and single pixels. Logits everywhere; void counts nowhere.
+"""Losses for masks, classes, the stop and single pixels. All take logits and ignore void pixels.
 
 Chapter 5 of the book explains this file. Dice: Milletari et al., "V-Net", 3DV 2016. The matched order follows Carion
 et al., "End-to-end object detection with transformers", ECCV 2020.
@@ -18,7 +18,7 @@ from recseg.training.targets import match, to_sequence
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Share of each term in the total."""
+    """Weight of each term in the total loss."""
 
     bce: float = 1.5
     dice: float = 0.5
@@ -28,7 +28,7 @@ class LossWeights:
 
 
 def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Label maps (B, H, W) at another size (B, h, w): the label nearest to each new pixel's centre, never a mixture."""
+    """Resize label maps (B, H, W) to (B, h, w): each new pixel takes the label nearest to its centre."""
     shrunk = F.interpolate(labels[:, None].float(), size=size, mode="nearest-exact")  # (B, 1, h, w)
     return shrunk[:, 0].long()
 
@@ -36,7 +36,7 @@ def shrink_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 def dense_loss(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     """Per-pixel cross-entropy of the dense baseline: logits (B, K, h, w) and labels (B, H, W) → {"loss", "pixels"}."""
     labels = shrink_labels(labels, (logits.shape[-2], logits.shape[-1]))
-    # A sum over a count that is never zero: a batch that is all void gives 0, where the mean would give NaN.
+    # Sum over a count of at least 1: an all-void batch gives 0, where the mean would be NaN.
     total = F.cross_entropy(logits.float(), labels, ignore_index=VOID, reduction="sum")
     loss = total / global_count((labels != VOID).sum())
     return {"loss": loss, "pixels": loss}
@@ -51,7 +51,7 @@ def mask_bce(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def mask_dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """1 − Dice coefficient of each mask over its valid pixels: three (P, N) → (P,).
 
-    The 1 in both halves lets an empty mask on an empty target count as perfect.
+    Adding 1 to numerator and denominator makes an empty mask on an empty target perfect.
     """
     probability = logits.sigmoid() * valid
     overlap = 2 * (probability * target).sum(dim=1) + 1
@@ -59,7 +59,7 @@ def mask_dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def stop_target(lengths: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Target and weight (B, T) of the stop logits: 0 while classes remain, 1 at the step after, nothing later."""
+    """Target and weight (B, T) of the stop logits: 0 while classes remain, 1 at the step after, weight 0 later."""
     index = torch.arange(steps, device=lengths.device)
     return (index == lengths[:, None]).float(), (index <= lengths[:, None]).float()
 
@@ -109,15 +109,15 @@ def recurrent_loss(
 def step_targets(
     output: RecurrentOutput, labels: Tensor, *, num_classes: int, max_steps: int, order: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What each live step is to learn, at the resolution of its mask of N = h·w pixels.
+    """The target of each live step, at the resolution of its mask of N = h·w pixels.
 
-    Args: as of `recurrent_loss`.
+    Args: as for `recurrent_loss`.
 
     Returns:
         label (P,) of the class, its mask (P, N) of 0 and 1, and valid (P, N): 0 where the ground truth is void.
     """
     height, width = output.masks.shape[-2:]
-    # Classes are counted at full size: one too small for the coarse map still is a class that is present.
+    # Classes are counted at full size: one too small for the coarse map is still present.
     sequence = to_sequence(labels, max_steps, num_classes=num_classes, order=order)
     sample, step = output.sample, output.step
     pixels = shrink_labels(labels, (height, width)).flatten(1)[sample]  # (P, N)
@@ -137,7 +137,7 @@ def step_targets(
 def _cost(logits: Tensor, log_class: Tensor, pixels: Tensor, valid: Tensor, classes: Tensor) -> Tensor:
     """Cost of each live step against each target of its image: (P, N) maps and (P, T) classes → (P, T).
 
-    −p(class) + Dice + BCE, as products instead of a loop over targets: Σ BCE(m, y) = Σ softplus(m) − Σ y·m.
+    −p(class) + Dice + BCE, as matrix products instead of a loop over targets: Σ BCE(m, y) = Σ softplus(m) − Σ y·m.
     """
     masks = (pixels[:, None, :] == classes[:, :, None]).float()  # (P, T, N)
     probability = logits.sigmoid() * valid

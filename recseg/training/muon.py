@@ -1,10 +1,10 @@
 """Muon: an optimiser for the weight matrices inside a network.
 
 Chapter 7 of the book explains this file. Sources: Jordan et al., "Muon: an optimizer for hidden layers in neural
-networks", 2024; the scale of a step follows Liu et al., "Muon is scalable for LLM training", 2025.
+networks", 2024; the scale of an update follows Liu et al., "Muon is scalable for LLM training", 2025.
 
-torch.optim.Muon takes matrices only (and none before torch 2.9); a convolution's weights are a matrix too, with a row
-for each output channel.
+torch.optim.Muon (since torch 2.9) takes matrices only. Here a convolution's weights count as a matrix with one row per
+output channel.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,27 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of Newton and Schulz's iteration, by Jordan et al.: small singular values grow fast, all end between 0.7 and 1.2.
+# Newton-Schulz coefficients of Jordan et al.: small singular values grow fast, all end between 0.7 and 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, then a step of (nearly) equal length in every direction that the momentum has.
+    """Momentum, then an update of (nearly) equal size along all singular directions of the momentum.
 
     For a weight W (rows, columns) with gradient G:
 
         M ← μ M + (1 − μ) G
         W ← (1 − lr · weight_decay) W − lr · 0.2 √max(rows, columns) · orthogonalise((1 − μ) G + μ M)
 
-    A gradient is mostly a few strong directions; those of rare features are there, but small. Orthogonalised, all have
-    one size. The factor makes a step as large as AdamW's usually is, so that both can share learning rate and decay.
+    A few strong directions dominate most gradients; those of rare features are small. Orthogonalisation makes them all
+    the same size. The factor makes an update about as large as AdamW's, so that both can share learning rate and decay.
 
     Args:
-        params: weights of two or more dimensions, as torch's optimisers take them; the first counts the outputs.
+        params: weights of two or more dimensions, as torch's optimisers take them; the first is the output dimension.
         lr: learning rate.
         momentum: μ.
-        weight_decay: share of a weight that is taken off for each unit of learning rate.
+        weight_decay: decoupled weight decay, multiplied by the learning rate as in AdamW.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """(m, n) → (m, n) of the same singular vectors, with singular values near 1.
+    """(m, n) → (m, n) with the same singular vectors and singular values near 1.
 
-    Newton and Schulz's iteration X ← (a + b X Xᵀ + c (X Xᵀ)²) X acts on each singular value alone, and needs nothing
-    but products of matrices. All its factors are polynomials of the first X Xᵀ. So they are multiplied with each other,
-    on the short side, and with the long matrix once: a convolution's is nine times as long as it is wide.
+    The Newton-Schulz iteration X ← (a + b X Xᵀ + c (X Xᵀ)²) X acts on each singular value separately and needs only
+    matrix products. All its factors are polynomials in the initial X Xᵀ. They are therefore multiplied together, at the
+    size of the short side, and applied to the long matrix once: a convolution's is often nine times as long as wide.
     """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]

@@ -1,4 +1,4 @@
-"""What a training minimises: which of the losses, for each kind of network and each part of the budget."""
+"""The training objective: which loss is minimised, for each kind of network and each phase of training."""
 
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ def compute_loss(
         images: (B, 3, S, S) in [0, 1].
         labels: (B, S, S) ground truth.
         lengths: (B,) number of classes of each image, on the CPU.
-        config: of the training, resolved.
+        config: of the run, resolved.
         done: share of the budget that is used up.
     """
     assert config.pixels_first is not None  # resolved
@@ -37,7 +37,7 @@ def compute_loss(
 
 
 class Objective(nn.Module):
-    """`compute_loss` as a module, so that DistributedDataParallel sees all that gets a gradient."""
+    """`compute_loss` as a module, so that DistributedDataParallel sees every parameter that gets a gradient."""
 
     def __init__(self, model: SegmentationModel, config: TrainConfig) -> None:
         super().__init__()

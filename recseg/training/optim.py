@@ -1,4 +1,4 @@
-"""The parts around a gradient step: who learns how, how the learning rate moves, the averaged model to publish.
+"""Optimisers and their parameter groups, the learning-rate schedule, and weight averaging.
 
 Chapter 7 of the book explains this file. AdamW: Loshchilov and Hutter, ICLR 2019. The poly schedule: Chen et al.,
 "DeepLab", 2017. Averaging weights: Polyak and Juditsky, 1992.
@@ -15,17 +15,16 @@ from recseg.training.muon import Muon
 
 
 def parameter_groups(model: nn.Module, lr: float, encoder_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters by optimiser, learning rate and decay: a pretrained encoder learns slower, vectors are not decayed.
+    """Group parameters by optimiser, learning rate and weight decay: vectors are not decayed, frozen ones left out.
 
-    Frozen parameters belong to no group.
-    Each group keeps `base_lr`, which the schedule multiplies, and `hidden`: whether it is for `Muon`.
+    Each group has `base_lr`, which the schedule multiplies, and `hidden`: whether it is for `Muon`.
     """
     groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = encoder_lr if name.startswith("encoder.") else lr
-        decay = weight_decay if parameter.ndim > 1 else 0.0  # vectors are biases and the scales of norms
+        decay = weight_decay if parameter.ndim > 1 else 0.0  # vectors are biases and norm scales
         groups.setdefault((rate, decay, is_hidden(name, parameter)), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": decay, "hidden": hidden}
@@ -34,10 +33,10 @@ def parameter_groups(model: nn.Module, lr: float, encoder_lr: float, weight_deca
 
 
 def is_hidden(name: str, parameter: Tensor) -> bool:
-    """Whether a weight turns many features into many: a convolution between the first and the heads.
+    """Whether a weight maps many features to many: a convolution between the first and the heads.
 
-    Muon asks each direction of such a weight for a step of one size. That is no good where the directions have
-    meanings of their own, such as colours, classes, or the one channel of a depthwise filter.
+    Muon updates all directions of a weight equally. That does not suit weights whose directions have a meaning of their
+    own, such as colours, classes, or the single channel of a depthwise filter.
     """
     return parameter.ndim == 4 and min(parameter.shape[:2]) >= 16 and not name.startswith(("head.", "classifier."))
 
@@ -56,7 +55,7 @@ def schedule(step: int, progress: float, *, warmup: int, power: float = 0.9) -> 
 
     Args:
         step: 0-based.
-        progress: share of the whole training that is behind, in [0, 1]; of steps or of minutes.
+        progress: share of the budget that is used up, in [0, 1].
     """
     rise: float = min(1.0, (step + 1) / max(1, warmup))
     fall: float = (1.0 - min(1.0, progress)) ** power
@@ -70,12 +69,12 @@ def set_learning_rate(optimisers: Iterable[torch.optim.Optimizer], factor: float
 
 
 class _Average(AveragedModel):
-    """PyTorch's own update copies its count to the device each time, and waits for it; this one counts on the CPU."""
+    """`AveragedModel` that counts updates on the CPU: PyTorch's own waits for the device at each update."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
         self.decay = decay
-        self.n_averaged.fill_(1)  # the start counts
+        self.n_averaged.fill_(1)  # the initial weights count
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -94,9 +93,9 @@ def _values(module: nn.Module) -> list[Tensor]:
 
 
 def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
-    """A second model that follows the first slowly; it scores better than the last step, and it is what gets published.
+    """An exponential moving average of a model's weights; it scores better than the last weights and gets published.
 
-    Call `update_parameters(model)` after each update; the network itself is `module`. Its decay warms up, so that the
-    random start is forgotten within the first updates of a short training too.
+    Call `update_parameters(model)` after each update; the network itself is `module`. The decay warms up, so that the
+    random initial weights are soon forgotten, even in a short run.
     """
     return _Average(model, decay).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What a run learns from, as its checkpoints keep it: a run goes on with the same data, or not at all."""
+"""A description of the data, stored in each checkpoint: a run resumes only with the data it was started on."""
 
 import hashlib
 import unicodedata
@@ -9,12 +9,12 @@ from recseg.errors import RecsegError, counted
 
 
 def describe(training: SegmentationFolder, held_out: SegmentationFolder | None, max_steps: int) -> dict[str, Any]:
-    """The facts of the data that weights depend on.
+    """The properties of the data that the weights depend on.
 
     Args:
-        training: the split that is learned from.
-        held_out: the images to validate on, which the best weights depend on; None: none.
-        max_steps: of the network, the most classes that an image has.
+        training: the training split.
+        held_out: the validation images, which the best weights depend on; None: no validation.
+        max_steps: of the network: the maximum number of classes in an image.
     """
     lists = {"training": training} | ({} if held_out is None else {"validation": held_out})
     return {
@@ -37,15 +37,15 @@ def _list(dataset: SegmentationFolder) -> dict[str, Any]:
 
 
 def check_same_data(before: dict[str, Any], now: dict[str, Any], where: str) -> None:
-    """Compare what a run began with to what it would go on with.
+    """Compare the data that a run was started with to the current data.
 
     Args:
-        before: what `describe` said when the checkpoint was written.
-        now: what it says today.
-        where: the data, for the complaint.
+        before: the result of `describe` when the checkpoint was written.
+        now: the current one.
+        where: the data, for the error message.
 
     Raises:
-        RecsegError: names what differs.
+        RecsegError: the data differ; the message says in what.
     """
     if before == now:
         return

@@ -1,7 +1,7 @@
-"""What surrounds the loop while it runs, so that nothing of it stands between the loop's lines.
+"""Everything around the training loop that would clutter the loop itself.
 
-A session opens what the loop reads and writes. It answers for all that may go wrong meanwhile: an image that cannot be
-read, a loss that is no number, a reader that dies, Ctrl-C, another process at work on the same run.
+A session opens what the loop reads and writes, and handles what can go wrong: an image that cannot be read, a
+non-finite loss, a worker process that dies, Ctrl-C, another process working on the same run.
 """
 
 import contextlib
@@ -28,15 +28,15 @@ class Session:
     """What is open while the loop runs.
 
     Attributes:
-        stream: batches from the run's step on, without end.
-        bar: on the terminal.
+        stream: endless batches, starting at the run's current step.
+        bar: progress bar.
         log: of the run; None in all processes but the first.
-        interrupts: whether somebody asked this process to end.
-        checkpoint_seconds: between two checkpoints.
-        stopping: whether all processes have agreed to end.
-        saved: when the last checkpoint was written, by this machine's clock.
-        shown: what the progress bar shows.
-        terms: of the loss when it was last written.
+        interrupts: whether this process was asked to stop.
+        checkpoint_seconds: time between checkpoints.
+        stopping: whether all processes have agreed to stop.
+        saved: when the last checkpoint was written (`time.monotonic`).
+        shown: values that the progress bar shows.
+        terms: loss terms when they were last logged.
     """
 
     stream: Iterator[Batch]
@@ -50,7 +50,7 @@ class Session:
     terms: dict[str, float] = field(default_factory=dict)
 
     def write(self, trainer: "Trainer", terms: dict[str, float]) -> None:
-        """Write the loss of a batch into the log, and show it."""
+        """Log the loss of a batch, and show it."""
         if self.log is None:
             return
         entry = {"step": trainer.step, "seconds": round(trainer.seconds, 2)}
@@ -58,8 +58,8 @@ class Session:
         self.log.write(entry | {"lr": rate} | {name: round(value, 5) for name, value in terms.items()})
         if joined := [name for name in terms if name not in self.terms] if self.terms else []:
             self.say(
-                f"step {trainer.step}: from here on the steps of the recurrence learn too; the loss is now a sum with "
-                f"the terms {', '.join(joined)}, not to be compared with the loss of single pixels before"
+                f"step {trainer.step}: from here on the recurrence is trained too; the loss now includes the terms "
+                f"{', '.join(joined)} and cannot be compared with the earlier loss of single pixels"
             )
         self.terms = terms
         self._show(loss=f"{terms['loss']:.3f}")
@@ -68,12 +68,12 @@ class Session:
             self._show(done=f"{100 * min(1.0, trainer.done()):.0f} %", left=tqdm.format_interval(left))
 
     def say(self, line: str) -> None:
-        """Print a line above the bar, where one is shown."""
+        """Print a line above the bar, if there is one."""
         if not self.bar.disable:
             self.bar.write(line)
 
     def write_validation(self, trainer: "Trainer", scores: dict[str, Any]) -> None:
-        """Write the scores of a validation into the log, and show them."""
+        """Log the scores of a validation, and show them."""
         if self.log is None:
             return
         self.log.write({"step": trainer.step, "seconds": round(trainer.seconds, 2)} | scores)
@@ -85,7 +85,7 @@ class Session:
         self.bar.set_postfix(self.shown)
 
     def checkpoint_due(self) -> bool:
-        """Whether the last checkpoint is old; True starts to count anew."""
+        """Whether a checkpoint is due; True restarts the timer."""
         if time.monotonic() - self.saved <= self.checkpoint_seconds:
             return False
         self.saved = time.monotonic()
@@ -94,15 +94,16 @@ class Session:
 
 @contextlib.contextmanager
 def open_session(trainer: "Trainer", progress: bool) -> Iterator[Session]:
-    """Surround the loop of a trainer.
+    """Open a session for the loop of a trainer.
 
     Args:
-        trainer: at the step where the loop begins.
-        progress: show a bar.
+        trainer: at the step where the loop starts.
+        progress: show a progress bar.
 
     Raises:
-        RecsegError: what went wrong in the loop, by its image where one is to blame; or another process is at work.
-        KeyboardInterrupt: the loop ended because somebody asked for it.
+        RecsegError: the loop failed (the message names the image responsible, if any), or another process is working on
+            the run.
+        KeyboardInterrupt: the loop was asked to stop.
     """
     config, skip = trainer.config, trainer.config.on_bad_image == "skip"
     assert config.batch_size is not None  # resolved
@@ -131,7 +132,7 @@ def open_session(trainer: "Trainer", progress: bool) -> Iterator[Session]:
         try:
             yield session
         except (RecsegError, RuntimeError) as error:
-            if trainer.phase == "rest" and trainer.step:  # an image, or its reader: what was learned is kept
+            if trainer.phase == "rest" and trainer.step:  # an image or a worker failed: save progress
                 trainer.save(log)
             elif trainer.phase == "loss" and isinstance(error, RecsegError):
                 raise explained(trainer, error) from error

@@ -1,8 +1,7 @@
-"""From a label map to a sequence of (mask, class) and back, and which step is to learn which target.
+"""Convert label maps to sequences of (mask, class) and back, and assign a target to each step.
 
-Chapter 5 of the book explains this file. A label map says for each pixel which class it has; a recurrence says one
-class after the other. The two hold the same facts as long as an image has no more classes than the sequence has
-steps.
+Chapter 5 of the book explains this file. A label map gives the class of each pixel; a recurrence emits one class after
+another. The two hold the same information as long as an image has no more classes than the sequence has steps.
 """
 
 import itertools
@@ -21,11 +20,11 @@ DIVERGED = "matching: a cost is not finite, the training has diverged; expected 
 
 
 class TargetSequence(NamedTuple):
-    """The classes of B images, one a step, at most T each.
+    """The classes of B images, one per step, at most T each.
 
     Attributes:
         classes: (B, T) label of each step; 0 where the image has no more.
-        lengths: (B,) classes of each image.
+        lengths: (B,) number of classes in each image.
         labels: (B, H, W) the label maps, without the classes beyond the last step.
         valid: (B, H, W) False at void pixels, which are neither trained on nor scored.
     """
@@ -43,11 +42,11 @@ class TargetSequence(NamedTuple):
 
 
 def class_areas(labels: Tensor, num_classes: int) -> Tensor:
-    """Pixels of each label, void left out: (B, H, W) → (B, num_classes).
+    """Count the pixels of each label, void excluded: (B, H, W) → (B, num_classes).
 
     Raises:
-        RecsegError: a label that is neither void nor below num_classes, in label maps on the CPU (to check those on
-            a GPU is to wait for it; whoever reads masks has checked them); another shape.
+        RecsegError: a wrong shape, or a label that is neither void nor below num_classes. Labels are checked on the CPU
+            only: on a GPU the check would wait for the device, and masks have been checked when they were read.
     """
     if labels.ndim != 3:
         raise RecsegError(f"label maps of shape {tuple(labels.shape)}: expected (B, H, W)")
@@ -55,18 +54,18 @@ def class_areas(labels: Tensor, num_classes: int) -> Tensor:
     wrong = (flat != VOID) & ((flat < 0) | (flat >= num_classes))
     if labels.is_cpu and wrong.any():
         raise RecsegError(f"label {int(flat[wrong][0])}: expected 0 to {num_classes - 1}, or {VOID} for void")
-    flat = flat.where(flat != VOID, num_classes)  # void into a bin of its own, which is cut off
+    flat = flat.where(flat != VOID, num_classes)  # void goes into a bin of its own, which is dropped
     areas = torch.zeros(len(flat), num_classes + 1, dtype=torch.long, device=labels.device)
     areas.scatter_add_(1, flat, torch.ones_like(flat))
     return areas[:, :num_classes]
 
 
 def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str = "class") -> TargetSequence:
-    """Split label maps into one target a class.
+    """Split label maps into one target per class.
 
     Args:
         labels: (B, H, W) integer label maps, 255 where void.
-        max_steps: T. An image with more classes keeps its T largest; on the CPU a warning counts what was dropped.
+        max_steps: T. An image with more classes keeps its T largest; on the CPU a warning says how many were dropped.
         num_classes: labels, background included.
         order: "class": ascending label; "area": largest first; "matched": ascending label too, for `match` to reorder.
     """
@@ -74,12 +73,12 @@ def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str 
         raise RecsegError(f"order {order!r}: expected one of {', '.join(ORDERS)}")
     areas = class_areas(labels, num_classes)[:, 1:]  # (B, C) foreground only
     steps = min(max_steps, areas.shape[1])
-    # Stable: of two classes of one size the lower label comes first, on every machine.
+    # Stable: of two classes of the same size, the lower label comes first on every machine.
     largest, columns = areas.sort(dim=1, descending=True, stable=True)
     classes = (columns + 1).where(largest > 0, BACKGROUND)  # (B, C)
     dropped = classes[:, steps:]
     classes = classes[:, :steps]  # (B, T)
-    if not labels.is_cpu:  # where to ask whether there are any costs more than to forget none
+    if not labels.is_cpu:  # on a GPU, checking whether there are any costs more than voiding none
         labels = _forget(labels, dropped)
     elif dropped.any():
         labels = _forget(labels, dropped)
@@ -98,7 +97,7 @@ def to_sequence(labels: Tensor, max_steps: int, *, num_classes: int, order: str 
 
 
 def _forget(labels: Tensor, dropped: Tensor) -> Tensor:
-    """Void the pixels of dropped classes (B, K), 0 for none: not background, and nothing else is asked of them."""
+    """Mark the pixels of dropped classes (B, K), 0 for none, as void: they are not background."""
     is_dropped = torch.zeros(len(labels), VOID + 1, dtype=torch.bool, device=labels.device).scatter(1, dropped, True)
     is_dropped[:, BACKGROUND] = False
     gone = is_dropped.gather(1, labels.flatten(1).long())  # (B, H·W)
@@ -112,21 +111,21 @@ def to_labels(sequence: TargetSequence) -> Tensor:
 
 
 def match(cost: Tensor, lengths: Tensor) -> Tensor:
-    """Which target each step learns: the assignment of least total cost (Kuhn, 1955).
+    """Assign a target to each step, at the least total cost (Kuhn, 1955).
 
-    Up to five steps all permutations are tried at once on the device: 120 sums beat a round trip to the host. Above
-    that SciPy's `linear_sum_assignment` solves each image, and a GPU is waited for once.
+    Up to five steps, all permutations are tried at once on the device: 120 sums are faster than a round trip to the
+    host. Above that, SciPy's `linear_sum_assignment` solves each image on the CPU, after one wait for the GPU.
 
     Args:
         cost: (B, T, T) of step (row) against target (column); only the first n×n of an image with n classes count.
-        lengths: (B,) classes of each image, at most T.
+        lengths: (B,) number of classes in each image, at most T.
 
     Returns:
-        (B, T) target of each step. A permutation of the first n; the steps after them keep their own number.
+        (B, T) target of each step: a permutation of the first n; later steps keep their own index.
 
     Raises:
-        RecsegError: a cost that counts is not finite (a diverged training), where the host sees it: on a GPU with up
-            to five steps the loss shows it.
+        RecsegError: a cost that counts is not finite (training has diverged). On a GPU with up to five steps this is
+            not checked here: the loss will not be finite either.
     """
     steps = cost.shape[1]
     if steps > 5:
@@ -136,14 +135,14 @@ def match(cost: Tensor, lengths: Tensor) -> Tensor:
     both = alive[:, :, None] & alive[:, None, :]  # (B, T, T)
     if cost.is_cpu and not cost[both].isfinite().all():
         raise RecsegError(DIVERGED)
-    # Steps that do not exist may only take targets that do not exist, and do so for free.
+    # Unused steps may only take unused targets, at no cost.
     cost = cost.float().where(both, 0.0).masked_fill(alive[:, :, None] ^ alive[:, None, :], torch.inf)
     permutations = torch.tensor(list(itertools.permutations(range(steps))))  # (T!, T)
     permutations = permutations.to(cost.device, non_blocking=True)
     # totals[b, k] = Σ_t cost[b, t, permutations[k, t]]
     totals = cost[:, index, permutations].sum(dim=2)  # (B, T!)
     best = permutations[totals.argmin(dim=1)]  # (B, T)
-    # argmin takes the first of equals and permutations come in ascending order, so idle steps keep their own number.
+    # argmin takes the first of equals and permutations come in ascending order, so unused steps keep their own index.
     return best
 
 

@@ -1,4 +1,4 @@
-"""Begin a training, or go on with one: from a configuration or a run's folder to the loop.
+"""Start a training run from a configuration, or resume one from its folder.
 
 Chapter 7 of the book explains this file and the loop, `recseg.training.trainer`.
 """
@@ -24,16 +24,16 @@ from recseg.training.validation import NONE, validation_data
 
 
 def train(config: TrainConfig, out: Path | str, *, progress: bool = True, augment: Augmentation | None = None) -> Path:
-    """Train a model from the start; started by `torchrun`, together with the other processes (`recseg.distributed`).
+    """Train a model from the start; under `torchrun`, together with the other processes (`recseg.distributed`).
 
     Args:
-        config: what to train; open choices are filled in and stored.
+        config: what to train; fields that are None are filled in, and the result is stored.
         out: folder of the run; new or empty.
-        progress: print what the data hold and what was chosen by default, and show a bar.
-        augment: a change of the images of one's own, before the random crop.
+        progress: print a summary of the data and the defaults chosen, and show a progress bar.
+        augment: a custom augmentation, applied before the random crop.
 
     Returns:
-        The weights to predict with, `out/weights.safetensors`.
+        Path of the weights for inference, `out/weights.safetensors`.
 
     Raises:
         RecsegError: bad data or configuration, a folder in use, or a loss that is not finite.
@@ -42,10 +42,10 @@ def train(config: TrainConfig, out: Path | str, *, progress: bool = True, augmen
     check_main_guard()
     with process_group(config.device) as device:
         if rank() == 0 and out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to go on")
+            raise RecsegError(f"{out}: exists and is not empty; expected a new folder, or --resume {out} to continue")
         asked = replace(config, device=device, augmentation=None if augment is None else name_of(augment))
         config = resolve(asked)
-        trainer = _open(config, out, progress, augment=augment)  # before the folder is made: bad data leaves no trace
+        trainer = _open(config, out, progress, augment=augment)  # before the folder is made: bad data leave no trace
         if progress and rank() == 0:
             print("\n".join([*trainer.notes, chosen(asked, config)]), flush=True)
         if rank() == 0:
@@ -62,25 +62,25 @@ def resume(
     workers: int | None = None, on_bad_image: str | None = None, steps: int | None = None,
     minutes: float | None = None, lr: float | None = None, augment: Augmentation | None = None,
 ) -> Path:  # fmt: skip
-    """Go on with a run that was interrupted, exactly as if it had not been (with as many processes as before).
+    """Resume an interrupted run, exactly as if it had not been interrupted (with the same number of processes).
 
-    With another budget or learning rate it goes on longer instead: see `go_on`.
+    A new budget or learning rate extends the run instead: see `go_on`. Arguments that are None stay as they were.
 
     Args:
         run: its folder.
-        progress: print what the data hold, and show a bar.
-        data: where the same data are from now on; None: where they were.
-        device: where it runs from now on; None: as the run began.
-        workers: processes that read images from now on; None: as the run began.
-        on_bad_image: "skip" or "stop" from now on; None: as the run began.
-        steps: updates of the whole run, those that are done included; None: as the run began.
+        progress: print a summary of the data, and show a progress bar.
+        data: new location of the same data.
+        device: device to run on from now on.
+        workers: number of worker processes from now on.
+        on_bad_image: "skip" or "stop" from now on.
+        steps: total number of updates of the run, including those already done.
         minutes: likewise, in minutes.
-        lr: peak learning rate from now on; None: as the run began.
-        augment: the augmentation that the run began with, if it did.
+        lr: peak learning rate from now on.
+        augment: the custom augmentation that the run was started with, if any.
 
     Raises:
-        RecsegError: a folder without a run, other data or another augmentation than it began with, a budget that is
-            used up, or what `train` raises.
+        RecsegError: no run in the folder, other data or another augmentation than at the start, a budget that is used
+            up, or what `train` raises.
     """
     run = Path(run)
     before = load_config(run / "config.json")
@@ -89,8 +89,8 @@ def resume(
     now = None if augment is None else name_of(augment)
     if now != before.augmentation:
         raise RecsegError(
-            f"{run}: began with {_own(before.augmentation)}, expected the same and not {_own(now)}: "
-            "recseg.training.train.resume takes it as `augment`"
+            f"{run}: was started with {_own(before.augmentation)}, expected the same and not {_own(now)}: "
+            "pass it to recseg.training.train.resume as `augment`"
         )
     goes_on = (run / CHECKPOINT).exists()
     done: dict[str, Any] = read_progress(run / CHECKPOINT) if goes_on else {"step": 0, "seconds": 0.0}
@@ -109,15 +109,15 @@ def resume(
 def go_on(
     config: TrainConfig, step: int, seconds: float, *, steps: int | None, minutes: float | None, lr: float | None
 ) -> TrainConfig:
-    """The configuration of a run that goes on longer, or at another rate.
+    """The configuration of a run that continues with another budget or learning rate.
 
-    The learning rate falls to zero over the new budget as if that had been given at the start: where a run had come to
-    its end, it rises again. What the objective is does not change back.
+    The learning rate decays to zero over the new budget as if that had been set from the start: if the run had
+    finished, it rises again. The phase that trains single pixels still ends at the same update.
 
     Args:
-        config: what the run began with.
-        step: updates that are done.
-        seconds: that they took.
+        config: of the run so far.
+        step: number of updates done.
+        seconds: time that they took.
         steps: the new budget, in updates from the start.
         minutes: likewise, in minutes from the start.
         lr: the new peak learning rate.
@@ -140,24 +140,24 @@ def go_on(
     if after >= 1:
         asked = f"--steps {steps}" if minutes is None else f"--minutes {minutes:g}"
         done = f"{step} steps" if minutes is None else f"{seconds / 60:.1f} minutes"
-        raise RecsegError(f"{asked}: the run has done {done} already, expected more; they count from its start")
-    if before and config.pixels_first:  # the same update is where single pixels end
+        raise RecsegError(f"{asked}: the run has already done {done}, expected more, counted from its start")
+    if before and config.pixels_first:  # that phase ends at the same update as before
         config = replace(config, pixels_first=min(config.pixels_first * after / before, 0.999999))
     return config
 
 
 def name_of(augment: Augmentation) -> str:
-    """What a run notes of an augmentation."""
+    """The name under which a run records an augmentation."""
     kind = augment if hasattr(augment, "__qualname__") else type(augment)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _own(augmentation: str | None) -> str:
-    return f"the augmentation {augmentation}" if augmentation else "no augmentation of the caller's"
+    return f"the augmentation {augmentation}" if augmentation else "no custom augmentation"
 
 
 def chosen(asked: TrainConfig, resolved: TrainConfig) -> str:
-    """A line of what was left open, and how it was filled in."""
+    """One line with the defaults that were filled in."""
     left_open = [field.name for field in fields(TrainConfig) if getattr(asked, field.name) is None]
     filled = {name: getattr(resolved, name) for name in left_open if getattr(resolved, name) is not None}
     return "by default: " + ", ".join(f"{name} {_shown(value)}" for name, value in filled.items())
@@ -173,7 +173,7 @@ def _open(
     with main_first():
         dataset = training_data(config, augment)
         held_out = validation_data(config, dataset)
-    if config.data not in NAMED:  # what these hold is known
+    if config.data not in NAMED:  # the contents of these are known
         skip = config.on_bad_image == "skip"
         for each in (dataset, *([] if held_out is None else [held_out])):
             each.keep_survey(from_first(partial(each.survey, skip=skip)))
@@ -184,7 +184,7 @@ def _open(
 
 
 def training_data(config: TrainConfig, augment: Augmentation | None = None) -> SegmentationFolder:
-    """The split to train on, with its augmentation, and before that the caller's own."""
+    """The split to train on, with the caller's own augmentation followed by the standard one."""
     assert config.size is not None and config.scale is not None  # resolved
     transform = train_transform(
         config.size, scale=config.scale, jitter=config.colour_jitter, flip=config.flip, augment=augment

@@ -1,14 +1,14 @@
-"""The training loop, from top to bottom as a reader would write it.
+"""The training loop.
 
 Chapter 7 of the book explains this file. A run is a folder:
 
-- `config.json`: what was asked for;
-- `log.jsonl`: a line every few steps, and one for each validation;
-- `checkpoint.safetensors`: to go on from;
-- `weights.safetensors`: the averaged network after the last step, to predict with and to publish;
+- `config.json`: the configuration;
+- `log.jsonl`: a line every few updates, and one for each validation;
+- `checkpoint.safetensors`: to resume from;
+- `weights.safetensors`: the averaged network after the last update, for inference and for publication;
 - `best.safetensors`: the averaged network with the highest validation mIoU. It was chosen on the validation images, so
-  its score on them flatters it: to report a score on those, take the last;
-- `skipped.json`: which images could not be read, where the run goes on without them (`--on-bad-image skip`).
+  its score on them is biased upwards: to report a score on those images, use `weights.safetensors`;
+- `skipped.json`: images that could not be read and were skipped (`--on-bad-image skip`).
 """
 
 import json
@@ -39,19 +39,19 @@ from recseg.training.same_data import check_same_data, describe
 from recseg.training.session import Session, open_session
 from recseg.training.validation import NONE, Validation
 
-LOG_EVERY = 20  # steps
+LOG_EVERY = 20  # updates
 
 
 class Trainer:
-    """State of a run between two steps: the models, the optimisers, and how far it got.
+    """State of a run between two updates: the models, the optimisers and the progress so far.
 
     Args:
         config: what to train, resolved.
-        dataset: the images to learn from, with their augmentation.
+        dataset: the training images, with their augmentation.
         out: folder of the run.
-        held_out: the images to validate on, without a transform; None: no validation.
-        build: makes the network of a configuration; by default `build_model`.
-        start: read the weights that the network starts from; a run that goes on has all weights in its checkpoint.
+        held_out: the validation images, without a transform; None: no validation.
+        build: builds the network from a configuration; by default `build_model`.
+        start: load the weights that the network starts from; not needed to resume: the checkpoint has all weights.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Trainer:
         self.validation = Validation(config, held_out)
         self.model = build(config) if build else build_model(config, start=start)
         self.model.classes = dataset.classes
-        self.notes: list[str] = []  # lines for whoever watches
+        self.notes: list[str] = []  # lines to print
         if config.init and start:
             self.notes.append(f"init {config.init}: {start_from(self.model, config.init)}")
         check_batch(config, self.model)
-        if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process norms its own share
+        if world_size() > 1 and self.device.type == "cuda":  # on CPUs each process normalises its own shard
             synchronise_norms(self.model)
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # what convolutions run fastest in
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,unused-ignore]  # the fastest layout for convolutions
         if self.device.type == "cpu" and self.precision is not None:
             depthwise_in_float32(self.model)
         if config.compile:
@@ -94,10 +94,10 @@ class Trainer:
         self.scaler = GradScaler(self.device.type, enabled=self.precision is torch.float16)
         self.average = averaged_model(self.model, config.ema)
         self.step, self.seconds = 0, 0.0
-        self.skipped: dict[str, str] = {}  # id → why
+        self.skipped: dict[str, str] = {}  # id → reason
         self.norm, self.ids = torch.zeros((), device=self.device), [""]  # of the last update's gradient; its images
-        self.phase: Literal["rest", "loss", "update", "save"] = "rest"  # where a fault leaves the state whole
-        self.batch: Batch | None = None  # of the update at hand
+        self.phase: Literal["rest", "loss", "update", "save"] = "rest"  # "rest": the state is consistent
+        self.batch: Batch | None = None  # of the current update
 
     @property
     def averaged(self) -> SegmentationModel:
@@ -106,10 +106,10 @@ class Trainer:
         return self.average.module
 
     def run(self, progress: bool = True, until: int | None = None) -> Path:
-        """Train until the budget is used up, or pause after step `until`; returns the path of the weights."""
-        with open_session(self, progress) as session:  # which answers for all that may go wrong
+        """Train until the budget is used up, or pause after update `until`; returns the path of the weights."""
+        with open_session(self, progress) as session:  # handles errors and Ctrl-C
             self.model.train()
-            self.validate(session)  # where a fault came before it
+            self.validate(session)  # if the run was interrupted just before one
             while self.done() < 1 and (until is None or self.step < until) and not session.stopping:
                 started = time.monotonic()
                 batch = next(session.stream)
@@ -124,13 +124,13 @@ class Trainer:
         return self.out / LAST
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of gradient descent; returns the terms of the loss."""
+        """One update of the weights; returns the terms of the loss."""
         self.phase, self.batch = "loss", batch
         set_learning_rate(self.optimisers, schedule(self.step, self.done(), warmup=self.config.warmup))
         images, labels = self.on_device(batch)
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
             terms = self.objective(images, labels, batch.lengths, self.done())
-        if not bool(terms["loss"].isfinite() & self.norm.isfinite()):  # one wait for a GPU, not two
+        if not bool(terms["loss"].isfinite() & self.norm.isfinite()):  # one GPU sync, not two
             raise RecsegError(f"the loss is not finite; expected a lower --lr than {self.config.lr}")
         self.phase = "update"
         self.model.zero_grad(set_to_none=True)
@@ -138,7 +138,7 @@ class Trainer:
         for optimiser in self.optimisers:
             self.scaler.unscale_(optimiser)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        if not self.scaler.is_enabled():  # it checks by itself, and skips such a step
+        if not self.scaler.is_enabled():  # the scaler checks this itself, and skips such updates
             self.norm, self.ids = norm, batch.ids
         for optimiser in self.optimisers:
             self.scaler.step(optimiser)
@@ -147,12 +147,12 @@ class Trainer:
         return {name: value.detach() for name, value in terms.items()}
 
     def on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) in [0, 1] and labels (B, S, S)."""
+        """Images (B, 3, S, S) in [0, 1] and labels (B, S, S), on the device."""
         images = batch.images.to(self.device, non_blocking=True).float() / 255
         return images.contiguous(memory_format=torch.channels_last), batch.labels.to(self.device, non_blocking=True)
 
     def count(self, session: Session, batch: Batch, seconds: float) -> None:
-        """One step more. All processes end together, whoever's clock or terminal says so."""
+        """Count an update. All processes stop together, whichever of them runs out of time or is interrupted."""
         self.seconds, asked, passed = all_reduce_max(
             self.seconds + seconds, float(session.interrupts.asked), float(len(batch.skipped))
         )
@@ -163,17 +163,17 @@ class Trainer:
         session.bar.update()
 
     def done(self) -> float:
-        """Share of the budget that is used up. Validations and checkpoints take nothing of it."""
+        """Share of the budget that is used up; validations and checkpoints do not count."""
         return used_up(self.config, self.step, self.seconds)
 
     def _write(self, session: Session, terms: dict[str, Tensor]) -> None:
         self.phase = "save"
-        means = mean(*torch.stack(list(terms.values())).tolist())  # one wait for a GPU
+        means = mean(*torch.stack(list(terms.values())).tolist())  # one GPU sync
         session.write(self, dict(zip(terms, means, strict=True)))
         self.phase = "rest"
 
     def validate(self, session: Session) -> None:
-        """Where it is due, score the averaged network on images that it does not learn from, and keep the best."""
+        """If a validation is due, score the averaged network on held-out images, and keep the best weights."""
         if not self.validation.due(self.step, self.done()):
             return
         self.check_gradient()
@@ -185,7 +185,7 @@ class Trainer:
         self.phase = "rest"
 
     def save(self, log: Log | None = None) -> None:
-        """Write the checkpoint and the averaged weights; the first process does."""
+        """Write the checkpoint and the averaged weights (first process only)."""
         if rank() > 0:
             return
         self.phase = "save"
@@ -202,14 +202,14 @@ class Trainer:
         self.phase = "rest"
 
     def save_average(self, name: str, **more: Any) -> None:
-        """Write the averaged weights."""
+        """Write the averaged weights, with metadata."""
         about = {"precision": precision_name(self.precision), "step": self.step, "seconds": self.seconds} | more
         if self.skipped:
-            about["skipped"] = list(self.skipped)[:1000]  # all are in skipped.json; no text of weights is endless
+            about["skipped"] = list(self.skipped)[:1000]  # all are in skipped.json; metadata stay small
         save_average(self.out / name, self.averaged, self.config, self.dataset, **about)
 
     def restore(self) -> None:
-        """Put the last checkpoint back in place."""
+        """Restore the last checkpoint."""
         progress = load_state(
             self.out / CHECKPOINT, self.model, self.averaged, self.optimisers, self.scaler,
             check=lambda progress: check_same_data(progress["data"], self.data, str(self.dataset.root)),
@@ -220,7 +220,7 @@ class Trainer:
         self.validation.restore(progress["validation"], self.done())
 
     def check_gradient(self) -> None:
-        """Refuse weights whose last gradient was not finite: they are to replace no checkpoint."""
+        """Refuse weights whose last gradient was not finite: they must not overwrite a checkpoint."""
         if not bool(self.norm.isfinite()):
             raise RecsegError(
                 f"step {self.step - 1}: the gradient is not finite; expected a lower --lr than {self.config.lr} "

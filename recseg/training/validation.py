@@ -1,9 +1,9 @@
-"""How good is the network while it learns? A training scores itself on images that it does not learn from.
+"""Validation: scores on held-out images during training.
 
 Chapter 7 of the book explains this file. The averaged network is scored, since that is what gets published: mIoU, count
-accuracy and label-set F1 as `recseg evaluate` gives them, and the loss that is minimised, on crops without chance:
-neither enlarged, mirrored nor recoloured. The random state is left as it was, so that nothing that is learned depends
-on whether, or how often, it is scored.
+accuracy and label-set F1 as in `recseg evaluate`, and the training loss on crops without random resizing, mirroring or
+colour jitter. The random state is left as it was, so that training does not depend on whether, or how often, the
+network is scored.
 """
 
 import copy
@@ -28,7 +28,7 @@ from recseg.models.model import SegmentationModel
 from recseg.training.config import FEWEST, TrainConfig
 from recseg.training.objective import compute_loss
 
-NONE = "none"  # the `val_split` of a training that is not to be validated
+NONE = "none"  # the `val_split` of a run without validation
 SCORES = ("miou", "count_accuracy", "label_set_f1")
 
 
@@ -36,12 +36,12 @@ def validation_data(config: TrainConfig, training: SegmentationFolder) -> Segmen
     """The images to validate on, or None.
 
     Args:
-        config: of the training, resolved.
-        training: what it learns from. The images that a pack was made of lie beside those to validate on.
+        config: of the run, resolved.
+        training: the training images; for a pack, those to validate on are in the folder that it was made from.
 
     Raises:
-        RecsegError: a list that was asked for is not there, or shares an image with the training list; but `trainval`
-            may hold `val`, if none was asked for.
+        RecsegError: a list that was asked for does not exist, or the list shares an image with the training list. With
+            `trainval`, which contains `val`, there is no validation unless it is asked for.
     """
     if config.val_split == NONE:
         return None
@@ -50,15 +50,15 @@ def validation_data(config: TrainConfig, training: SegmentationFolder) -> Segmen
     if config.val_split is None and config.data != "pictograms":
         try:
             held_out = read_split(find_root(root), split)
-        except RecsegError:  # nobody asked for a validation
+        except RecsegError:  # no list was asked for
             return None
-        if training.split == "trainval":  # which holds val by its meaning
+        if training.split == "trainval":  # which contains val by definition
             return None
         try:
             check_no_leak(training, held_out)
         except RecsegError as error:
             raise RecsegError(
-                f"{root}: {error}; take it out of one of them, or train without a validation: --val-split none"
+                f"{root}: {error}; take it out of one of them, or train without validation: --val-split none"
             ) from error
     if isinstance(training, PackedFolder):
         dataset = SegmentationFolder(root, split, classes=None if (root / FILE).exists() else training.classes)
@@ -70,7 +70,7 @@ def validation_data(config: TrainConfig, training: SegmentationFolder) -> Segmen
 
 
 def spread(dataset: SegmentationFolder, most: int) -> SegmentationFolder:
-    """At most so many of the images, evenly spread over the list: its first ones may all be of one year, or class."""
+    """At most `most` images, spread evenly over the list: the first ones may all be of one year, or class."""
     count = min(most, len(dataset))
     indices = [number * len(dataset) // count for number in range(count)]
     fewer = copy.copy(dataset)
@@ -81,20 +81,20 @@ def spread(dataset: SegmentationFolder, most: int) -> SegmentationFolder:
 
 
 class Validation:
-    """The validations of a training: when the next is due, and which was the best.
+    """The validations of a run: when the next one is due, and the best score so far.
 
     Args:
-        config: of the training, resolved.
-        dataset: images that it does not learn from, without a transform; None: there are no validations.
+        config: of the run, resolved.
+        dataset: held-out images, without a transform; None: no validation.
     """
 
     def __init__(self, config: TrainConfig, dataset: SegmentationFolder | None) -> None:
         self.config, self.dataset = config, dataset
-        self.step, self.done = 0, 0.0  # of the last one; share of the budget
+        self.step, self.done = 0, 0.0  # at the last one; share of the budget
         self.best = -1.0  # mIoU
 
     def due(self, step: int, done: float) -> bool:
-        """Every `val_every` updates, or every tenth of the minutes; and at the end, but of the shortest trainings."""
+        """Every `val_every` updates, or every tenth of the minutes; and at the end, except in very short runs."""
         every = self.config.val_every
         if self.dataset is None or step == self.step or step < (every or FEWEST):
             return False
@@ -103,7 +103,7 @@ class Validation:
         return step % every == 0 if every else step - self.step >= FEWEST and int(10 * done) > int(10 * self.done)
 
     def run(self, model: SegmentationModel, step: int, done: float) -> tuple[dict[str, Any], bool]:
-        """Score the averaged network; also says whether it is the best so far."""
+        """Score the averaged network; also returns whether it is the best so far."""
         assert self.dataset is not None
         found = validate(model, self.dataset, self.config, done)
         self.step, self.done = step, done
@@ -113,36 +113,36 @@ class Validation:
         return found, better
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """State to store in a checkpoint."""
         return {"step": self.step, "done": self.done, "best": self.best}
 
     def restore(self, state: dict[str, Any], done: float) -> None:
-        """Go on from what a checkpoint kept.
+        """Restore the state from a checkpoint.
 
         Args:
-            done: share of the budget that is used up; less than the last validation knew where the budget has grown.
+            done: share of the budget that is used up; less than at the last validation if the budget was extended.
         """
         self.step, self.done, self.best = state["step"], min(state["done"], done), state["best"]
 
 
 def validate(model: SegmentationModel, dataset: SegmentationFolder, config: TrainConfig, done: float) -> dict[str, Any]:
-    """Scores and loss terms of a network in training; several processes share the work, and all get the same.
+    """Scores and loss terms during training; several processes share the work, and all get the same result.
 
     Args:
         model: the averaged network, on its device.
-        dataset: images that it does not learn from.
-        config: of the training, resolved.
-        done: share of the budget that is used up, which decides what the loss is.
+        dataset: held-out images.
+        config: of the run, resolved.
+        done: share of the budget that is used up, which determines the loss.
 
     Returns:
         `val_loss` and its terms, `val_miou`, `val_count_accuracy`, `val_label_set_f1`, and `val_images`, the number of
         images that were scored.
     """
     assert config.batch_size is not None  # resolved
-    # On CPUs each process has norm statistics of its own; what is scored is the first one's network, which gets saved.
+    # On CPUs each process has batch-norm statistics of its own; the first one's network gets saved, so it is scored.
     broadcast_parameters(model)
     workers = config.workers if config.workers is not None else default_workers()
-    with torch.random.fork_rng(devices=[]):  # readers that are started draw a number
+    with torch.random.fork_rng(devices=[]):  # starting worker processes draws a random number
         scores = evaluate(
             model, dataset, batch_size=config.batch_size, image_size=config.image_size, workers=workers, progress=False,
             on_bad_image=config.on_bad_image,
@@ -156,7 +156,7 @@ def validate(model: SegmentationModel, dataset: SegmentationFolder, config: Trai
 def loss_terms(
     model: SegmentationModel, dataset: SegmentationFolder, config: TrainConfig, done: float, workers: int
 ) -> dict[str, float]:
-    """Mean of each loss term over whole batches of crops, all processes together."""
+    """Mean of each loss term over full batches of crops, across all processes."""
     assert config.batch_size is not None and config.size is not None  # resolved
     crops = copy.copy(dataset)
     crops.transform = train_transform(config.size, scale=(1.0, 1.0), jitter=0.0, flip=False)
@@ -167,7 +167,7 @@ def loss_terms(
     device = next(model.parameters()).device
     count, sums = max(1, len(dataset) // config.batch_size), dict[str, float]()
     network = eval_view(model)
-    network.training = True  # of the network alone, not of its norms: its output is that which a loss is made for
+    network.training = True  # the network only, not its norms: the loss needs the output of training mode
     with torch.inference_mode():
         for batch in itertools.islice(stream, count):
             images = batch.images.to(device).float() / 255  # (B, 3, S, S) in [0, 1]

@@ -1,7 +1,7 @@
-"""`recseg.check("ch05.ex2", answer)`: is it right, and if not, what is off?
+"""`recseg.check("ch05.ex2", answer)`: check an answer to an exercise, and say what is wrong with it.
 
-Every exercise of the book that has one answer has a checker here, one file a chapter. A checker knows no figures: it
-computes the right answer with the package itself, or calls the reader's function and its own on the same inputs.
+Every exercise of the book that has one answer has a checker here, one file per chapter. Checkers contain no solutions
+as numbers: they compute the right answer with the package itself, or compare the reader's function with their own.
 """
 
 import difflib
@@ -44,23 +44,23 @@ EXERCISES: dict[str, Exercise] = {
 
 
 def check(name: str, answer: object, *, strict: bool = False) -> None:
-    """Print one line: "right", or what is off in an answer to an exercise of the book.
+    """Print one line: "right", or what is wrong with an answer to an exercise of the book.
 
     Args:
-        name: of the exercise, such as "ch05.ex2"; it stands in the exercise's text.
+        name: of the exercise, such as "ch05.ex2", as given in the exercise's text.
         answer: what the exercise asks for: a number, a tensor, a function, a network.
-        strict: raise instead of printing what is off. The book's own solutions are checked so whenever it is built.
+        strict: raise instead of printing what is wrong. The book's own solutions are checked like this at each build.
 
     Raises:
-        RecsegError: no exercise of this name (the line lists those that come near); with `strict`, a wrong answer.
+        RecsegError: no exercise of this name (the message lists similar ones); with `strict`, a wrong answer.
     """
     if not isinstance(name, str) or name not in EXERCISES:
         near = difflib.get_close_matches(str(name), EXERCISES, n=4, cutoff=0.5) or list(EXERCISES)[:4]
-        raise RecsegError(f"exercise {name!r}: none of this name can be checked; near ones are {', '.join(near)}")
+        raise RecsegError(f"exercise {name!r}: no checker of this name; similar ones are {', '.join(near)}")
     try:
         if answer is ...:
-            raise Off("no answer yet: put yours in the place of the dots")
-        with torch.random.fork_rng(devices=[]):  # a check leaves the reader's random numbers as they were
+            raise Off("no answer yet: replace the dots with yours")
+        with torch.random.fork_rng(devices=[]):  # leave the reader's random state unchanged
             torch.manual_seed(0)
             EXERCISES[name].judge(answer)
     except Off as off:

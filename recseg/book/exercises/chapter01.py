@@ -45,13 +45,13 @@ PAINT = Function(
             lambda masks, classes: (masks * torch.arange(1, len(masks) + 1)[:, None, None]).sum(dim=0),
             "masks are painted with the number of their step; paint them with the class of the step",
         ),
-        (_winner, "where no mask is, there is background, 0; `argmax` names the first step there"),
+        (_winner, "where there is no mask, the label is background, 0; `argmax` gives the first step there"),
     ],
 )
 
 
 def _break_even(known: int) -> int:
-    """By trying: from how many classes there on are masks larger than the dense scores?"""
+    """By trial: the number of classes from which on the masks are larger than the dense scores."""
     dense = torch.empty(known + 1, 8, 8, device="meta").numel()
     return next(there for there in count(1) if torch.empty(there, 8, 8, device="meta").numel() > dense)
 
@@ -61,14 +61,14 @@ BREAK_EVEN = Function(
     _break_even,
     lambda: (Case(f"C = {known}", (known,)) for known in (1, 2, 20, 150)),
     [
-        (lambda known: known + 1, "with that many classes both need the same; the sequence shall need more"),
+        (lambda known: known + 1, "with that many classes both need the same; the sequence should need more"),
         (lambda known: known, "the dense model has a channel for background, too"),
     ],
 )
 
 
 def _train() -> tuple[dict[int, int], int]:
-    """Images by number of classes, and images in all, of VOC's training list."""
+    """Images by number of classes, and the total number of images, in VOC's training list."""
     file = resource("results", "voc-statistics.json")
     split: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["splits"]["official_train"]
     return {int(key): value for key, value in split["images_by_number_of_classes"].items()}, split["images"]
@@ -80,7 +80,7 @@ def _share(least: int) -> float:
 
 
 def _lost_classes() -> float:
-    """Of all (image, class) pairs, those that find no step."""
+    """The share of (image, class) pairs for which there is no step."""
     by_number, _ = _train()
     total = sum(number * count for number, count in by_number.items())
     return sum(max(0, number - 3) * count for number, count in by_number.items()) / total

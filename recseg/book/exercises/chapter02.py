@@ -37,7 +37,7 @@ PARAMETERS = Function(
         ),
         (
             lambda x, d, k, layers: _count(x, d, k, layers, biases=2),
-            "there is one bias a channel, not two: only the input's half has one",
+            "there is one bias per channel, not two: only the input's half has one",
         ),
         (
             lambda x, d, k, layers: _count(x, d, k, layers, gates=1),
@@ -60,7 +60,7 @@ PARAMETERS = Function(
 
 
 def _riser(row: int) -> ConvLSTMCell:
-    """A cell whose state reads from a row of the kernel: 2 is below (it rises), 0 is above (it sinks)."""
+    """A cell whose state reads from one row of the kernel: 2 is below (the ball rises), 0 is above (it sinks)."""
     cell = ConvLSTMCell(1, 1).requires_grad_(False)
     cell.conv_x.weight.zero_()
     cell.conv_h.weight.zero_()
@@ -141,7 +141,7 @@ PARTS = Function(
 
 
 def _peepholes(hidden: int, height: int, width: int) -> int:
-    """V is as large as the cell state, once for each of i, f, o."""
+    """V has the size of the cell state, once for each of i, f, o."""
     cell = ConvLSTMCell(1, hidden)
     c = cell.zero_state(torch.zeros(1, 4 * hidden, height, width))[1]
     return 3 * c.numel()
@@ -162,7 +162,7 @@ PEEPHOLES = Function(
 
 @torch.no_grad()
 def _heard(kernel: int, side: int) -> int:
-    """By running a cell: the first step in which a corner differs if the opposite corner is touched."""
+    """By running a cell: the first step in which a corner changes if the opposite corner is changed."""
     cell = ConvLSTMCell(1, 2, kernel).double()
     quiet = torch.zeros(1, 1, side, side).double()
     touched = quiet.clone()
@@ -200,7 +200,7 @@ HEARD = Function(
 def _gru(
     x: Tensor, h: Tensor, update: Tensor, reset: Tensor, candidate: Tensor, *, mix: str = "new", order: str = "before"
 ) -> Tensor:
-    """One step of a convolutional GRU; `mix` and `order` make the mistakes."""
+    """One step of a convolutional GRU; `mix` and `order` produce the mistakes."""
     inputs, pad = x.shape[1], update.shape[-1] // 2
     both = torch.cat([x, h], dim=1)  # (B, X + D, H, W)
     z = conv2d(both, update, padding=pad).sigmoid()

@@ -16,7 +16,7 @@ Layers = Sequence[tuple[int, int]]
 
 
 def _field(layers: Layers) -> int:
-    """Measured: from the first to the last input that has a gradient from one output."""
+    """By measurement: from the first to the last input with a gradient from one output."""
     x = torch.ones(1, 1, 600, dtype=torch.float64, requires_grad=True)
     y: Tensor = x
     for kernel, stride in layers:
@@ -145,7 +145,7 @@ def _judge_full(answer: Any) -> None:
 
 
 def _pass(*, padded: bool = True, cropped: bool = True, enlarged: bool = True, corners: bool = False) -> Any:
-    """A forward pass from the parts of a U-Net, with what is easily forgotten left out."""
+    """A forward pass from the parts of a U-Net, with the steps that are easily forgotten optional."""
 
     def forward(network: UNet, images: Tensor) -> Tensor:
         features = network.encoder(pad_to_stride(images, network.encoder.strides[-1]) if padded else images)

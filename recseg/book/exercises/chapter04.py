@@ -33,14 +33,14 @@ LENGTHS = Function(
     lengths_from_stop,
     _stops,
     [
-        (lambda stop: (stop <= 0).sum(dim=1), "steps behind the first stop count, too; the sequence is over there"),
+        (lambda stop: (stop <= 0).sum(dim=1), "steps after the first stop are counted; the sequence has ended"),
         (
             lambda stop: (stop > 0).int().argmax(dim=1),
             "`argmax` gives 0 where nothing stops; such an image runs all its steps",
         ),
         (
             lambda stop: lengths_from_stop(stop) + 1,
-            "off by one: the step that says stop is none of the live ones",
+            "off by one: the step that stops is not one of the live ones",
         ),
         (
             lambda stop: (stop <= 0.5).long().cumprod(dim=1).sum(dim=1),
@@ -52,7 +52,7 @@ LENGTHS = Function(
 
 
 def _uncovered(masks: Tensor) -> Tensor:
-    """As the network has it: one step after the other."""
+    """As in the network: one step after the other."""
     uncovered = [torch.ones_like(masks[0])]
     for mask in masks[:-1]:
         uncovered.append(uncovered[-1] * (-mask).sigmoid())
@@ -121,14 +121,14 @@ UNPACK = Function(
     _unpack,
     _packs,
     [
-        (_zeros, "where there is no live pair, a logit of 0 says one half; fill with -inf, which says 0"),
+        (_zeros, "where there is no live pair, a logit of 0 means one half; fill with -inf, which means 0"),
         (_swapped, "`sample` and `step` are mixed up"),
     ],
 )
 
 
 class _Scripted(RecurrentUNet):
-    """A small network with weights that are never trained, and given stop logits: the answer is known."""
+    """A small untrained network with given stop logits, so that the answer is known."""
 
     def __init__(self, stops: Sequence[float], seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -160,7 +160,7 @@ def _segment(network: RecurrentUNet, image: Tensor) -> Steps:
 def _emit(
     network: RecurrentUNet, image: Tensor, *, shift: int = 1, last: bool = False, live: Callable[[float], bool]
 ) -> Steps:
-    """The loop, with room for mistakes: `shift` from column to label, `last` keeps the step that says stop."""
+    """The loop, with options for mistakes: `shift` from column to label, `last` keeps the step that stops."""
     features = network.encode(image[None])
     state, found = network.initial_state(features), []
     for _ in range(network.max_steps):
@@ -190,7 +190,7 @@ SEGMENT = Function(
     [
         (
             lambda network, image: _emit(network, image, last=True, live=lambda stop: stop <= 0),
-            "the step that says stop is none of the live ones: break before you keep it",
+            "the step that stops is not one of the live ones: break before you keep it",
         ),
         (
             lambda network, image: _emit(network, image, shift=0, live=lambda stop: stop <= 0),
@@ -209,7 +209,7 @@ SEGMENT = Function(
 
 
 def _computed(lengths: Tensor, steps: int) -> tuple[int, int]:
-    """Counted as the network runs: a step for all images as long as one of them has not stopped."""
+    """Counted as the network runs: a step for all images until each of them has stopped."""
     kept = len(live_pairs(lengths.clamp(max=steps))[0])
     ran = 0
     for step in range(steps):
@@ -229,7 +229,7 @@ COMPUTED = Function(
     [
         (
             lambda n, t: (int(n.clamp(max=t).sum()), len(n) * min(int(n.max()), t)),
-            "the step that says stop is computed as well",
+            "the step that stops is computed as well",
         ),
         (
             lambda n, t: (int(n.clamp(max=t).sum()), len(n) * (int(n.max()) + 1)),

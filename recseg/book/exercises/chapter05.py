@@ -26,7 +26,7 @@ SUMS = Number(
 
 
 def _totals(cost: Tensor) -> tuple[float, float]:
-    """Total cost of the greedy choice, and of the matching."""
+    """Total cost of the greedy assignment, and of the matching."""
     step = torch.arange(len(cost))
     greedy, matched = cost[step, _greedy(cost)], cost[step, _assign(cost)]
     return float(greedy.double().sum()), float(matched.double().sum())

@@ -42,7 +42,7 @@ LABEL = Number(
 
 
 def _read(pixels: Pixels) -> Pixels:
-    """Through a file, as the package reads it."""
+    """By writing a file and reading it with the package."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "mask.png"
         Image.fromarray(pixels).save(path)
@@ -115,7 +115,7 @@ RESIZE = Function(
 def _judge_resize(answer: Any) -> None:
     for case in _resizes() if callable(answer) else ():
         came = to_compare(call(answer, case.name, case.arguments))
-        if isinstance(came, Tensor):  # however it was rounded: a mixture gives itself away
+        if isinstance(came, Tensor):  # mixed labels show, however they were rounded
             new = set(came.flatten().tolist()) - set(case.arguments[0].flatten().tolist())
             if new:
                 raise Off(

@@ -1,4 +1,4 @@
-"""Exercises of chapter 7: what surrounds an update."""
+"""Exercises of chapter 7: the training loop."""
 
 import copy
 import functools
@@ -63,7 +63,7 @@ COSINE = Function(
             lambda k, total, warmup: (
                 min(1, (k + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * max(0, k - warmup) / (total - warmup)))
             ),
-            "p is the share of the whole training that is over, its warm-up included",
+            "p is the share of the whole training run that is over, its warm-up included",
         ),
         (
             lambda k, total, warmup: schedule(k, k / total, warmup=warmup),
@@ -75,7 +75,7 @@ COSINE = Function(
 
 @torch.no_grad()
 def _average(values: Sequence[float], decay: float) -> float:
-    """By the package: a model of one weight."""
+    """Computed by the package, with a model of one weight."""
     model = torch.nn.Linear(1, 1, bias=False).double()
     model.weight.fill_(values[0])
     average = averaged_model(model, decay)
@@ -145,7 +145,7 @@ def _fit(
     keep: Callable[[dict[str, Tensor]], dict[str, Tensor]] = copy.deepcopy,
     sign: int = 1,
 ) -> Fitted:
-    """The loop, with room for mistakes."""
+    """The loop, with options for mistakes."""
     scores: list[tuple[int, float]] = []
     highest, kept = -math.inf, network.state_dict()
     for count, batch in enumerate(batches, 1):
@@ -167,7 +167,7 @@ def _fit(
 
 
 def _trainings() -> Iterator[Case]:
-    """Noise to learn from, so that the scores go up and down; a batch norm, so that modes count."""
+    """Noise as data, so that the scores go up and down; a batch norm, so that the mode matters."""
     draw = torch.Generator().manual_seed(0)
     held_out = torch.randn(16, 3, generator=draw), torch.randn(16, 1, generator=draw)
 

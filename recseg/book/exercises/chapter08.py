@@ -34,7 +34,7 @@ STRIDES = Function(
 
 
 def _bound(work: Sequence[tuple[float, float]], peak: float, bandwidth: float) -> float:
-    """Seconds that a list of (operations, bytes) needs at least, one entry after the other."""
+    """Minimum time in seconds for a list of (operations, bytes), one entry after the other."""
     return sum(max(operations / peak, moved / bandwidth) for operations, moved in work)
 
 
@@ -78,7 +78,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 class _Sixteen(torch.autograd.Function):
-    """Lets numbers through, and stores their gradient in float16, as a layer does under autocast."""
+    """Identity that stores the gradient in float16, as a layer does under autocast."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _scaled(
     lower: bool = True,
     zero: bool = True,
 ) -> tuple[list[float], dict[str, Tensor]]:
-    """The loop, with room for mistakes."""
+    """The loop, with options for mistakes."""
     scales = []
     for batch in batches:
         scales.append(scale)
@@ -150,7 +150,7 @@ SCALED = Function(
 
 
 def _summed(network: nn.Module, part: Pair) -> tuple[Tensor, int]:
-    """Sum of squared errors over the rows that count (whose target is a number), and how many do."""
+    """Sum of squared errors over the rows that count (those whose target is not NaN), and their number."""
     counts = ~part[1].isnan()
     return (network(part[0])[counts] - part[1][counts]).square().sum(), int(counts.sum())
 
@@ -159,7 +159,7 @@ def _accumulated(
     network: nn.Module, loss: Callable[[nn.Module, Any], tuple[Tensor, int]], parts: Sequence[Any], *,
     how: str = "count",
 ) -> list[Tensor]:  # fmt: skip
-    """Gradient of the mean over all that counts in all parts, with room for mistakes."""
+    """Gradient of the mean over everything that counts in all parts, with options for mistakes."""
     network.zero_grad()
     total = 0
     for part in parts:

@@ -17,7 +17,7 @@ Rule = Callable[[Maps, Maps], float]
 
 
 def _road(share: int = 37, labels: int = 19) -> float:
-    """Scored: road has its share of the pixels, the other labels the rest alike; the answer is road everywhere."""
+    """By scoring road everywhere, where road has a share of the pixels and the other labels equal parts of the rest."""
     others = torch.arange(1, labels).repeat_interleave(100 - share)
     ground_truth = torch.cat([torch.zeros(share * (labels - 1), dtype=torch.long), others])  # (N,)
     metric = VOCMetric(labels)

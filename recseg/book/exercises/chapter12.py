@@ -27,13 +27,13 @@ def _doubt(network: Network, image: Tensor) -> float:
 
 
 def _bright(image: Tensor) -> Labels:
-    """Treats left and right alike."""
+    """A network that treats left and right alike."""
     labels: Labels = (image.float().mean(dim=0) > 128).numpy().astype(np.uint8)
     return labels
 
 
 def _left(image: Tensor) -> Labels:
-    """Sees nothing in the right half."""
+    """A network that finds nothing in the right half."""
     labels = _bright(image)
     labels[:, labels.shape[1] // 2 :] = 0
     return labels

@@ -1,4 +1,4 @@
-"""Exercises of chapter 14: what networks hand back, what it costs, how to store it. The loop has a file of its own."""
+"""Exercises of chapter 14: sizes of outputs, their cost and storage. The loop (exercise 6) is in `exported.py`."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ LARGE, USUAL, STORED = 512, 256, 128  # sides of images
 
 
 def _dense(classes: int, side: int, *, background: int = 1) -> int:
-    """Counted on a tensor of the true shape that takes no memory."""
+    """Counted on a tensor of that shape on the "meta" device, which takes no memory."""
     return output_bytes(torch.empty(classes + background, side, side, device="meta"))  # (C + 1, H, W)
 
 
@@ -70,7 +70,7 @@ def _both_mistakes() -> Mistakes:
 
 
 def _break_even() -> float:
-    """Where the recurrent network's line, through no class and one, meets the dense network's bytes."""
+    """Where the line through the recurrent network's bytes at 0 and 1 classes meets the dense network's bytes."""
     nothing, one = (_recurrent(present, VOC, USUAL, present + 1) for present in (0, 1))
     return (_dense(VOC, USUAL) - nothing) / (one - nothing)
 
@@ -86,7 +86,7 @@ BREAK_EVEN = Number(
 
 
 def _stretches(mask: Tensor) -> int:
-    """How many runs a mask has, the first one of pixels that are off: it may be empty."""
+    """Number of runs in a mask; the first is of pixels outside the mask, and may be empty."""
     flat = torch.cat([torch.zeros(1, dtype=torch.bool), mask.flatten()])  # (1 + H·W,)
     return 1 + int((flat[1:] != flat[:-1]).sum())
 
@@ -107,7 +107,7 @@ def _judge_mask(answer: Any) -> None:
 
 
 def _board(cell: int) -> Tensor:
-    """A board whose cells have a side of some pixels."""
+    """A chessboard with cells of some pixels."""
     cells = torch.arange(STORED) // cell
     return (cells[:, None] + cells) % 2 == 1  # (H, W)
 
@@ -122,7 +122,7 @@ def _gates(
     stop: int = 1,
     most: bool = True,
 ) -> list[float]:
-    """Shares of the plain program's multiplications: hoisted; hoisted and stopped. All in units of 36 h g."""
+    """Multiplications relative to the plain program's: hoisted; hoisted and stopped. All in units of 36 h g."""
     plain = hoisted = stopped = 0
     for n, images in counts.items():
         steps = min(n + stop, T) if most else n + stop

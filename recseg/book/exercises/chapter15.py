@@ -30,7 +30,7 @@ WAYS = Number(
 def _suppress(
     masks: Tensor, logits: Tensor, *, surest: bool = True, by_dropped: bool = False, most: float = 0.5
 ) -> list[int]:
-    """Indices of the masks that stay."""
+    """Indices of the masks that are kept."""
     order = logits.argsort(descending=True, stable=True).tolist() if surest else list(range(len(masks)))
     kept: list[int] = []
     for rank, answer in enumerate(order):
@@ -43,7 +43,7 @@ def _suppress(
 
 
 def _stripes(*spans: tuple[int, int]) -> Tensor:
-    """Masks (N, 2, 12), each on between two columns."""
+    """Masks (N, 2, 12), each covering a range of columns."""
     columns = torch.arange(12)
     return torch.stack([((columns >= start) & (columns < end)).expand(2, 12) for start, end in spans])
 

@@ -1,6 +1,6 @@
-"""Are two answers the same, and if not, where do they part? In words, for a reader.
+"""Compare two answers, and describe the first difference in words.
 
-Values and shapes count. Kinds of number do not: a label map may come as uint8 or as int64, as an array or as a tensor.
+Values and shapes matter. Types do not: a label map may be uint8 or int64, an array or a tensor.
 """
 
 import math
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-6  # float32 sums in another order differ by less
+RELATIVE, ABSOLUTE = 1e-4, 1e-6  # float32 sums in a different order differ by less
 
 
 def as_number(answer: Any) -> float | None:
-    """The number in an int, a float, a tensor or array with one entry; None if there is none. True is no number."""
+    """The number in an int, a float, or a tensor or array with one entry; None if there is none, or for a bool."""
     if isinstance(answer, (Tensor, np.ndarray)):
         answer = answer.item() if math.prod(answer.shape) == 1 else None
     if isinstance(answer, (bool, np.bool_)) or not isinstance(answer, (PythonNumber, np.number)):
@@ -26,7 +26,7 @@ def as_number(answer: Any) -> float | None:
 
 
 def to_compare(answer: Any) -> Any:
-    """Arrays become tensors on the CPU; all else stays as it is, inside lists and dictionaries too."""
+    """Convert arrays to tensors on the CPU, also inside lists and dictionaries; leave everything else as it is."""
     if isinstance(answer, Tensor):
         return answer.detach().cpu()
     if isinstance(answer, np.ndarray) and answer.dtype.kind in "biuf":
@@ -39,7 +39,7 @@ def to_compare(answer: Any) -> Any:
 
 
 def difference(given: Any, truth: Any) -> str | None:
-    """Where an answer differs from the right one, in words; None where it does not. Both from `to_compare`."""
+    """How an answer differs from the right one, in words; None if it does not. Both from `to_compare`."""
     if isinstance(truth, Tensor) and truth.dim():
         return _tensor_difference(given, truth)
     if isinstance(truth, (bool, np.bool_)):
@@ -61,7 +61,7 @@ def difference(given: Any, truth: Any) -> str | None:
         return _mapping_difference(given, truth)
     if isinstance(truth, (str, bytes)):
         return None if given == truth else f"expected {short(truth)}, not {short(given)}"
-    return None  # of no kind that an exercise asks for: a network among the arguments, say
+    return None  # not compared: for example a network among the arguments
 
 
 def _list_difference(given: Any, truth: Collection[Any]) -> str | None:
@@ -112,13 +112,13 @@ def _tensor_difference(given: Any, truth: Tensor) -> str | None:
 def _close(value: float, truth: float) -> bool:
     if math.isnan(truth) or math.isnan(value):
         return math.isnan(truth) and math.isnan(value)
-    if truth == round(truth) and abs(truth) < 2**53:  # a count: right or not; a share of 1 may miss by rounding
+    if truth == round(truth) and abs(truth) < 2**53:  # a count must be exact; a share of 1 may be off by rounding
         return abs(value - truth) < min(1e-4, ABSOLUTE * max(1.0, abs(truth)))
     return math.isclose(value, truth, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
 
 
 def short(value: Any) -> str:
-    """A value in a few words."""
+    """A short description of a value."""
     if isinstance(value, Tensor) and value.dim():
         shown = f" {[round(x, 4) for x in value.flatten().tolist()]}" if value.numel() <= 6 else ""
         return f"a tensor of shape {tuple(value.shape)}{shown}"

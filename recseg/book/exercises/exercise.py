@@ -1,7 +1,7 @@
-"""What an exercise is: something that judges an answer, and knows the answers that people give by mistake.
+"""Exercises: objects that judge an answer and recognise typical mistakes.
 
-Three kinds. `Number` computes one number. `Function` calls the reader's function and the true one on the same inputs.
-`Custom` is for answers of which many are right, such as a network or a matrix with some property.
+There are three kinds. `Number` computes one number. `Function` calls the reader's function and the correct one on the
+same inputs. `Custom` is for exercises with many right answers, such as a network or a matrix with some property.
 """
 
 import math
@@ -11,27 +11,27 @@ from typing import Any, NamedTuple, Protocol
 from recseg.book.exercises.comparison import as_number, difference, short, to_compare
 from recseg.book.exercises.running import Off, call
 
-Mistakes = Sequence[tuple[Any, str]]  # answers that are wrong, and what to say of each
+Mistakes = Sequence[tuple[Any, str]]  # wrong answers, and a hint for each
 
 __all__ = ["Case", "Custom", "Exercise", "Function", "Mistakes", "Number", "Off"]
 
 
 class Exercise(Protocol):
-    """What `recseg.check` asks of an exercise."""
+    """The interface that `recseg.check` uses."""
 
     def judge(self, answer: Any) -> None:
         """Do nothing if the answer is right.
 
         Raises:
-            Off: with one line that says what is off.
+            Off: one line that says what is wrong.
         """
 
     def mistakes(self) -> Mistakes:
-        """Typical wrong answers, and what `judge` says of each."""
+        """Typical wrong answers, and what `judge` says about each."""
 
 
 class Case(NamedTuple):
-    """One input of a function: what it is called in a message ("an empty mask"), and the arguments."""
+    """One input of a function: its name in messages ("an empty mask"), and the arguments."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -41,10 +41,10 @@ class Number:
     """An exercise whose answer is one number.
 
     Args:
-        truth: computes it.
-        mistakes: computes numbers that one gets by typical mistakes, and what to say of them.
+        truth: computes the right number.
+        mistakes: computes the results of typical mistakes, and a hint for each.
         what: the number in words, such as "the share of images".
-        share: a share of a whole, between 0 and 1: an answer in per cent gets a message of its own.
+        share: whether it is a share between 0 and 1; an answer in per cent then gets a message of its own.
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class Number:
             raise Off(
                 f"{short(value)} is in per cent; give {self.what} as a share between 0 and 1"
                 if per_cent
-                else f"{short(value)} is no share: {self.what} lies between 0 and 1"
+                else f"{short(value)} is not a share: {self.what} lies between 0 and 1"
             )
         raise Off(f"{short(value)} is too {'small' if value < truth else 'large'} for {self.what}")
 
 
 class Function:
-    """An exercise whose answer is a function, called on a few inputs beside the true one.
+    """An exercise whose answer is a function, which is compared with the correct one on a few inputs.
 
     Args:
         signature: how it is called, such as "labels → number of classes".
-        truth: the true function.
-        cases: makes the inputs; they differ in what goes wrong on them.
-        mistakes: wrong functions. Where the reader's agrees with one of them on all inputs, its hint is the answer.
+        truth: the correct function.
+        cases: makes the inputs, chosen to expose different mistakes.
+        mistakes: wrong functions, each with a hint, which is shown if the reader's agrees with it on all inputs.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Function:
         raise Off(first)
 
     def _same(self, mistake: Callable[..., Any], cases: list[Case], given: list[Any]) -> bool:
-        """Does a wrong function give what the reader's gave, on all inputs?"""
+        """Whether a wrong function gives the same results as the reader's on all inputs."""
         try:
             made = [to_compare(call(mistake, case.name, case.arguments)) for case in cases]
         except Off:
@@ -129,8 +129,8 @@ class Custom:
     """An exercise with many right answers.
 
     Args:
-        judge: raises `Off` unless the answer has the property that is asked for.
-        mistakes: makes typical wrong answers, and what `judge` says of each.
+        judge: raises `Off` unless the answer has the required property.
+        mistakes: makes typical wrong answers, and what `judge` says about each.
     """
 
     def __init__(self, judge: Callable[[Any], None], mistakes: Callable[[], Mistakes]) -> None:

@@ -1,4 +1,4 @@
-"""Exercise 6 of chapter 14: the loop around the graphs of an exported network, on stand-ins that count and compare."""
+"""Exercise 6 of chapter 14: the loop around the graphs of an exported network, checked with mock graphs."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -48,7 +48,7 @@ class Step:
         h = np.tanh(c)
         scores = np.linspace(-1, 1, named.shape[1], dtype=np.float32) - 9 * named + h.mean()  # (1, C)
         mask = embedding.mean(axis=1) + h.mean() + uncovered  # (1, h, w)
-        stop = np.full(1, 0.2 * (named.sum() - self.length) + 0.11, np.float32)  # above 0, at first by little
+        stop = np.full(1, 0.2 * (named.sum() - self.length) + 0.11, np.float32)  # above 0, at first only just
         attention = uncovered
         uncovered = uncovered / (1 + np.exp(mask))
         named = np.maximum(named, scores == scores.max()).astype(np.float32)
@@ -69,7 +69,7 @@ def _unrolled(
     shift: int = 1,
     limit: int | None = None,
 ) -> Steps:
-    """The loop, with room for mistakes."""
+    """The loop, with options for mistakes."""
     embedding, x, gates = encode(image)
     h = c = np.zeros((1, gates.shape[1] // 4, *gates.shape[-2:]), np.float32)
     uncovered = np.full((1, *embedding.shape[-2:]), start, np.float32)

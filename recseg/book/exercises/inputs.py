@@ -1,4 +1,4 @@
-"""Inputs that several exercises share: label maps with all that goes wrong on label maps."""
+"""Inputs shared by several exercises: label maps that cover the usual pitfalls."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from recseg.classes import VOID
 
 
 def label_maps(*, void: bool = True) -> dict[str, Tensor]:
-    """Label maps (H, W) by the name that a message gives them: (7, 9), of VOC's 21 labels."""
+    """Label maps (7, 9) with VOC's 21 labels, by their names in messages."""
     draw = torch.Generator().manual_seed(0)
 
     def noise(*labels: int) -> Tensor:

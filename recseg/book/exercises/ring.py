@@ -1,4 +1,4 @@
-"""Exercise 5 of chapter 8: the sum of all processes' vectors over a ring, with a thread for each process."""
+"""Exercise 5 of chapter 8: ring all-reduce of vectors, with a thread for each process."""
 
 import functools
 import queue
@@ -16,11 +16,11 @@ from recseg.book.exercises.running import what_happened
 Send = Callable[[Tensor], None]
 Receive = Callable[[], Tensor]
 Reduce = Callable[[Tensor, int, int, Send, Receive], Tensor]
-_PATIENCE = 3.0  # seconds until a message that has not come counts as one that never comes
+_PATIENCE = 3.0  # seconds to wait for a message
 
 
 def _run(answer: Reduce, vectors: Sequence[Tensor]) -> tuple[list[Tensor], list[int]]:
-    """Each process as a thread: what every one of them returns, and how many numbers it sent."""
+    """Run each process as a thread; returns what each of them returned, and how many numbers it sent."""
     world = len(vectors)
     mail: list[queue.Queue[Tensor]] = [queue.Queue() for _ in vectors]
     found: list[Any] = [None] * world
@@ -37,7 +37,7 @@ def _run(answer: Reduce, vectors: Sequence[Tensor]) -> tuple[list[Tensor], list[
         try:
             found[rank] = answer(vectors[rank].clone(), rank, world, send, receive)
         except queue.Empty:
-            errors[rank] = f"process {rank} of {world} waits for a message that nobody sends: send first, then receive"
+            errors[rank] = f"process {rank} of {world} waits for a message that is never sent: send first, then receive"
         except Exception as error:
             errors[rank] = f"process {rank} of {world} stops with {what_happened(error, answer)}"
 
@@ -46,10 +46,10 @@ def _run(answer: Reduce, vectors: Sequence[Tensor]) -> tuple[list[Tensor], list[
         thread.start()
     for thread in threads:
         thread.join(timeout=10 * _PATIENCE)
-    if errors:  # the cause, not those that wait because of it
+    if errors:  # report the cause, not the processes that wait because of it
         raise Off(min(errors.values(), key=lambda line: "waits" in line))
     if any(thread.is_alive() for thread in threads):
-        raise Off(f"one of {world} processes does not come to an end")
+        raise Off(f"one of {world} processes does not finish")
     return found, sent
 
 
@@ -78,7 +78,7 @@ def _judge_ring(answer: Any) -> None:
 
 
 def _ring(vector: Tensor, rank: int, world: int, send: Send, receive: Receive, *, rounds: int = 2) -> Tensor:
-    """The sum over a ring: in the first round parts add up, in the second they are handed on."""
+    """Ring all-reduce: in the first round parts are added up, in the second they are passed on."""
     parts = list(vector.clone().chunk(world))
     for hop in range(world - 1):
         send(parts[(rank - hop) % world])

@@ -1,4 +1,4 @@
-"""Runs a reader's function, so that whatever happens in it becomes one line that names the input."""
+"""Run a reader's function and turn any failure into one line that names the input."""
 
 import copy
 import traceback
@@ -9,11 +9,11 @@ from recseg.book.exercises.comparison import difference, to_compare
 
 
 class Off(Exception):
-    """What is off in an answer, in one line."""
+    """What is wrong with an answer, in one line."""
 
 
 def call(function: Callable[..., Any], name: str, arguments: Sequence[Any]) -> Any:
-    """The answer of a function on an input that is called `name` in messages; the input is a copy.
+    """Call a function on a copy of an input, which messages call `name`.
 
     Raises:
         Off: the function raised an error, returned None, or changed its input.
@@ -32,7 +32,7 @@ def call(function: Callable[..., Any], name: str, arguments: Sequence[Any]) -> A
 
 
 def what_happened(error: Exception, function: Any) -> str:
-    """An error in one line, with the line of the reader's own code that it comes from."""
+    """An error in one line, with the line of the reader's code that caused it."""
     text = " ".join(str(error).split())
     said = f"{type(error).__name__}: {text[:160] + ' …' if len(text) > 160 else text}" if text else type(error).__name__
     code = getattr(function, "__code__", None)
