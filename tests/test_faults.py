@@ -77,7 +77,7 @@ def test_ctrl_c_ends_a_run_within_a_step(
     with monkeypatch.context() as patch:
         in_step(FAULT, lambda: os.kill(os.getpid(), number), patch)
         assert main(["train", "--resume", str(run)]) == 130
-    words = f"recseg: stopped after step {FAULT}; go on with --resume {run}\n"
+    words = f"recseg: stopped after step {FAULT}; continue with --resume {run}\n"
     assert capsys.readouterr().err.endswith(words) and step_of(run) == FAULT
     assert main(["train", "--resume", str(run)]) == 0
     same_run(whole, run, STEPS)

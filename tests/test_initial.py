@@ -77,7 +77,7 @@ def test_equal_classes_leave_nothing_new() -> None:
     found = copy_weights(model, source)
     assert found.fresh == found.rows == ()
     assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in model.state_dict().items())
-    assert str(found).endswith("new: no other")
+    assert str(found).endswith("new: nothing else")
 
 
 def test_the_background_is_one_class_whatever_its_name() -> None:
@@ -154,7 +154,7 @@ def test_a_run_goes_on_without_the_weights_that_it_began_with(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recseg.training.trainer.LOG_EVERY", 1)
         train(config(data, trained), whole)
-        assert "the rows of background, sheep, cat; new: no other" in capsys.readouterr().out
+        assert "the classifier rows of background, sheep, cat; new: nothing else" in capsys.readouterr().out
         update = Trainer.update
 
         def fails(self: Trainer, batch: Any) -> Any:

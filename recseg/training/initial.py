@@ -36,8 +36,8 @@ class Copied:
 
     def __str__(self) -> str:
         parts = list(dict.fromkeys(name.rpartition(".")[0] for name in self.fresh if name not in self.rows))
-        rows = f", of the classifier the rows of {some(self.classes, SHOWN) or 'no class'}" if self.rows else ""
-        return f"{len(self.whole)} tensors copied{rows}; new: {some(parts, SHOWN) or 'no other'}"
+        rows = f", and the classifier rows of {some(self.classes, SHOWN) or 'no class'}" if self.rows else ""
+        return f"{len(self.whole)} tensors copied{rows}; new: {some(parts, SHOWN) or 'nothing else'}"
 
 
 def network_of(source: str) -> RecurrentUNetConfig:

@@ -49,15 +49,15 @@ def check_same_data(before: dict[str, Any], now: dict[str, Any], where: str) -> 
     """
     if before == now:
         return
-    end = "expected the data that this run began with (with others, begin a new run)"
+    end = "expected the data that this run was started on (for other data, start a new run)"
     names, others = before["classes"], now["classes"]
     if len(names) != len(others):
-        raise RecsegError(f"{where}: has {len(others)} classes, and had {len(names)} when this run began; {end}")
+        raise RecsegError(f"{where}: has {len(others)} classes, but had {len(names)} when this run began; {end}")
     for label, (name, other) in enumerate(zip(names, others, strict=True)):
         if name != other:
-            raise RecsegError(f"{where}: class {label} is {other!r}, and was {name!r} when this run began; {end}")
+            raise RecsegError(f"{where}: class {label} is {other!r}, but was {name!r} when this run began; {end}")
     if (before["values"], before["void"]) != (now["values"], now["void"]):
-        raise RecsegError(f"{where}: values of its masks mean other classes than when this run began; {end}")
+        raise RecsegError(f"{where}: values of its masks stand for other classes than when this run began; {end}")
     for use in ("training", "validation"):
         old, new = before["lists"].get(use), now["lists"].get(use)
         if old == new:
@@ -69,10 +69,10 @@ def check_same_data(before: dict[str, Any], now: dict[str, Any], where: str) -> 
         split = f"{where}: its {use} list {new['split']!r}"
         if old["images"] != new["images"]:
             raise RecsegError(
-                f"{split} has {counted(new['images'], 'id')}, and had {old['images']} when this run began; {end}"
+                f"{split} has {counted(new['images'], 'id')}, but had {old['images']} when this run began; {end}"
             )
         if old["ids"] != new["ids"]:
             raise RecsegError(f"{split} has other ids, or another order, than when this run began; {end}")
         raise RecsegError(f"{split} is not of the split or the pack size that this run began with; {end}")
     most, limit = now["max_steps"], before["max_steps"]
-    raise RecsegError(f"{where}: images have up to {most} classes, and had {limit} when this run began; {end}")
+    raise RecsegError(f"{where}: images have up to {most} classes, but had {limit} when this run began; {end}")

@@ -138,4 +138,4 @@ def open_session(trainer: "Trainer", progress: bool) -> Iterator[Session]:
                 raise explained(trainer, error) from error
             raise
         if session.stopping:
-            raise KeyboardInterrupt(f"stopped after step {trainer.step}; go on with --resume {trainer.out}")
+            raise KeyboardInterrupt(f"stopped after step {trainer.step}; continue with --resume {trainer.out}")

@@ -111,7 +111,7 @@ def _ring_mistakes() -> Mistakes:
         (_whole_vectors, "a ring needs 16: send single parts"),
         (functools.partial(_ring, rounds=1), "a second round hands the finished parts on"),
         (lambda vector, rank, world, *mail: _ring(vector, rank, world, *mail) / world, "the mean; expected the sum"),
-        (_receive_first, "waits for a message that nobody sends"),
+        (_receive_first, "waits for a message that is never sent"),
     ]
 
 
