@@ -1,4 +1,4 @@
-"""The figures to play with: each chapter has one, it can be read without JavaScript, and it asks nobody else."""
+"""The interactive figures: each chapter has one, readable without JavaScript, and no other server is contacted."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-// What a page does for its reader: formulas are drawn, figures to play with come in, words of the glossary explain
+// What a page does for its reader: formulas are drawn, interactive figures are loaded, words of the glossary explain
 // themselves on the spot, images grow, and what is wider than its column can be scrolled by keys.
 
 const root = new URL('..', document.currentScript.src);

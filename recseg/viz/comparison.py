@@ -40,7 +40,7 @@ def difference_intervals(result: Mapping[str, Any], scores: Mapping[str, str] = 
 
 
 def naming_curves(result: Mapping[str, Any]) -> "Figure":
-    """Label-set F1 and count accuracy of pixels over the area from which on a class is named; dashed: the steps' own.
+    """Label-set F1 and count accuracy of pixels over the minimum area of a named class; dashed: the model's own steps.
 
     Args:
         result: of `recseg compare`.
@@ -56,6 +56,6 @@ def naming_curves(result: Mapping[str, Any]) -> "Figure":
                 axes.axhline(100 * result["rows"][group]["mean"][key], linestyle=DASHES[1], label=group, **style)
         axes.set_xscale("log")
         axes.set_title(f"{NAMES[key]}, %", loc="left")
-        axes.set_xlabel("least area of a class, % of the image")
+        axes.set_xlabel("minimum area of a class, % of the image")
         axes.legend()
     return figure

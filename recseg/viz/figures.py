@@ -151,10 +151,10 @@ def palette_legend(
 
 
 def comparison(rows: Sequence[tuple[str, ImageLike, NDArray[np.uint8], NDArray[np.uint8]]]) -> "Figure":
-    """A row for each image: the image, the true label map, the answer, and the pixels where the two differ.
+    """A row for each image: the image, the ground truth, the answer, and the pixels where the two differ.
 
     A pixel is *missed* where the answer is background and the ground truth is not, *invented* the other way round, and
-    of *another class* where both name one and not the same. Void is grey: it is not scored.
+    of *another class* where the two classes differ. Void is grey: it is not scored.
 
     Args:
         rows: title, image, ground truth and answer for each row; both label maps (H, W), of the image's size.
@@ -194,7 +194,7 @@ def mistakes(truth: NDArray[np.uint8], answer: NDArray[np.uint8]) -> NDArray[np.
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] = VOC_CLASSES) -> "Figure":
-    """A confusion matrix as squares: each row is a true class, shaded by where its pixels went.
+    """A confusion matrix as squares: each row is a true class, shaded by the share of its pixels.
 
     Args:
         confusion: (C, C) counts, rows true and columns predicted, as `VOCMetric.compute` gives them.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 INK = "#1b1f24"
 FAINT = "#8a939e"
-SMALLEST = 10  # points: 11 pixels at the 80 pixels an inch that pages show
+SMALLEST = 10  # points: 11 pixels, since pages show 80 pixels per inch
 PADDING = 6  # pixels around an image
 STRIP = 256  # rows that are drawn at once: floats of a whole large image would not fit
 STYLE: Any = {
@@ -215,7 +215,7 @@ def text_width(words: str, size: float = 15) -> float:
 
 
 def gif_frames(image: ImageLike, prediction: Prediction, *, side: int = 400) -> Iterator[Image.Image]:
-    """The recurrence as frames: the image, then one more mask a frame with its class and probability, then the stop.
+    """The recurrence as frames: the image, then one more mask per frame with its class and probability, then the stop.
 
     Args:
         image: the predicted image.

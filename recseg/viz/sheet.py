@@ -15,7 +15,7 @@ COLUMNS, NAMES = 3, 4  # images in a row, and names of classes
 def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 180) -> Image.Image:
     """Images, each beside the same one under its mask, and a legend with values, names and colours.
 
-    For each class, from the rarest on, the image with most of it is taken; what room is left is for the first ones.
+    For each class, from the rarest on, the image with most of it is taken; the remaining places go to the first images.
 
     Args:
         dataset: a split, without a transform.

@@ -1,19 +1,19 @@
-// Curves over two axes, for the figures that need them. Each curve has a dash and a name at its end besides its colour.
+// Line charts, legends and bars. Curves differ in their dashes as well as in colour.
 
 import { picture, svg, text } from './kit.mjs';
 
 const WIDTH = 360;
 const BOX = { left: 50, right: 338, top: 24 };
 
-/** Where a value lies on an axis { min, max, log }, from 0 to 1. */
+/** Position of a value on an axis { min, max, log }, from 0 to 1. */
 export function place(value, { min, max, log }) {
   const f = log ? Math.log : Number;
   return (f(Math.max(value, log ? min : -Infinity)) - f(min)) / (f(max) - f(min));
 }
 
 /**
- * A drawing of curves. `x` and `y`: { min, max, log, label, ticks: [[value, words]] }; `curves`: [{ points, kind, name }];
- * `marks`: [{ x, y, kind }] are dots, and without `y` vertical lines.
+ * A line chart. `x` and `y`: { min, max, log, label, ticks: [[value, words]] }; `curves`: [{ points, kind, name }];
+ * `marks`: [{ x, y, kind }], dots, or vertical lines where `y` is missing.
  */
 export function chart({ alt, x, y, curves, marks = [], height = 210 }) {
   const bottom = height - 36;
@@ -39,9 +39,9 @@ export function chart({ alt, x, y, curves, marks = [], height = 210 }) {
     y.label && text(4, 10, y.label, { class: 'small' }));
 }
 
-/** Names of curves, each with a piece of its line. */
+/** A legend: the name of each curve beside a sample of its line. */
 export function legend(curves) {
-  return picture(WIDTH, 20 * Math.ceil(curves.length / 2), `Lines: ${curves.map(({ name }) => name).join(', ')}`,
+  return picture(WIDTH, 20 * Math.ceil(curves.length / 2), `Legend: ${curves.map(({ name }) => name).join(', ')}`,
     curves.map(({ kind, name }, index) => {
       const [left, middle] = [8 + 180 * (index % 2), 10 + 20 * Math.floor(index / 2)];
       return [svg('polyline', { class: `curve ${kind}`, points: `${left},${middle} ${left + 28},${middle}` }),
@@ -49,7 +49,7 @@ export function legend(curves) {
     }));
 }
 
-/** Bars under one another: [{ name, value, words, kind }], values from 0 to `most`. */
+/** Horizontal bars: [{ name, value, words, kind }], values from 0 to `most`. */
 export function bars(alt, rows, most = 1) {
   return picture(WIDTH, 34 * rows.length + 4, alt, rows.map(({ name, value, words, kind = 'one' }, index) => [
     text(4, 34 * index + 13, name, { class: 'small' }),
@@ -59,7 +59,7 @@ export function bars(alt, rows, most = 1) {
   ]));
 }
 
-/** Powers of ten between two values, as ticks. */
+/** Ticks at the powers of ten between two values. */
 export function tens(min, max, words = (value) => value.toLocaleString('en-US'), every = 1) {
   const ticks = [];
   for (let power = Math.ceil(Math.log10(min) - 1e-9); power <= Math.log10(max) + 1e-9; power += every) {

@@ -6,7 +6,7 @@ export const VOC_CLASSES = [
 ];
 export const VOID = 255;
 
-/** RGB of a label: its bits, spread over the three channels, lowest first to the highest bits of the colour. */
+/** RGB of a label: its bits, lowest first, go to R, G and B in turn and fill each channel from its highest bit. */
 export function colour(label) {
   const rgb = [0, 0, 0];
   for (let bit = 0; bit < 8; bit += 1) {
@@ -16,5 +16,5 @@ export function colour(label) {
 }
 
 export const css = (rgb) => `rgb(${rgb.join(' ')})`;
-/** Attributes of a cell of a label map. */
+/** SVG attributes of a cell of a label map. */
 export const painted = (label) => ({ fill: css(colour(label)) });

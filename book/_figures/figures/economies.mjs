@@ -1,4 +1,4 @@
-// Chapter 4: two of the three economies, counted: live pairs only, and the input's half of the gates once.
+// Chapter 4: what two optimisations save: only live pairs are decoded, and the input's part of the gates is hoisted.
 
 import { bars } from './chart.mjs';
 import { percent, picture, rect, svg, text, whole } from './kit.mjs';
@@ -10,27 +10,27 @@ const BATCHES = {
   mixed: [0, 5, 1, 8, 2, 0, 3, 1, 6, 1, 2, 4],
 };
 
-/** Classes of each image of a batch, at most as many as there are steps. */
+/** Number of classes in each image of a batch, at most `steps`. */
 export const lengths = (kind, batch, steps) => BATCHES[kind].slice(0, batch).map((count) => Math.min(count, steps));
 
-/** Live pairs as [image, step], image by image: what is decoded. */
+/** Live pairs as [image, step], image by image: only these are decoded. */
 export const livePairs = (counts) =>
   counts.flatMap((count, image) => Array.from({ length: count }, (_, step) => [image, step]));
 
-/** Multiplications at each position of the map for all steps: a kernel of `k`×`k`, `x` channels in, `d` of state. */
+/** Multiplications per position of the map, over all steps: `k`×`k` kernels, `x` input and `d` state channels. */
 export function gateMultiplications(steps, x, d, k = 3) {
   return { written: 4 * d * k * k * steps * (x + d), hoisted: 4 * d * k * k * (x + steps * d) };
 }
 
-export const title = 'What is computed, and what need not be';
+export const title = 'What is computed, and what is saved';
 export const controls = [
-  { name: 'kind', label: 'Classes in the images', value: 'usual',
-    choice: [['usual', 'one or two, as in photographs'], ['single', 'one in each'], ['crowded', 'many, as in streets'],
+  { name: 'kind', label: 'Classes per image', value: 'usual',
+    choice: [['usual', 'few, as in photographs'], ['single', 'one'], ['crowded', 'many, as in a street'],
       ['mixed', 'from none to many']] },
-  { name: 'batch', label: 'Images in the batch', min: 1, max: 12, value: 8 },
-  { name: 'steps', label: 'Steps that there are', min: 1, max: 8, value: 5 },
-  { name: 'x', label: 'Channels of the input', min: 16, max: 512, step: 16, value: 192 },
-  { name: 'd', label: 'Channels of the state', min: 16, max: 512, step: 16, value: 64 },
+  { name: 'batch', label: 'Batch size', min: 1, max: 12, value: 8 },
+  { name: 'steps', label: 'Maximum steps', min: 1, max: 8, value: 5 },
+  { name: 'x', label: 'Input channels', min: 16, max: 512, step: 16, value: 192 },
+  { name: 'd', label: 'State channels', min: 16, max: 512, step: 16, value: 64 },
 ];
 
 export function draw({ kind, batch, steps, x, d }) {
@@ -45,17 +45,17 @@ export function draw({ kind, batch, steps, x, d }) {
         svg('line', { x1: left + 3, y1: top + 11, x2: left + 19, y2: top + 3, class: 'rule' })];
   }));
   const names = Array.from({ length: steps }, (_, step) => text(4, 31 + 17 * step, `step ${step + 1}`, { class: 'small' }));
-  const stage = picture(360, 24 + 17 * steps, 'A column for each image, a row for each step; filled where a pair is live.',
+  const stage = picture(360, 24 + 17 * steps, 'One column per image, one row per step; live pairs are filled.',
     text(50, 12, 'images', { class: 'small' }), names, cells);
   const { written, hoisted } = gateMultiplications(steps, x, d);
-  const rows = bars('Bars: masks computed and multiplications for the gates, plain and economical.', [
-    { name: 'masks, every pair', value: 1, words: whole(all), kind: 'off' },
-    { name: 'masks, live pairs packed', value: live / all, words: whole(live) },
-    { name: 'gates, multiplications per position, as written', value: 1, words: whole(written), kind: 'off' },
-    { name: 'gates, the input\'s half computed once', value: hoisted / written, words: whole(hoisted) },
+  const rows = bars('Bars: masks and gate multiplications, before and after.', [
+    { name: 'masks, all pairs', value: 1, words: whole(all), kind: 'off' },
+    { name: 'masks, live pairs only', value: live / all, words: whole(live) },
+    { name: 'gate multiplications per position', value: 1, words: whole(written), kind: 'off' },
+    { name: 'gate multiplications, input part hoisted', value: hoisted / written, words: whole(hoisted) },
   ]);
   const says = `${live} of ${all} pairs are live: packing saves ${percent(1 - live / all)} of the masks. `
     + `Hoisting saves ${percent(1 - hoisted / written)} of the gates' multiplications, whatever the images show`
-    + (steps === 1 ? ': with one step there is nothing to share.' : '.');
+    + (steps === 1 ? ': with one step there is nothing to reuse.' : '.');
   return { stage: [stage, rows], says };
 }

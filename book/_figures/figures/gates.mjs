@@ -1,4 +1,4 @@
-// Chapter 2: a ConvLSTM of one channel, its weights set by hand, as it runs.
+// Chapter 2: a ConvLSTM with one channel and weights set by hand, step by step.
 
 import { grid, percent, picture, signed, text } from './kit.mjs';
 
@@ -7,7 +7,7 @@ const COLUMNS = 26;
 export const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const map = (f) => Array.from({ length: ROWS }, (_, row) => Array.from({ length: COLUMNS }, (_, column) => f(row, column)));
 
-/** Kernels are lists of { gate, channel, row, column, weight } of a 3×3 kernel: few are not 0. Gates: i, f, g, o. */
+/** Kernels list the few non-zero entries of 3×3 kernels: { gate, channel, row, column, weight }. Gates: i, f, g, o. */
 export const CELLS = {
   writer: {
     biases: [-4, 2, 0, 5],
@@ -22,7 +22,7 @@ export const CELLS = {
   },
 };
 
-/** Input of a step (counted from 0) as channels: the ball, a wiper and a curtain; or the ball, seen but for a wall. */
+/** Input channels of a step (from 0): ball, wiper and curtain; or one ball, which a wall hides for a while. */
 export function input(kind, step) {
   if (kind === 'tracker') {
     return [map((row, column) => Number((row - 6) ** 2 + (column - 3 - step) ** 2 <= 7 && (column < 9 || column > 16)))];
@@ -34,7 +34,7 @@ export function input(kind, step) {
   ];
 }
 
-/** One step of the cell: the gates and the new h and c. State null is a state of zeros. */
+/** One step of the cell: the gates and the new h and c. A null state is all zeros. */
 export function next({ biases, x, h }, channels, state) {
   const before = state ?? { h: map(() => 0), c: map(() => 0) };
   const gates = biases.map((bias) => map(() => bias));
@@ -49,7 +49,7 @@ export function next({ biases, x, h }, channels, state) {
   return { gates, c, h: map((row, column) => sigmoid(gates[3][row][column]) * Math.tanh(c[row][column])) };
 }
 
-/** The state after `steps` steps, with another bias of the forget gate. */
+/** The state after `steps` steps, with `forget` as the bias of the forget gate. */
 export function run(kind, steps, forget) {
   const cell = { ...CELLS[kind], biases: CELLS[kind].biases.with?.(1, forget) ?? CELLS[kind].biases.map((b, k) => (k === 1 ? forget : b)) };
   let state = null;
@@ -79,9 +79,9 @@ export function draw({ kind, step, forget }) {
     }));
   const share = sigmoid(forget);
   const above = (values) => values.flat().filter((value) => value > 0.5).length;
-  const words = kind === 'tracker' && channels[0].flat().every((value) => !value) ? ' The input is empty now; the cell state is not.' : '';
-  const says = `Where nothing shuts it, the forget gate keeps ${percent(share)} of the cell state a step, `
-    + `so ${percent(share ** 5)} are left after five. The cell state is above one half at ${above(state.c)} positions, `
+  const words = kind === 'tracker' && channels[0].flat().every((value) => !value) ? ' The ball is behind the wall: the input is empty.' : '';
+  const says = `Unless the input closes it, the forget gate keeps ${percent(share)} of the cell state per step, `
+    + `so ${percent(share ** 5)} is left after five. The cell state is above 0.5 at ${above(state.c)} positions, `
     + `the hidden state at ${above(state.h)}.${words}`;
   return { stage, says };
 }

@@ -1,8 +1,8 @@
-// What the figures share: controls with labels, a little drawing, and words for those who do not see the picture.
+// Shared by the figures: labelled controls, drawing primitives, and text for those who cannot see the drawing.
 // A figure is a module with `title`, `controls`, `draw(values)` and the formulas behind it; page.mjs mounts it.
 
 const SVG = 'http://www.w3.org/2000/svg';
-let number = 0; // of controls on the page, for their ids
+let number = 0; // of controls so far, for their ids
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
@@ -16,7 +16,7 @@ export const html = (name, attributes = {}, ...children) => fill(document.create
 export const svg = (name, attributes = {}, ...children) =>
   fill(document.createElementNS(SVG, name), attributes, children);
 
-/** A drawing that fills the width it is given. */
+/** A drawing that fills the available width. */
 export const picture = (width, height, alt, ...children) =>
   svg('svg', { viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': alt, class: 'fig-picture' }, ...children);
 
@@ -24,7 +24,7 @@ export const text = (x, y, words, attributes = {}) => svg('text', { x, y, ...att
 export const rect = (x, y, width, height, attributes = {}) =>
   svg('rect', { x, y, width: Math.max(0, width), height: Math.max(0, height), ...attributes });
 
-/** A map of rows of values; `paint(value, row, column)` gives the attributes of a cell, or null for none. */
+/** A map of rows of values; `paint(value, row, column)` gives the attributes of a cell, or null to leave it empty. */
 export function grid(x, y, cell, rows, paint) {
   const cells = rows.map((row, r) => row.map((value, c) => {
     const attributes = paint(value, r, c);
@@ -34,15 +34,15 @@ export function grid(x, y, cell, rows, paint) {
   return svg('g', { class: 'cells' }, rect(x, y, rows[0].length * cell, rows.length * cell, { class: 'surface' }), cells, frame);
 }
 
-/** Above zero one hue, below it another, and how strong says how far. */
+/** One hue above zero, another below; the opacity is the magnitude. */
 export const signed = (value) =>
   Math.abs(value) < 0.004 ? null : { class: value > 0 ? 'two' : 'one', 'fill-opacity': Math.min(1, Math.abs(value)) };
 
-export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)}\u00a0%`; // the two stay on one line
+export const percent = (value, digits = 0) => `${(100 * value).toFixed(digits)}\u00a0%`; // number and sign stay on one line
 export const fixed = (value, digits = 2) => value.toFixed(digits).replace('-', '−');
 export const whole = (value) => Math.round(value).toLocaleString('en-US');
 
-/** A table of text; the first row is its head. */
+/** A table of text; the first row is the header. */
 export function table(caption, rows) {
   const [head, ...body] = rows;
   return html('div', { class: 'fig-scroll', tabindex: 0, role: 'group', 'aria-label': caption }, html('table', {},
@@ -86,12 +86,12 @@ function build(control) {
   };
 }
 
-/** Put a figure into its place; its text alternative stays below it. */
+/** Mount a figure; its description stays below it. */
 export function mount(root, { title, controls, draw }) {
   const built = Object.fromEntries(controls.map((control) => [control.name, build(control)]));
   const stage = html('div', { class: 'fig-stage' });
   const says = html('p', { class: 'fig-says' });
-  const live = html('p', { class: 'fig-live', role: 'status' }); // heard once a hand has come to rest
+  const live = html('p', { class: 'fig-live', role: 'status' }); // announced once the controls are at rest
   const form = html('div', { class: 'fig-controls' }, Object.values(built).map(({ row }) => row));
   const app = html('div', { class: 'fig-app', role: 'group', 'aria-label': title },
     html('p', { class: 'fig-title' }, title), form, stage, says, live);

@@ -1,4 +1,4 @@
-// Chapter 5: what each order of the targets holds against a model, and the order that matching finds.
+// Chapter 5: the cost of a model's steps for each order of the targets, and the order that matching finds.
 
 import { VOC_CLASSES, painted } from './classes.mjs';
 import { fixed, grid, percent, picture, rect, svg, text } from './kit.mjs';
@@ -16,7 +16,7 @@ const SAID = [2, 0, 1]; // the model's steps: person, cat, dog
 const pixels = (f) => Array.from({ length: HEIGHT * WIDTH }, (_, k) => f(Math.floor(k / WIDTH), k % WIDTH));
 export const truth = (target) => pixels((row, column) => Number(TARGETS[target].inside(row, column)));
 
-/** Mask logits (3 × 96) and class probabilities (3 × 3). `sure` scales the logits; `doubt` mixes step 1 with what step 2 says. */
+/** Mask logits (3 × 96) and class probabilities (3 × 3). `sure` scales the logits; `doubt` mixes step 2's answer into step 1. */
 export function answer(sure, doubt) {
   const own = SAID.map((target) => truth(target));
   const masks = own.map((mask, step) => mask.map((value, k) => {
@@ -50,7 +50,7 @@ export function costs(sure, doubt) {
 
 export const ORDERS = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 export const total = (matrix, order) => order.reduce((sum, target, step) => sum + matrix[step][target], 0);
-/** The first order of least total cost. */
+/** The first order with the lowest total cost. */
 export const match = (matrix) => ORDERS.reduce((best, order) => (total(matrix, order) < total(matrix, best) ? order : best));
 
 const names = (order) => order.map((target) => VOC_CLASSES[TARGETS[target].label]).join(', ');
@@ -62,7 +62,7 @@ export const controls = [
   { name: 'order', label: 'Order of the targets', value: 0,
     choice: ORDERS.map((order, index) => [index, names(order) + remark(order)]) },
   { name: 'sure', label: 'How sure the model is', min: 0, max: 6, step: 0.5, value: 3, show: (value) => value.toFixed(1) },
-  { name: 'doubt', label: 'Step 1 leans to the cat', min: 0, max: 1, step: 0.05, value: 0, show: percent },
+  { name: 'doubt', label: 'Share of cat in step 1', min: 0, max: 1, step: 0.05, value: 0, show: percent },
 ];
 
 export function draw({ order: index, sure, doubt }) {
@@ -82,12 +82,13 @@ export function draw({ order: index, sure, doubt }) {
       order[step] === target && rect(x, y, 60, 44, { class: 'box two' }),
       best[step] === target && svg('circle', { cx: x + 51, cy: y + 9, r: 4, class: 'one' })];
   }));
-  const stage = picture(360, 226, 'The masks of three steps, and the cost of each against each of three targets.',
+  const stage = picture(360, 226, 'The masks of three steps, and the cost of each against three targets.',
     steps, heads, cells, text(160, 222, 'frame: this order, dot: matching', { class: 'small' }));
   const [given, least] = [total(matrix, order), total(matrix, best)];
   const says = given - least > 1e-9
-    ? `In the order ${names(order)} the steps cost ${fixed(given)} together. Matching finds ${names(best)} at ${fixed(least)}: `
-      + 'the answer is the same.'
-    : `The order ${names(order)} costs ${fixed(given)}, and no order costs less: matching would choose it${sure ? '' : ', the first of equals'}.`;
+    ? `The order ${names(order)} has a total cost of ${fixed(given)}. For the same answer, matching finds ${names(best)} `
+      + `at ${fixed(least)}.`
+    : `The order ${names(order)} has a total cost of ${fixed(given)}, and no order costs less.`
+      + (String(order) === String(best) ? ' Matching finds it.' : ` Matching finds ${names(best)} at the same cost.`);
   return { stage, says };
 }

@@ -1,5 +1,5 @@
-// Loaded on pages that hold a figure, and there alone: book/_static/reader.js. Each element with data-figure="NAME"
-// gets the figure of NAME.mjs. Where that fails, the text that stands in the element says what the figure would show.
+// Loaded by book/_static/reader.js, only on pages that have a figure. Each element with data-figure="NAME" gets the
+// figure of NAME.mjs. If that fails, the text inside the element still says what the figure would show.
 
 import { mount } from './kit.mjs';
 

@@ -1,15 +1,15 @@
-// Chapter 6: an edge between two labels is enlarged smoothly, as colours and as numbers, and read again.
+// Chapter 6: an edge between two labels, enlarged smoothly as colours and as numbers, and read back as labels.
 
 import { VOC_CLASSES, colour, css } from './classes.mjs';
 import { picture, rect, svg, text } from './kit.mjs';
 
-/** The label whose colour is nearest; of equals the lowest. */
+/** The label with the nearest colour, the lowest of several. */
 export function nearest(rgb) {
   const distances = VOC_CLASSES.map((_, label) => colour(label).reduce((sum, value, k) => sum + (value - rgb[k]) ** 2, 0));
   return distances.indexOf(Math.min(...distances));
 }
 
-/** `count` pixels from label a to label b, and each as three ways of resizing leave it. */
+/** `count` pixels from label a to label b, each after three ways of resizing. */
 export function edge(a, b, count) {
   return Array.from({ length: count }, (_, k) => {
     const share = k / (count - 1);
@@ -19,7 +19,7 @@ export function edge(a, b, count) {
   });
 }
 
-/** Pairs of labels whose colours, half and half, are exactly that of a third. */
+/** Pairs of labels whose mean colour is exactly that of a third label. */
 export function blends() {
   const labels = new Map(VOC_CLASSES.map((_, label) => [String(colour(label)), label]));
   const found = [];
@@ -33,7 +33,7 @@ export function blends() {
 }
 
 const every = VOC_CLASSES.map((name, label) => [label, `${name} (${label})`]);
-export const title = 'A mask that is resized smoothly';
+export const title = 'A mask resized by interpolation';
 export const controls = [
   { name: 'a', label: 'Label on the left', value: 1, choice: every },
   { name: 'b', label: 'Label on the right', value: 0, choice: every },
@@ -48,18 +48,18 @@ export function draw({ a, b, count }) {
     rect(4, y, 352, 24, { class: 'frame' })];
   const marks = (y, key) => cells.map((cell, k) => cell[key] !== a && cell[key] !== b
     && rect(4.5 + k * width, y + 26, width - 1, 4, { class: 'two' }));
-  const stage = picture(360, 200, 'Four strips: the blended colours, and the labels that each way of resizing leaves.',
-    strip(18, 'colours, resized smoothly', ({ rgb }) => rgb),
-    strip(64, 'read again as the nearest colour', ({ asColours }) => colour(asColours)), marks(64, 'asColours'),
-    strip(115, 'numbers, resized smoothly', ({ asNumbers }) => colour(asNumbers)), marks(115, 'asNumbers'),
-    strip(166, 'numbers, the nearest taken', ({ asNearest }) => colour(asNearest)));
+  const stage = picture(360, 200, 'Four strips: the interpolated colours, and the labels after each way of resizing.',
+    strip(18, 'colours, interpolated', ({ rgb }) => rgb),
+    strip(64, 'read back as the nearest colour', ({ asColours }) => colour(asColours)), marks(64, 'asColours'),
+    strip(115, 'numbers, interpolated', ({ asNumbers }) => colour(asNumbers)), marks(115, 'asNumbers'),
+    strip(166, 'numbers, nearest neighbour', ({ asNearest }) => colour(asNearest)));
   const strangers = (key) => {
     const found = [...new Set(cells.map((cell) => cell[key]))].filter((label) => label !== a && label !== b);
     return found.length ? found.map((label) => VOC_CLASSES[label]).join(', ') : 'none';
   };
   const says = a === b ? 'The two labels are the same: there is no edge.'
-    : `Classes that were never there (underlined): as colours ${strangers('asColours')}; as numbers ${strangers('asNumbers')}; `
-      + `by the nearest pixel none. Of all ${VOC_CLASSES.length * (VOC_CLASSES.length - 1) / 2} pairs of colours, `
-      + `${blends().length} mix half and half to exactly a third one.`;
+    : `Invented classes (underlined): with colours, ${strangers('asColours')}; with numbers, ${strangers('asNumbers')}; `
+      + `with the nearest neighbour, none. Of all ${VOC_CLASSES.length * (VOC_CLASSES.length - 1) / 2} pairs of colours, `
+      + `${blends().length} average exactly to the colour of a third label.`;
   return { stage, says };
 }

@@ -1,8 +1,8 @@
-// Chapter 3: how large the maps of the plain encoder are, and how much of the image one of their cells sees.
+// Chapter 3: the sizes of the plain encoder's maps, and the receptive field of one cell of each.
 
 import { percent, picture, rect, svg, table, text } from './kit.mjs';
 
-/** Stages of the plain encoder, finest first: stride, side of the map, and the side of what a cell sees, in pixels. */
+/** Stages of the plain encoder, finest first: stride, side of the map, and side of the receptive field in pixels. */
 export function stages(side, count) {
   const found = [];
   const deepest = 2 ** (count - 1);
@@ -39,15 +39,15 @@ export function draw({ side, count }) {
     svg('rect', { x: 222, y: 34 + 24 * index, width: 12, height: 12, class: `box ${KINDS[index]}` }),
     text(242, 44 + 24 * index, `stage ${index}: ${sees} pixels`, { class: 'small' }),
   ]);
-  const stage = picture(360, 208, 'The image, and in it squares: what one cell in its middle sees, stage by stage.',
+  const stage = picture(360, 208, 'The image, with a square for each stage: what one cell in the middle sees.',
     rect(4, 4, 200, 200, { class: 'surface' }), rect(4, 4, 200, 200, { class: 'frame' }), boxes,
     text(222, 20, 'one cell sees', { class: 'strong' }), key);
   const rows = found.map((item, index) => [`stage ${index}`, item.stride, `${item.side}×${item.side}`, item.sees,
     percent(Math.min(1, item.sees / side))]);
   const last = found[count - 1];
-  const wide = last.sees >= side ? 'so a cell in the middle sees all of it' : 'so even a cell in the middle misses the rest';
-  const says = `The bottleneck has ${last.side} × ${last.side} cells. One sees ${last.sees} pixels a side of ${side}, ${wide}. `
-    + `The finest skip sees ${found[0].sees}: it knows where an edge is, and not of what.`
-    + (side % last.stride ? ` ${side} is no multiple of ${last.stride}: the image is padded to ${found[0].side} first.` : '');
+  const wide = last.sees >= side ? 'so a cell in the middle sees all of it' : 'so even a cell in the middle does not see all of it';
+  const says = `The bottleneck has ${last.side} × ${last.side} cells. Each sees a square of side ${last.sees}; the image has side ${side}, ${wide}. `
+    + `A cell of the finest skip sees a square of side ${found[0].sees}: enough to see an edge, but not what it belongs to.`
+    + (side % last.stride ? ` ${side} is not a multiple of ${last.stride}: the image is padded to ${found[0].side} first.` : '');
   return { stage: [stage, table('Maps of the encoder', [['', 'stride', 'map', 'sees', 'share'], ...rows])], says };
 }

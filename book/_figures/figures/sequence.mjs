@@ -1,4 +1,4 @@
-// Chapter 1: a label map, taken apart into a sequence of steps and put together again.
+// Chapter 1: a label map, split into a sequence of steps and put together again.
 
 import { VOC_CLASSES, VOID, painted } from './classes.mjs';
 import { grid, picture, rect, text } from './kit.mjs';
@@ -21,7 +21,7 @@ export const SCENES = {
   ]),
 };
 
-/** What recseg.training.targets.to_sequence finds: classes by ascending label; with too many, the largest stay, the rest is void. */
+/** As recseg.training.targets.to_sequence: classes by ascending label; of too many, the largest stay and the rest becomes void. */
 export function toSequence(labels, maxSteps) {
   const areas = new Map();
   for (const label of labels.flat()) if (label !== 0 && label !== VOID) areas.set(label, (areas.get(label) ?? 0) + 1);
@@ -46,7 +46,7 @@ export const title = 'Take a label map apart, step by step';
 export const controls = [
   { name: 'scene', label: 'Image', value: 'street',
     choice: [['cat', 'a cat'], ['sofa', 'a dog on a sofa'], ['street', 'a rider, a car, a bird']] },
-  { name: 'most', label: 'Steps that there are', min: 1, max: 5, value: 5 },
+  { name: 'most', label: 'Maximum steps', min: 1, max: 5, value: 5 },
   { name: 'step', label: 'Step', min: 0, max: (values) => length(values) + 1, value: 1 },
 ];
 
@@ -68,15 +68,15 @@ export function draw({ scene, most, step }) {
     text(188, 12, now < steps.length ? `after ${now} of ${steps.length} steps` : 'after all steps'),
     grid(188, 18, 10.5, rebuilt, (label, r, c) =>
       ({ ...painted(label), 'fill-opacity': current && label !== VOID && !current.mask[r][c] ? 0.35 : 1 })),
-    text(4, 144, 'a dense answer: one map for each label'), boxes,
+    text(4, 144, 'a dense answer: one map per label'), boxes,
     text(4, 184, `${new Set(labels.flat().filter((label) => label && label !== VOID)).size + 1} of ${VOC_CLASSES.length} `
-      + 'have something to show', { class: 'small' }));
-  let says = `Step 0: nothing is said yet, all known pixels are background. ${steps.length} steps will follow.`;
+      + 'are not empty', { class: 'small' }));
+  let says = `Step 0: every valid pixel is still background. Steps to come: ${steps.length}.`;
   if (current) says = `Step ${step}: "${VOC_CLASSES[current.label]}" (label ${current.label}), a mask of ${current.area} pixels.`;
-  if (step > steps.length) says = `Stop: ${steps.length} of ${most} steps were needed for ${names(steps.map(({ label }) => label))}.`;
+  if (step > steps.length) says = `Stop after ${steps.length} of at most ${most} steps: ${names(steps.map(({ label }) => label))}.`;
   if (step >= steps.length) {
     says += dropped.length ? ` No step was left for ${names(dropped)}: those pixels have become void.`
-      : ' The map on the right is the one on the left, pixel by pixel, void included.';
+      : ' The two maps are equal, pixel by pixel, including void.';
   }
   return { stage, says };
 }

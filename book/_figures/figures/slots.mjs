@@ -1,11 +1,11 @@
-// Chapter 13: one image, scored by the slot protocol of the published work, as a set, and by mIoU.
+// Chapter 13: one image, scored by the slot protocol of the published work, as a set of classes, and by mIoU.
 
 import { VOC_CLASSES } from './classes.mjs';
 import { bars } from './chart.mjs';
 import { percent, table } from './kit.mjs';
 
 const TRUE = [3, 12, 15]; // bird, dog, person
-const EACH = 20; // pixels of each, and as many of background for an invention to lie on
+const EACH = 20; // pixels of each; the background has room for a false mask
 const START = { 3: 0, 12: 20, 15: 40, 1: 60, 16: 60 };
 
 /** An image as one row of 120 pixels, and a model's steps in its own order: { label, mask }. */
@@ -21,7 +21,7 @@ export function answer({ bird, dog, person, extra, quality, order }) {
 const mean = (values) => (values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
 const iou = (a, b) => a.filter((x, k) => x && b[k]).length / a.filter((x, k) => x || b[k]).length;
 
-/** Slot accuracy (ascending, and in the own order), slot IoU over hits alone, F1 of the set, mIoU of the label map. */
+/** Slot accuracy (ascending, and in the model's own order), slot IoU over hits only, F1 of the set, mIoU of the label map. */
 export function score({ truth, steps }) {
   const there = [...new Set(truth)].filter(Boolean).sort((a, b) => a - b);
   const own = steps.map(({ label }) => label);
@@ -42,14 +42,14 @@ export function score({ truth, steps }) {
 
 export const title = 'One image of a bird, a dog and a person, scored in three ways';
 export const controls = [
-  { name: 'bird', label: 'it names the bird (3)', toggle: true, value: true },
-  { name: 'dog', label: 'it names the dog (12)', toggle: true, value: true },
-  { name: 'person', label: 'it names the person (15)', toggle: true, value: true },
-  { name: 'extra', label: 'One more that is not there', value: 1,
+  { name: 'bird', label: 'names the bird (3)', toggle: true, value: true },
+  { name: 'dog', label: 'names the dog (12)', toggle: true, value: true },
+  { name: 'person', label: 'names the person (15)', toggle: true, value: true },
+  { name: 'extra', label: 'False class', value: 1,
     choice: [[0, 'none'], [1, 'aeroplane (1)'], [16, 'pottedplant (16)']] },
-  { name: 'quality', label: 'IoU of its masks', min: 0.1, max: 1, step: 0.1, value: 0.8, show: (value) => percent(value) },
-  { name: 'order', label: 'It speaks in the order', value: 'ascending',
-    choice: [['ascending', 'of ascending labels'], ['descending', 'of descending labels']] },
+  { name: 'quality', label: 'IoU of the masks', min: 0.1, max: 1, step: 0.1, value: 0.8, show: (value) => percent(value) },
+  { name: 'order', label: 'Order of the steps', value: 'ascending',
+    choice: [['ascending', 'by ascending label'], ['descending', 'by descending label']] },
 ];
 
 export function draw(values) {
@@ -58,15 +58,15 @@ export function draw(values) {
   const rows = found.slots.map(({ label, guess }, slot) =>
     [`slot ${slot + 1}`, name(label), name(guess), label === guess ? 'hit' : 'miss']);
   const bar = (words, value, kind) =>
-    ({ name: words, value: value ?? 0, words: value === null ? 'no hit, no score' : percent(value, 1), kind });
+    ({ name: words, value: value ?? 0, words: value === null ? 'no hits, no score' : percent(value, 1), kind });
   const drawing = bars('Bars: the scores of this answer.', [
-    bar('slot accuracy', found.accuracy), bar('slot accuracy, steps in the model\'s own order', found.ownOrder),
-    bar('slot IoU, over hits alone', found.slotIou), bar('F1 of the set of classes', found.f1, 'three'),
-    bar('mIoU, background included', found.miou, 'two')]);
+    bar('slot accuracy', found.accuracy), bar('slot accuracy, in the model\'s own order', found.ownOrder),
+    bar('slot IoU, hits only', found.slotIou), bar('label-set F1', found.f1, 'three'),
+    bar('mIoU, including background', found.miou, 'two')]);
   const hits = found.slots.filter(({ label, guess }) => label === guess).length;
   const says = `${hits} of ${found.slots.length} slots are hits, so slot accuracy is ${percent(found.accuracy)}; `
-    + `${found.slotIou === null ? 'there is no slot IoU' : `slot IoU is ${percent(found.slotIou)}`}, `
-    + `F1 of the set ${percent(found.f1)}, mIoU ${percent(found.miou)}.`
-    + (values.extra === 1 && hits === 0 && found.f1 > 0.5 ? ' One false name with a low label has moved all others out of their slots.' : '');
+    + `${found.slotIou === null ? 'slot IoU is undefined' : `slot IoU is ${percent(found.slotIou)}`}, `
+    + `label-set F1 ${percent(found.f1)}, mIoU ${percent(found.miou)}.`
+    + (values.extra === 1 && hits === 0 && found.f1 > 0.5 ? ' One false class with a low label has shifted all others out of their slots.' : '');
   return { stage: [table('Slots, by ascending label', [['', 'true', 'named', ''], ...rows]), drawing], says };
 }

@@ -1,27 +1,27 @@
-// Chapter 12: where a sequence ends, and how an unsure stop makes later masks smaller.
+// Chapter 12: where a sequence ends, and how an uncertain stop shrinks later masks.
 
 import { bars } from './chart.mjs';
 import { percent, table } from './kit.mjs';
 
-/** Probability that the sequence gets to each step, from the probabilities of the stop before each. */
+/** Probability that the sequence reaches each step, from the probabilities of the stop before each. */
 export const survival = (stops) => {
   let left = 1;
   return stops.map((stop) => (left *= 1 - stop));
 };
 
-/** Steps before the first whose stop exceeds the threshold. */
+/** Number of steps before the first whose stop exceeds the threshold. */
 export const stepsKept = (stops, threshold = 0.5) => {
   const end = stops.findIndex((stop) => stop > threshold);
   return end < 0 ? stops.length : end;
 };
 
-/** In the label map a pixel may belong to a step where its mask probability exceeds this: m + log a > 0. */
+/** Mask probability that a pixel must exceed to belong to a step in the label map: m + log a > 0. */
 export const needed = (a) => 1 / (1 + a);
 
 const slider = (name, label, value) => ({ name, label, min: 0, max: 1, step: 0.01, value, show: (p) => percent(p) });
-export const title = 'When does it stop, and what does doubt cost?';
+export const title = 'Stopping, and the cost of an uncertain stop';
 export const controls = [
-  slider('threshold', 'Threshold of the stop', 0.5),
+  slider('threshold', 'Stop threshold', 0.5),
   slider('stop1', 'Stop before step 1', 0.02), slider('stop2', 'Stop before step 2', 0.4),
   slider('stop3', 'Stop before step 3', 0.3), slider('stop4', 'Stop before step 4', 0.9),
 ];
@@ -37,8 +37,8 @@ export function draw({ threshold, stop1, stop2, stop3, stop4 }) {
     kind: k < kept ? 'one' : 'off' })));
   const last = kept ? reached[kept - 1] : 1;
   const says = `${kept} of ${stops.length} steps are taken. `
-    + (kept ? `In the label map a pixel of the last one needs a mask probability above ${percent(needed(last), 1)}, `
-      + 'not above one half, so the mask loses its rim.' : 'The image is called empty.')
-    + (threshold === 0.5 ? '' : ' (recseg itself stops at one half.)');
+    + (kept ? `In the label map, a pixel of the last one needs a mask probability above ${percent(needed(last), 1)}; `
+      + `the higher this is above ${percent(0.5)}, the smaller the mask.` : 'The label map is all background.')
+    + (threshold === 0.5 ? '' : ` (recseg itself stops at ${percent(0.5)}.)`);
   return { stage: [drawing, table('The steps', [['', 'stop', 'survival', 'pixel needs'], ...rows])], says };
 }

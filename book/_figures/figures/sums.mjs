@@ -3,14 +3,14 @@
 import { chart, legend } from './chart.mjs';
 import { whole } from './kit.mjs';
 
-/** Digits of the significand and least and largest exponents of the types. */
+/** Bits of the significand, and smallest and largest exponents, of each type. */
 export const TYPES = {
   float32: { digits: 24, least: -126, most: 127 },
   bfloat16: { digits: 8, least: -126, most: 127 },
   float16: { digits: 11, least: -14, most: 15 },
 };
 
-/** A number as a type holds it: the nearest that there is, of two the even one; infinity where it is too large. */
+/** Round to the nearest number of a type, ties to even; infinity on overflow. */
 export function rounded(value, name) {
   const { digits, least, most } = TYPES[name];
   if (value === 0 || !Number.isFinite(value)) return value;
@@ -31,7 +31,7 @@ export function runningSum(step, count, name) {
   return sums;
 }
 
-/** How many additions changed the sum; after that it stands still. */
+/** Number of additions after which the sum stands still; null if it never does. */
 export function stallsAfter(sums) {
   const still = sums.findIndex((sum, k) => k && sum === sums[k - 1]);
   return still < 0 ? null : still - 1;
@@ -42,9 +42,9 @@ const short = (value) => (Number.isFinite(value) ? value.toPrecision(3).replace(
 
 export const title = 'A running sum in 16 bits';
 export const controls = [
-  { name: 'power', label: 'What is added each time', min: -4, max: 3, step: 0.5, value: -3,
+  { name: 'power', label: 'Number added each time', min: -4, max: 3, step: 0.5, value: -3,
     show: (power) => (10 ** power).toPrecision(2).replace(/e.*/, '') && String(Number((10 ** power).toPrecision(2))) },
-  { name: 'count', label: 'How often', min: 100, max: COUNT, step: 100, value: 3000, show: whole },
+  { name: 'count', label: 'Additions', min: 100, max: COUNT, step: 100, value: 3000, show: whole },
 ];
 
 export function draw({ power, count }) {
@@ -64,9 +64,9 @@ export function draw({ power, count }) {
   });
   const sixteenBits = ['bfloat16', 'float16'].map((name) => {
     const [last, stall] = [sums[name][count], stallsAfter(sums[name])];
-    if (last === Infinity) return `${name} runs over after ${whole(sums[name].indexOf(Infinity))} additions`;
-    return stall === null ? `${name} has ${short(last)}` : `${name} stands still at ${short(last)} after ${whole(stall)} additions`;
+    if (last === Infinity) return `${name} overflows after ${whole(sums[name].indexOf(Infinity))} additions`;
+    return stall === null ? `${name} gives ${short(last)}` : `${name} stands still at ${short(last)} after ${whole(stall)} additions`;
   });
-  const says = `${whole(count)} times ${step} is ${short(most)}. float32 has ${short(sums.float32[count])}, ${sixteenBits.join(', ')}.`;
+  const says = `${whole(count)} × ${step} = ${short(most)}. float32 gives ${short(sums.float32[count])}, ${sixteenBits.join(', ')}.`;
   return { stage: [legend(curves), stage], says };
 }

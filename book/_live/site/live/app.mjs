@@ -1,4 +1,4 @@
-// The live page: what happens when one of its controls is used. The page's markup is in book/live.md.
+// The live page: what its controls do. The page's markup is in book/live.md.
 
 import { openCamera, frameRate } from './camera.mjs';
 import { Engine } from './engine.mjs';
@@ -11,7 +11,7 @@ import { PLACES } from './runtime.mjs';
 import { acceptDrops, fromAddress, fromBlob } from './sources.mjs';
 import { element, named, plural, time } from './view.mjs';
 
-const HINTS = ['pointermove', 'pointerdown', 'focusin', 'touchstart', 'dragenter']; // of interest in the demo
+const HINTS = ['pointermove', 'pointerdown', 'focusin', 'touchstart', 'dragenter']; // signs that a reader wants to use the demo
 const ui = Object.fromEntries(Array.from(document.querySelectorAll('[data-live]'), (found) => [found.dataset.live, found]));
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 const rest = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -19,15 +19,15 @@ const rest = (ms) => new Promise((done) => setTimeout(done, ms));
 let manifest;
 let engine; // undefined where the book was built without a runtime
 let player;
-let about; // the network that is chosen
-let picture; // {canvas, item}: item is what the gallery says of it, if it comes from there
+let about; // the chosen network
+let picture; // {canvas, item}: item is its entry in the gallery, if it has one
 let camera;
-let placed; // a promise: it is known what this browser can compute with
-let loading; // share of the network that has arrived
+let placed; // a promise, resolved when it is known where this browser can compute
+let loading; // fraction of the network downloaded so far
 let hinted = false;
-let chosen = 0; // counts the images that were asked for, so that one that arrives late is dropped
-let latest = 0; // counts the answers that were asked for, likewise
-let turn = Promise.resolve(); // a graph runs once at a time
+let chosen = 0; // counts the requested images, so that one that arrives late is dropped
+let latest = 0; // counts the requested answers, likewise
+let turn = Promise.resolve(); // one run at a time
 
 const say = (text) => (ui.status.textContent = text);
 
@@ -41,7 +41,7 @@ function offer() {
 
 // ---------------------------------------------------------------------------------------------- answers
 
-/** The chosen network, opened; where a graphics card fails, by the processor. */
+/** Open the chosen network; fall back to the processor if the graphics card fails. */
 async function open() {
   await placed;
   const [wanted, kind] = [about, ui.place.value];
@@ -61,7 +61,7 @@ async function open() {
   }
 }
 
-/** The steps of a canvas; `hear` gets each as it comes. */
+/** Segment a canvas; `hear` is called with each step as it arrives. */
 async function segment(opened, canvas, hear = () => {}) {
   const rgba = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
   const answer = { steps: [], encoded: 0 };
@@ -74,11 +74,11 @@ async function segment(opened, canvas, hear = () => {}) {
 
 function describe(steps, classes, took = '') {
   const names = named(steps, classes);
-  const found = names.length ? names.join(', ') : 'nothing that it knows';
+  const found = names.length ? names.join(', ') : 'no known class';
   say(`${plural(names.length, 'time step')}: ${found}.${took}`);
 }
 
-/** Let the chosen network answer to the present image: step by step to look at, or all at once. */
+/** Run the chosen network on the current image and show its steps one by one, or all at once. */
 async function run({ animate = true } = {}) {
   endCamera();
   const mine = ++latest;
@@ -117,7 +117,7 @@ async function answer(opened, animate, old) {
   describe(steps, opened.about.classes, ` Encoded once in ${time(encoded)}, steps in ${time(spent)}.`);
 }
 
-/** What the network answered when the book was built. */
+/** Show the answer that was recorded when the book was built. */
 async function showRecorded(coming) {
   const mine = ++latest;
   const network = about;
@@ -125,10 +125,10 @@ async function showRecorded(coming) {
   if (mine !== latest) return;
   player.replace(network, steps);
   ui.source.textContent = `${network.title} · recorded when the book was built`;
-  describe(steps, network.classes, engine ? ' Use the demo, and the network answers here.' : ` ${ui.missing.textContent}`);
+  describe(steps, network.classes, engine ? ' Use the demo to run the network here.' : ` ${ui.missing.textContent}`);
 }
 
-/** The first hint of interest: fetch the network, and let it answer in place of what was recorded. */
+/** At the first hint of use, fetch the network and replace the recorded answer with its own. */
 function prepare() {
   if (hinted || !engine || navigator.connection?.saveData) return;
   hinted = true;
@@ -137,7 +137,7 @@ function prepare() {
 
 // ---------------------------------------------------------------------------------------------- images
 
-/** Show an image and its answer; `item` is what the gallery says of it. */
+/** Show an image and its answer; `item` is its entry in the gallery, if it has one. */
 async function choose(found, item) {
   const mine = ++chosen;
   const before = item && !engine?.has(about, ui.place.value) && recorded(item.recorded);
@@ -150,7 +150,7 @@ async function choose(found, item) {
     mark(ui.gallery, item);
     showTruth(ui, item, manifest.palette);
     ui.source.textContent = about.title;
-    player.show(canvas, 'The network is on its way.');
+    player.show(canvas, 'Waiting for the answer.');
     if (before) await showRecorded(before);
     if (engine && (hinted || !item)) await run({ animate: !before });
   } catch (error) {
@@ -166,10 +166,10 @@ async function changeNetwork() {
   about = manifest.networks.find(({ name }) => name === ui.network.value);
   fillGallery(ui.gallery, about, chooseFrom);
   offer();
-  if (camera) return; // the next frame is answered by it
+  if (camera) return; // the next frame uses it
   if (!own) return await chooseFrom(about.gallery[0]);
   ui.source.textContent = about.title;
-  player.show(picture.canvas, 'The network is on its way.'); // the other network's answer goes at once
+  player.show(picture.canvas, 'Waiting for the answer.'); // removes the other network's answer at once
   say('Loading …');
   await run();
 }
@@ -199,8 +199,8 @@ async function useCamera() {
       picture = { canvas };
       player.film(canvas, network.about, steps);
       ui.source.textContent = `${network.about.title} · camera`;
-      ui.rate.textContent = `${rate().toFixed(1)} frames a second`;
-      await new Promise(requestAnimationFrame); // none come while the page is hidden
+      ui.rate.textContent = `${rate().toFixed(1)} frames per second`;
+      await new Promise(requestAnimationFrame); // pauses while the page is hidden
     }
   } catch (error) {
     endCamera();
@@ -228,7 +228,7 @@ async function fillPlaces() {
 
 export async function start() {
   manifest = await readManifest();
-  const missing = manifest?.missing ?? ['its files were not made when the book was built (make book makes them)'];
+  const missing = manifest?.missing ?? ['its files are missing (make book creates them)'];
   if (missing.length) ui.missing.textContent = `The network cannot run here: ${missing.join('; ')}.`;
   if (!manifest?.networks?.length) return;
   for (const { name, title } of manifest.networks) ui.network.append(element('option', { value: name }, title));

@@ -1,22 +1,22 @@
-// The camera, frame after frame.
+// The camera, frame by frame.
 
 import { fromDrawable } from './sources.mjs';
 
-const LONGEST = 640; // pixels of a frame: what a network is given, and what is drawn many times a second
+const LONGEST = 640; // pixels, long side of a frame
 const FRAMES = 8; // over which the rate is averaged
 
-/** Opens the camera: `take()` gives the present frame as a canvas, `close()` switches it off. */
+/** Open the camera: `take()` returns the current frame as a canvas, `close()` switches it off. */
 export async function openCamera(ended) {
   if (!navigator.mediaDevices?.getUserMedia) {
-    throw new Error('The browser gives no camera to this page: that takes https, or a page from this machine.');
+    throw new Error('The browser gives this page no access to a camera: that needs https or localhost.');
   }
   const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
   const asked = { video: { facingMode: 'environment', width: { ideal: LONGEST } }, audio: false };
   const stream = await navigator.mediaDevices.getUserMedia(asked).catch((error) => {
-    throw new Error(`No camera (${error.message || error.name}).`);
+    throw new Error(`No camera available (${error.message || error.name}).`);
   });
   const tracks = stream.getTracks();
-  for (const track of tracks) track.addEventListener('ended', ended); // unplugged, or no longer allowed
+  for (const track of tracks) track.addEventListener('ended', ended); // unplugged, or permission withdrawn
   video.srcObject = stream;
   await video.play();
   return {
@@ -28,7 +28,7 @@ export async function openCamera(ended) {
   };
 }
 
-/** Counts frames: call it with each one; frames a second over the last few. */
+/** A function to call at each frame; it returns the frames per second over the last few. */
 export function frameRate() {
   const times = [];
   return () => {

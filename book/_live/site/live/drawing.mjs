@@ -1,12 +1,12 @@
-// What is drawn over an image: masks, the label map, attention maps.
+// Drawing over an image: masks, the label map, attention maps.
 
 import { stretch } from './pixels.mjs';
 
-const LONG_SIDE = [480, 800]; // pixels of the stage: small images grow, and so their masks get smooth edges
+const LONG_SIDE = [480, 800]; // pixels of the stage; small images are enlarged, so that their masks have smooth edges
 const ATTENTION = [255, 122, 26];
 const GAP = 2;
 
-/** A canvas of the size at which an image is shown. */
+/** The image on a canvas of the size at which it is shown. */
 export function staged(image) {
   const long = Math.max(image.width, image.height);
   const factor = Math.min(Math.max(long, LONG_SIDE[0]), LONG_SIDE[1]) / long;
@@ -25,8 +25,8 @@ export function inside(mask, { width, height }, label) {
 }
 
 /**
- * Put the image on the stage with each label's colour over it. Outlines are bright inside and dark outside, so that
- * they show on any photograph; with `dimmed`, the rest gets darker.
+ * Draw the image on the stage with each label's colour over it. Outlines are bright inside and dark outside, so that
+ * they show on any photograph; with `dimmed`, the rest is darkened.
  */
 export function paint(canvas, background, labels, palette, { dimmed = false } = {}) {
   const { width, height } = background;
@@ -58,7 +58,7 @@ export function paint(canvas, background, labels, palette, { dimmed = false } = 
   context.putImageData(image, 0, 0);
 }
 
-/** A label map by itself; label 0 stays transparent. */
+/** Draw a label map alone; label 0 stays transparent. */
 export function paintMap(canvas, { labels, width, height }, palette) {
   Object.assign(canvas, { width, height });
   const context = canvas.getContext('2d');
@@ -69,7 +69,7 @@ export function paintMap(canvas, { labels, width, height }, palette) {
   context.putImageData(image, 0, 0);
 }
 
-/** Attention maps, each over the image in grey: the more orange, the more of its weight is there. */
+/** Draw attention maps, each over the image in grey: the more orange, the higher the weight. */
 export function attended(canvas, background, maps) {
   const across = Math.ceil(Math.sqrt(maps.length));
   const [width, height] = [background.width, background.height].map((side) => Math.floor(side / across));

@@ -1,9 +1,9 @@
-// The page's side of the worker: files are fetched here, under the page's policy, and computing is done over there.
+// The page's side of the worker: files are fetched here, under the page's policy; the networks run in the worker.
 
 import { bytes } from './fetching.mjs';
 
 export class Engine {
-  /** @param manifest what the build wrote: runtimes, padding, longest. */
+  /** @param manifest written by the build: runtimes, padding, longest. */
   constructor(manifest) {
     this.manifest = manifest;
     this.waiting = new Map(); // requests by number
@@ -19,7 +19,7 @@ export class Engine {
     });
     this.worker.addEventListener('error', (event) => {
       event.preventDefault();
-      for (const { reject } of this.waiting.values()) reject(new Error(event.message || 'the worker does not start'));
+      for (const { reject } of this.waiting.values()) reject(new Error(event.message || 'the worker did not start'));
       this.waiting.clear();
     });
   }
@@ -32,30 +32,30 @@ export class Engine {
     });
   }
 
-  /** What this browser can compute with, best first. */
+  /** Where this browser can compute, best first. */
   kinds() {
     return this.ask('kinds');
   }
 
-  /** Whether a network answers at once. */
+  /** Whether a network is open already. */
   has(about, kind) {
     return this.ready.has(`${about.name} ${kind}`);
   }
 
-  /** Bytes that a reader still has to fetch. */
+  /** Bytes still to be downloaded. */
   size(about, kind) {
     if (this.has(about, kind)) return 0;
     const runtime = this.runtimes.has(kind) ? 0 : this.manifest.runtimes[kind].bytes;
     return Object.values(about.graphs).reduce((sum, { bytes: more }) => sum + more, runtime);
   }
 
-  /** Fetch and open a network once; `progress` hears the share that has arrived. */
+  /** Fetch and open a network once; `progress` is called with the fraction downloaded. */
   open(about, kind, progress = () => {}) {
     const key = `${about.name} ${kind}`;
     if (!this.opened.has(key)) {
       const opening = this.#open(about, kind, progress);
       this.opened.set(key, opening);
-      opening.catch(() => this.opened.delete(key)); // after a lost connection, say, one may try again
+      opening.catch(() => this.opened.delete(key)); // so that one may try again, for instance after a lost connection
     }
     return this.opened.get(key);
   }
@@ -77,7 +77,7 @@ export class Engine {
   }
 
   /**
-   * Segment an image with a network that is open; `hear` gets each step as it comes (see Network.steps).
+   * Segment an image with a network that is open; `hear` is called with each step as it arrives (see Network.steps).
    * @param rgba ImageData; its pixels move to the worker.
    */
   segment({ about, kind }, rgba, hear) {

@@ -1,4 +1,4 @@
-// From steps to one label map, as recseg/inference/steps.py does: each mask's odds, weighted with the survival of the stop.
+// From steps to one label map, as in recseg/inference/steps.py: the odds of each mask, weighted by its survival.
 
 import { stretch } from './pixels.mjs';
 
@@ -9,12 +9,12 @@ export const best = (scores) => scores.indexOf(Math.max(...scores));
 
 /**
  * Labels (rows · columns, 0 is background) of the steps of a sequence: each {mask, scores, stop}.
- * Masks are stretched first and compared afterwards: no label is ever blended.
+ * Masks are resized first and compared afterwards: labels are never interpolated.
  */
 export function fuse(steps, rows, columns) {
   const labels = new Uint8Array(rows * columns);
-  const most = new Float32Array(rows * columns); // what a mask has to exceed: even odds, which background has
-  let survived = 0; // logarithm of the probability that the sequence gets this far
+  const most = new Float32Array(rows * columns); // log-odds that a mask has to exceed; 0 for background
+  let survived = 0; // logarithm of the probability that the sequence reaches this step
   for (const { mask, scores, stop } of steps) {
     survived -= softplus(stop);
     const label = best(scores) + 1;

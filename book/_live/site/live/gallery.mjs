@@ -19,7 +19,7 @@ export function fillGallery(box, about, choose) {
   box.replaceChildren(...buttons);
 }
 
-/** Say which image of the gallery is shown, if any. */
+/** Mark the image of the gallery that is shown, if any. */
 export function mark(box, item) {
   for (const button of box.children) button.setAttribute('aria-pressed', String(button.dataset.file === item?.file));
 }
@@ -33,11 +33,11 @@ export async function showTruth(ui, item, palette) {
   ui.truthwords.textContent = `Ground truth: ${item.classes.join(', ')}.`;
   if (!item.truth) return;
   const canvas = await fromAddress(address(item.truth));
-  if (ui.truth.dataset.file !== item.file) return; // meanwhile another one was chosen
+  if (ui.truth.dataset.file !== item.file) return; // another one was chosen in the meantime
   const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
   const labels = Uint8Array.from({ length: data.length / 4 }, (_, at) => data[at * 4]);
   paintMap(ui.truthmap, { labels, width: canvas.width, height: canvas.height }, palette);
-  if (labels.includes(VOID)) ui.truthwords.textContent += ' Grey is void: not scored.';
+  if (labels.includes(VOID)) ui.truthwords.textContent += ' Grey is void (not scored).';
   ui.truthmap.setAttribute('aria-label', ui.truthwords.textContent);
   ui.truthmap.hidden = false;
 }

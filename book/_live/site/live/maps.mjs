@@ -1,4 +1,4 @@
-// The maps of the state: of some dozens of channels the few that can be said something about.
+// Maps of the state: a few notable channels out of dozens.
 
 import { sigmoid } from './network.mjs';
 import { stretch } from './pixels.mjs';
@@ -28,14 +28,14 @@ export function correlation(one, other) {
   return size > 1e-12 ? product(a, b) / size : 0;
 }
 
-/** Masks (logits) as one map in [0, 1] on another map's grid: where at least one of them paints. */
+/** Masks (logits) as one map in [0, 1] on another map's grid: the maximum of their probabilities. */
 function painted(masks, { height, width }) {
   const shares = masks.map((mask) => stretch(mask, height, width).data.map(sigmoid));
   return shares.reduce((one, other) => one.map((share, at) => Math.max(share, other[at])));
 }
 
 /**
- * The channels of a step to look at, and why: {channel, why}, each channel once.
+ * The notable channels of a step and the reason for each: {channel, why}, each channel once.
  *
  * @param steps of an answer, with their maps; the one at `index` is described.
  * @param name of the maps: a key of MAP_NAMES.
@@ -50,10 +50,10 @@ export function notable(steps, index, name) {
   const measures = [];
   if (mask) measures.push([follows(painted([mask], channels[0])), (value) => `follows this step’s mask: correlation ${value.toFixed(2)}`]);
   if (earlier.length) measures.push([follows(painted(earlier, channels[0])), (value) => `follows the earlier masks: correlation ${value.toFixed(2)}`]);
-  measures.push([changes, (value) => `changed most in this step: by ${value.toFixed(2)} in the mean`]);
-  measures.push([changes.map((change) => -change), (value) => `changed least: by ${(-value).toFixed(2)} in the mean`]);
+  measures.push([changes, (value) => `changed most in this step: by ${value.toFixed(2)} on average`]);
+  measures.push([changes.map((change) => -change), (value) => `changed least: by ${(-value).toFixed(2)} on average`]);
   const spread = channels.map(({ data }) => Math.max(...data) - Math.min(...data));
-  measures.push([spread, (value) => `varies most across the image: by ${value.toFixed(2)}`]);
+  measures.push([spread, (value) => `varies most across the image: range ${value.toFixed(2)}`]);
   const taken = new Set();
   return measures.slice(0, SHOWN).map(([values, words]) => {
     const channel = values.reduce((best, value, k) => (!taken.has(k) && (best < 0 || value > values[best]) ? k : best), -1);
@@ -74,7 +74,7 @@ function tile({ data, height, width }, scale) {
   return canvas;
 }
 
-/** Draw the notable channels of one kind of map after a step; in words, where there are none. */
+/** Draw the notable channels of one kind of map after a step, or say why there are none. */
 export function drawMaps(box, { steps, position, name }) {
   const index = Math.min(position, steps.length) - 1;
   const channels = steps[index]?.maps[name];
@@ -92,7 +92,7 @@ export function drawMaps(box, { steps, position, name }) {
     canvas.setAttribute('aria-label', words);
     return element('figure', {}, canvas, element('figcaption', {}, words));
   });
-  const colours = `Orange is ${scale.toFixed(scale < 10 ? 2 : 0)}${most && !name.endsWith('gate') ? ', blue negative' : ''}`;
+  const colours = `Full orange is ${scale.toFixed(scale < 10 ? 2 : 0)}${most && !name.endsWith('gate') ? ', blue is negative' : ''}`;
   const legend = `${MAP_NAMES[name]} after step ${index + 1}: ${SHOWN} of its ${channels.length} channels, ${height} × ${width} cells each. ${colours}.`;
   box.replaceChildren(element('p', {}, legend), element('div', { class: 'live-tiles' }, ...figures));
 }

@@ -5,7 +5,7 @@ import { crop, pad } from './pixels.mjs';
 const PARTS = ['encode', 'step'];
 const TOLERANCE = 1e-2;
 const PROBE = { data: Float32Array.from({ length: 3 * 64 * 64 }, (_, k) => ((k * k) % 251) / 250), height: 64, width: 64 };
-const GATES = ['input_gate', 'forget_gate', 'output_gate']; // which book/live.py makes outputs of the step's graph
+const GATES = ['input_gate', 'forget_gate', 'output_gate']; // outputs that book/live.py adds to the step's graph
 
 export const sigmoid = (logit) => 1 / (1 + Math.exp(-logit));
 
@@ -30,7 +30,7 @@ export class Network {
     return network;
   }
 
-  /** All numbers that decide, of one small image: stop, class logits and mask logits of each step. */
+  /** The network's outputs for a small test image: stop, class logits and mask logits of each step. */
   async probe() {
     if (this.probed) return this.probed;
     this.probed = [];
@@ -40,7 +40,7 @@ export class Network {
     return this.probed;
   }
 
-  /** Whether another network says the same: not every graphics card's arithmetic is to be trusted. */
+  /** Whether another network has the same outputs: some graphics cards compute wrong results. */
   async agrees(other) {
     const [ours, theirs] = [await this.probe(), await other.probe()];
     const near = (number, k) => Math.abs(number - theirs[k]) <= TOLERANCE * (1 + Math.abs(theirs[k]));
@@ -59,7 +59,7 @@ export class Network {
   /**
    * Step by step until the stop: first {encoded: ms}, then for each time step {stop, maps, ms, ended} and, unless the
    * sequence ends there, mask (logits) and scores (logits of classes; column k is label k + 1). The maps are the hidden
-   * state h, the cell state c, the gates and, of a step that is taken, the attention.
+   * state h, the cell state c, the gates and, unless the sequence ends there, the attention.
    *
    * @param pixels {data, height, width}: (3, H, W) in [0, 1].
    */

@@ -1,6 +1,6 @@
-// Images and maps as plain arrays: {data, height, width}, rows from the top. As recseg and Pillow do.
+// Images and maps as plain arrays: {data, height, width}, rows from the top. Same results as recseg and Pillow.
 
-/** Height and width of an image whose short side becomes `size`; a long side beyond `longest` times that is squeezed. */
+/** Height and width of an image resized to a short side of `size` and a long side of at most `longest` times that. */
 export function resizedShape(height, width, size, longest) {
   const factor = size / Math.min(height, width);
   return [height, width].map((side) => Math.min(Math.max(size, roundHalfToEven(side * factor)), longest * size));
@@ -12,10 +12,10 @@ function roundHalfToEven(value) {
   return value - below === 0.5 ? below + (below % 2) : Math.round(value);
 }
 
-/** For each of `length` new pixels: the first old one that it reads, and their weights (a triangle, as wide as needed). */
+/** For each of `length` new pixels: the first old one that it reads, and the weights from there on (a triangle filter). */
 function triangles(old, length) {
   const scale = old / length;
-  const support = Math.max(scale, 1); // antialiased: a pixel that stands for many reads them all
+  const support = Math.max(scale, 1); // antialiasing: shrinking averages over all pixels
   return Array.from({ length }, (_, index) => {
     const centre = (index + 0.5) * scale;
     const first = Math.max(Math.trunc(centre - support + 0.5), 0);
@@ -51,7 +51,7 @@ export function resize({ data, height, width }, [rows, columns]) {
   return { data: down, height: rows, width: columns };
 }
 
-/** RGB bytes → what the network is given: (3, H, W) in [0, 1]. */
+/** RGB bytes → the network's input: (3, H, W) in [0, 1]. */
 export function planes({ data, height, width }) {
   const size = height * width;
   const result = new Float32Array(3 * size);
@@ -61,7 +61,7 @@ export function planes({ data, height, width }) {
   return { data: result, height, width };
 }
 
-/** (3, H, W) with sides made multiples of `stride` at the right and below, filled with the mean colour of training. */
+/** Pad (3, H, W) at the right and below to multiples of `stride`, with the mean colour of the training images. */
 export function pad({ data, height, width }, stride, colour) {
   const rows = Math.ceil(height / stride) * stride;
   const columns = Math.ceil(width / stride) * stride;
@@ -76,7 +76,7 @@ export function pad({ data, height, width }, stride, colour) {
   return { data: result, height: rows, width: columns };
 }
 
-/** One map of the padded image without what stands for the padding. */
+/** Crop a map of the padded image to the part without the padding. */
 export function crop({ data, height, width }, pixels, padded) {
   const rows = Math.ceil((pixels.height * height) / padded.height); // rounded up, as the network halves odd sides
   const columns = Math.ceil((pixels.width * width) / padded.width);
@@ -85,7 +85,7 @@ export function crop({ data, height, width }, pixels, padded) {
   return { data: result, height: rows, width: columns };
 }
 
-/** For each of `length` new pixels, the two old ones around its centre and the share of the second. */
+/** For each of `length` new pixels, the two old ones around its centre and the weight of the second. */
 function neighbours(old, length) {
   return Array.from({ length }, (_, index) => {
     const centre = Math.min(Math.max(((index + 0.5) * old) / length - 0.5, 0), old - 1);
@@ -94,7 +94,7 @@ function neighbours(old, length) {
   });
 }
 
-/** Logits at another size, bilinear between the centres of pixels: before anything is decided, so edges are smooth. */
+/** Resize logits, bilinear between pixel centres: done before any threshold or argmax, so that edges are smooth. */
 export function stretch({ data, height, width }, rows, columns) {
   const result = new Float32Array(rows * columns);
   const across = neighbours(width, columns);

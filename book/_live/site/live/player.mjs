@@ -1,11 +1,11 @@
-// The stage: an image, the steps of an answer drawn over it one at a time, and the controls that walk through them.
+// The stage: an image, the steps of an answer drawn over it one at a time, and the controls to go through them.
 
 import { attended, inside, paint, staged } from './drawing.mjs';
 import { best, fuse } from './fusion.mjs';
 import { drawMaps } from './maps.mjs';
 import { describe, element, swatch, words } from './view.mjs';
 
-export const PAUSE = 700; // ms that a step stays, so that one can see it come
+export const PAUSE = 700; // ms between two steps, so that one can see each
 
 export class Player {
   /** @param ui elements by name. @param palette colours of labels. */
@@ -26,7 +26,7 @@ export class Player {
     return this.steps.filter(({ ended }) => !ended).length + (this.fused ? 1 : 0);
   }
 
-  /** Another image, without an answer; `waiting` says what for. */
+  /** Show another image, without an answer; `waiting` is shown meanwhile. */
   show(image, waiting = '') {
     this.stop();
     this.background = staged(image);
@@ -34,7 +34,7 @@ export class Player {
     this.begin();
   }
 
-  /** An answer begins: the steps of an older one go. */
+  /** Begin a new answer: remove the steps of the old one. */
   begin(about) {
     this.stop();
     Object.assign(this, { about, steps: [], fused: undefined, peeked: 0, following: true });
@@ -42,20 +42,20 @@ export class Player {
     this.go(0);
   }
 
-  /** The next step of the answer. */
+  /** Add the next step of the answer. */
   add(step) {
     this.#append(step);
     if (this.following && !step.ended) this.go(this.steps.length);
     else this.go(this.position);
   }
 
-  /** All steps are there. */
+  /** All steps have arrived: fuse them. */
   finish() {
     this.#fuse();
     this.go(this.following ? this.last : this.position);
   }
 
-  /** A whole answer at once, in place of another to the same image: a reader stays where they are. */
+  /** Replace the answer to the same image by another, all at once; the reader's position is kept. */
   replace(about, steps) {
     const stay = this.fused && this.position < this.last ? this.position : Infinity;
     Object.assign(this, { about, steps: [], fused: undefined });
@@ -68,7 +68,7 @@ export class Player {
     this.go(Math.min(stay, this.last));
   }
 
-  /** The next frame of a camera, with all its steps fused. */
+  /** Show the next frame of a camera, with all its steps fused. */
   film(image, about, steps) {
     this.background = staged(image);
     this.position = Infinity;
@@ -121,7 +121,7 @@ export class Player {
     return this.ui.panel.querySelector('.live-title').textContent;
   }
 
-  /** Draw what the position, or the step that is pointed at, asks for. */
+  /** Draw the current position, or the step under the pointer. */
   draw() {
     const { ui, background, steps, position, palette } = this;
     if (!background) return;
@@ -131,7 +131,7 @@ export class Player {
     const maps = peeked || ui.attention.checked ? whose.flatMap(({ maps: { attention = [] } }) => attention) : [];
     if (maps.length) {
       attended(ui.image, background, maps);
-      const of = maps.length > 1 ? 'each step, in their order' : `step ${peeked ? this.peeked : Math.min(position, steps.length)}`;
+      const of = maps.length > 1 ? 'each step, in order' : `step ${peeked ? this.peeked : Math.min(position, steps.length)}`;
       ui.caption.textContent = `Attention of ${of}: orange is 1, grey is 0.`;
     } else {
       const labels = together ? this.fused : steps[position - 1]?.labels;
@@ -146,7 +146,7 @@ export class Player {
     drawMaps(this.ui.maps, { steps: this.steps, position: this.position, name: this.ui.map.value });
   }
 
-  /** Show the attention of a step while it has the pointer or the focus; 0 ends that. */
+  /** Show the attention of a step while it has the pointer or the focus; 0 hides it. */
   peek(number) {
     const shown = this.steps[number - 1]?.ended ? 0 : number;
     if (shown === this.peeked) return;
@@ -154,7 +154,7 @@ export class Player {
     this.draw();
   }
 
-  /** Go there by a reader's hand: the steps that come no longer take them along. */
+  /** Go to a position that the reader chose; further steps no longer move it. */
   pick(to) {
     this.following = false;
     this.peeked = 0;

@@ -1,15 +1,15 @@
-// ONNX Runtime, in one of two builds: for the graphics card by WebGPU, or for the processor by WebAssembly.
+// ONNX Runtime, in one of two builds: WebGPU for the graphics card, or WebAssembly for the processor.
 
 import { address } from './fetching.mjs';
 
 export const PLACES = { webgpu: 'graphics card', wasm: 'processor' };
 
-/** What this browser can compute with, best first. */
+/** Where this browser can compute, best first. */
 export async function kinds() {
-  // The build for WebGPU waits for the card by WebAssembly's JSPI, which not every browser with WebGPU has.
+  // The build for WebGPU needs WebAssembly's JSPI, which not every browser with WebGPU has.
   if (!navigator.gpu || !('Suspending' in WebAssembly)) return ['wasm'];
   const adapter = await navigator.gpu.requestAdapter().catch(() => null);
-  // A fallback adapter is the processor in a card's clothes, and slow.
+  // A fallback adapter emulates a card on the processor, slowly.
   return adapter && !adapter.info?.isFallbackAdapter ? ['webgpu', 'wasm'] : ['wasm'];
 }
 
@@ -24,7 +24,7 @@ export async function loadRuntime(files, kind, wasmBinary) {
   if (!loaded[kind]) {
     const ort = await import(address(files.script));
     Object.assign(ort.env.wasm, {
-      numThreads: 1, // more need headers that a plain web server does not send
+      numThreads: 1, // more would need headers that a plain web server does not send
       wasmBinary,
       wasmPaths: { mjs: address(files.loader) },
     });

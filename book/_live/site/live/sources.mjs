@@ -1,9 +1,9 @@
-// Where images come from: a file, something dropped or pasted, the gallery. None of them is sent anywhere.
+// Where images come from: a file, drag and drop, the clipboard, the gallery. None of them is uploaded.
 
-const LONGEST = 2048; // pixels; a network is given a few hundred
+const LONGEST = 2048; // pixels; a network reads a few hundred
 const LARGEST = 100e6; // bytes
 
-/** A file as a canvas, upright, over white where it is transparent. */
+/** A file as a canvas, upright, on white where it is transparent. */
 export async function fromBlob(blob) {
   const name = blob.name || 'This file';
   if (blob.size > LARGEST) throw new Error(`${name} is larger than ${LARGEST / 1e6} MB.`);
@@ -19,7 +19,7 @@ export async function fromBlob(blob) {
 
 export async function fromAddress(url) {
   const answer = await fetch(url);
-  if (!answer.ok) throw new Error(`The image is not there (the server answers ${answer.status}).`);
+  if (!answer.ok) throw new Error(`The image could not be loaded (HTTP ${answer.status}).`);
   return fromBlob(await answer.blob());
 }
 
@@ -37,10 +37,10 @@ export function fromDrawable(source, width, height, longest = LONGEST) {
 }
 
 /**
- * Whatever is dropped anywhere on the page gets an answer: else the browser would open it in place of the page.
+ * Handle drops anywhere on the page: otherwise the browser would leave the page to open the file.
  * @param marked element that shows where to drop.
  * @param use called with a file.
- * @param refuse called with a sentence, where no file was dropped.
+ * @param refuse called with a message if no file was dropped.
  */
 export function acceptDrops(marked, use, refuse) {
   const mark = (over) => (event) => {
@@ -53,7 +53,7 @@ export function acceptDrops(marked, use, refuse) {
     mark(false)(event);
     const [file] = event.dataTransfer.files;
     if (file) use(file);
-    else refuse('What was dropped is not a file: drop an image.');
+    else refuse('That is not a file: drop an image file.');
   });
   document.addEventListener('paste', (event) => {
     const [file] = event.clipboardData?.files ?? [];

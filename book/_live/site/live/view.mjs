@@ -1,4 +1,4 @@
-// What stands beside the image: the step's class and stop as bars, and all steps in words.
+// Beside the image: the step's class and stop as bars, and all steps in words.
 
 import { best } from './fusion.mjs';
 import { sigmoid, softmax } from './network.mjs';
@@ -30,7 +30,7 @@ export function ranking(scores) {
     .slice(0, SHOWN_CLASSES);
 }
 
-/** The names of the classes that steps have named, in their order. */
+/** The classes that the steps name, in order. */
 export const named = (steps, classes) => steps.filter(({ ended }) => !ended).map(({ scores }) => classes[best(scores) + 1]);
 
 /** One step in words: a title, and the rest. */
@@ -53,23 +53,23 @@ function bar(name, share, colour) {
 const title = (...children) => element('p', { class: 'live-title' }, ...children);
 const note = (text) => element('p', { class: 'live-note' }, text);
 
-/** Title and bars of a step, or of what there is before the first and after the last. */
+/** Show the title and bars of a step, or the text before the first or after the last. */
 export function describe(box, { steps, position, classes, palette, waiting }) {
   const step = steps[position - 1];
   const parts = [];
   if (position === 0) {
-    parts.push(title('The image'), note(steps.length ? 'Before the first step: the state is empty.' : waiting));
+    parts.push(title('The image'), note(steps.length ? 'Before the first step: h and c are 0.' : waiting));
   } else if (step && !step.ended) {
     const rows = ranking(step.scores).map(({ label, share }) => bar(classes[label], share, palette[label]));
     const [{ label }] = ranking(step.scores);
     parts.push(title(swatch(palette[label]), `Step ${position}: ${classes[label]}`), ...rows);
-    parts.push(note('Stop, asked before this step'), bar('stop', sigmoid(step.stop)));
+    parts.push(note('Stop before this step'), bar('stop', sigmoid(step.stop)));
   } else {
     const found = [...new Set(named(steps, classes))];
     const names = found.map((name) => element('span', { class: 'live-name' }, swatch(palette[classes.indexOf(name)]), name));
-    parts.push(title('All steps together'), element('p', {}, ...(names.length ? names : ['Nothing that this network knows.'])));
+    parts.push(title('All steps together'), element('p', {}, ...(names.length ? names : ['No class of this network.'])));
     if (step) parts.push(note('Stop, which ends the sequence'), bar('stop', sigmoid(step.stop)));
-    else parts.push(note('No stop: the network took all the steps that it may.'));
+    else parts.push(note('No stop: the maximum number of steps was reached.'));
   }
   box.replaceChildren(...parts);
 }

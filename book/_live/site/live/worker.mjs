@@ -1,4 +1,4 @@
-// Where the networks run, beside the page: however long a step takes, the page answers its reader.
+// The worker in which the networks run, so that the page stays responsive.
 
 import { Network } from './network.mjs';
 import { planes, resize, resizedShape } from './pixels.mjs';
@@ -16,7 +16,7 @@ const answers = {
       const judge = await Network.open(runtime.onProcessor, graphs, about, padding);
       const agree = await network.agrees(judge);
       await judge.close();
-      if (!agree) throw new Error(`the ${PLACES[kind]} computes something else than the ${PLACES.wasm}`);
+      if (!agree) throw new Error(`the ${PLACES[kind]} computes other results than the ${PLACES.wasm}`);
     }
     networks.set(`${about.name} ${kind}`, network);
   },
@@ -28,7 +28,7 @@ const answers = {
   },
 };
 
-let turn = Promise.resolve(); // a graph runs once at a time
+let turn = Promise.resolve(); // one run at a time
 addEventListener('message', ({ data: { id, what, given } }) => {
   turn = turn.then(async () => {
     try {
