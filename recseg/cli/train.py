@@ -22,11 +22,7 @@ LONGER = ("steps", "minutes", "lr")  # with which a run is no longer the one tha
 def add(commands: Commands) -> None:
     """The arguments of `recseg train`."""
     parser = command(
-        commands,
-        "train",
-        "train a network",
-        "recseg train --data pictograms --minutes 20 --out runs/first",
-        run,
+        commands, "train", "train a network", "recseg train --data pictograms --minutes 20 --out runs/first", run
     )
     parser.add_argument("--data", help=DATA_HELP + ", or a .pack of one of them")
     others, longer = (", ".join(f"--{name.replace('_', '-')}" for name in names) for names in (RESUMABLE, LONGER))
@@ -121,9 +117,11 @@ def defaults(name: str) -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     """`recseg train`."""
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    for name in ("run", "argv"):
-        del given[name]
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+        if value is not None and name not in ("run", "argv")
+    }
     if arguments.resume is not None:
         extra = sorted(given.keys() - {"resume", *RESUMABLE, *LONGER})
         if extra:
@@ -146,15 +144,12 @@ def run(arguments: argparse.Namespace) -> None:
         del given["out"]
         names = {field.name for field in fields(RecurrentUNetConfig)} - {"max_steps"}
         sizes = {name: given.pop(name) for name in names & given.keys()}
-        sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
-        if "scale" in given:
-            given["scale"] = tuple(given["scale"])
-        if sizes:
+        if sizes and arguments.init:
             from recseg.training.initial import network_of
 
-            given["network"] = (
-                replace(network_of(arguments.init), **sizes) if arguments.init else RecurrentUNetConfig(**sizes)
-            )
+            given["network"] = replace(network_of(arguments.init), **sizes)
+        elif sizes:
+            given["network"] = RecurrentUNetConfig(**sizes)
         file = train(TrainConfig(**given), arguments.out)
         data = arguments.data
     folder, data = file.parent, shlex.quote(data)
