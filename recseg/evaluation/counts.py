@@ -8,7 +8,7 @@ them can make it again without images or weights.
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,14 @@ def naming_curve(images: Sequence[ImageCounts]) -> dict[str, list[float]]:
 
 
 def _about(run: str, model: SegmentationModel) -> dict[str, Any]:
-    about = model.metadata
-    config = getattr(model, "config", None)
     return {
         "weights": run,
         "kind": model.kind,
-        "network": asdict(config) if is_dataclass(config) and not isinstance(config, type) else None,
+        "network": asdict(model.config) if model.config else None,
         "image_size": model.image_size,
-        "seed": about.get("seed"),
-        "updates": about.get("step"),
-        "seconds": about.get("seconds"),
+        "seed": model.metadata.get("seed"),
+        "updates": model.metadata.get("step"),
+        "seconds": model.metadata.get("seconds"),
     }
 
 

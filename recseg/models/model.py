@@ -13,7 +13,7 @@ class SegmentationModel(nn.Module):
     Attributes:
         kind: name of the network's kind in weight files.
         class_rows: tensors that have a row for each class, by name: the label of their first row.
-        config: what it is made of, a dataclass of plain values.
+        config: what it is made of, a dataclass of plain values; None where that is not known.
         num_classes: labels, background included.
         classes: names of the labels, background first; none before a training or a file gives them. Where the first is
             `recseg.classes.NO_BACKGROUND`, every pixel belongs to some class.
@@ -24,7 +24,7 @@ class SegmentationModel(nn.Module):
 
     kind: ClassVar[str]
     class_rows: ClassVar[dict[str, int]]
-    config: Any
+    config: Any = None
     num_classes: int
     classes: tuple[str, ...] = ()
     image_size: int | None = None
