@@ -13,13 +13,7 @@ from recseg.files import check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg benchmark`."""
-    parser = command(
-        commands,
-        "benchmark",
-        "measure time and memory beside a dense U-Net and the published network",
-        "recseg benchmark --only inference --json inference.json",
-        run,
-    )
+    parser = command(commands, "benchmark", run)
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
     parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="rounds of each network (5)")
@@ -37,7 +31,10 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg benchmark`."""
+    """Measure time and memory beside a dense U-Net and the published network.
+
+    example: recseg benchmark --only inference --json inference.json
+    """
     reference: Path | None = arguments.reference
     if reference is not None and not reference.is_file():
         raise RecsegError(f"--reference {reference}: no such file")

@@ -13,13 +13,7 @@ from recseg.files import STDOUT, check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg compare`."""
-    parser = command(
-        commands,
-        "compare",
-        "compare networks, several seeds of each: differences with intervals, controls beside them",
-        "recseg compare --group recurrent runs/r0 runs/r1 --group dense runs/d0 runs/d1 --data voc",
-        run,
-    )
+    parser = command(commands, "compare", run)
     parser.add_argument(
         "--group", action="append", nargs="+", required=True, metavar=("NAME", "RUN"),
         help=f"a name, then a run for each seed ({WEIGHTS_HELP}, or an exported .onnx); the first is compared with all",
@@ -35,7 +29,10 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg compare`."""
+    """Compare networks, several seeds of each: differences with intervals, controls beside them.
+
+    example: recseg compare --group recurrent runs/r0 runs/r1 --group dense runs/d0 runs/d1 --data voc
+    """
     from recseg.evaluation.compare import summarise
     from recseg.evaluation.counts import count_named, counts_file, write_counts
     from recseg.evaluation.report import markdown

@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg evaluate`."""
-    parser = command(
-        commands,
-        "evaluate",
-        "score a network by three protocols: VOC (mIoU), slots, label set",
-        "recseg evaluate --weights runs/first --data pictograms --split val --json scores.json",
-        run,
-    )
+    parser = command(commands, "evaluate", run)
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP + ", or an exported .onnx")
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", default="val", help="(default val)")
@@ -47,7 +41,10 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg evaluate`."""
+    """Score a network by three protocols: VOC (mIoU), slots, label set.
+
+    example: recseg evaluate --weights runs/first --data pictograms --split val --json scores.json
+    """
     from recseg.data import open_dataset
     from recseg.distributed import process_group, rank
     from recseg.evaluation.evaluate import evaluate

@@ -31,14 +31,7 @@ class SkippedImages(RecsegError):
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg predict`."""
-    parser = command(
-        commands,
-        "predict",
-        "segment images: for each an overlay, an indexed PNG, and its steps",
-        "recseg predict *.jpg --weights pictograms-recurrent --out out --gif --json out/steps.json",
-        run,
-    )
-    parser.description = f"{parser.description}\nAll images are decoded before anything is written."
+    parser = command(commands, "predict", run)
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE",
         help="files, folders with all below them, or patterns in quotes ('photos/**/*.jpg')",
@@ -70,7 +63,11 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg predict`."""
+    """Segment images: for each an overlay, an indexed PNG, and its steps.
+    All images are decoded before anything is written.
+
+    example: recseg predict *.jpg --weights pictograms-recurrent --out out --gif --json out/steps.json
+    """
     images = find_images(arguments.images, arguments.out)  # before seconds of imports
     from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
     from recseg.data.images import read_image as read

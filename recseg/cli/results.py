@@ -23,15 +23,17 @@ class ScoreDiffers(RecsegError):
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg results`."""
-    summary, example = "list the published scores, or measure one again", "recseg results --verify pictograms-recurrent"
-    parser = command(commands, "results", summary, example, run)
+    parser = command(commands, "results", run)
     parser.add_argument("--verify", metavar="NAME", help="repeat this evaluation; exit code 1 if it differs")
     parser.add_argument("--data", help="where its images are, if not where its command says")
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg results`."""
+    """List the published scores, or measure one again.
+
+    example: recseg results --verify pictograms-recurrent
+    """
     from recseg.evaluation.verify import from_counts, published_results, read_result
 
     if arguments.verify is None:

@@ -21,9 +21,7 @@ LONGER = ("steps", "minutes", "lr")  # with which a run is no longer the one tha
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg train`."""
-    parser = command(
-        commands, "train", "train a network", "recseg train --data pictograms --minutes 20 --out runs/first", run
-    )
+    parser = command(commands, "train", run)
     parser.add_argument("--data", help=DATA_HELP + ", or a .pack of one of them")
     others, longer = (", ".join(f"--{name.replace('_', '-')}" for name in names) for names in (RESUMABLE, LONGER))
     parser.add_argument(
@@ -116,7 +114,10 @@ def defaults(name: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg train`."""
+    """Train a network.
+
+    example: recseg train --data pictograms --minutes 20 --out runs/first
+    """
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in vars(arguments).items()

@@ -12,13 +12,7 @@ from recseg.files import check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg video`."""
-    parser = command(
-        commands,
-        "video",
-        "draw masks on a GIF, a video file or a camera",
-        "recseg video street.mp4 --weights runs/voc --out street-masks.mp4 --every 2",
-        run,
-    )
+    parser = command(commands, "video", run)
     parser.add_argument("source", metavar="FILE|CAMERA", help="a file, or the number of a camera (0 is the first)")
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     kinds = "a .mp4 (extra [video]), or a .gif: at most 300 frames and 640 pixels; without sound"
@@ -29,7 +23,10 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg video`."""
+    """Draw masks on a GIF, a video file or a camera.
+
+    example: recseg video street.mp4 --weights runs/voc --out street-masks.mp4 --every 2
+    """
     from recseg.devices import choose_device
     from recseg.inference.video import open_clip, segment_video
     from recseg.weights.io import load
