@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     example: recseg compare --group recurrent runs/r0 runs/r1 --group dense runs/d0 runs/d1 --data voc
     """
     from recseg.evaluation.compare import summarise
-    from recseg.evaluation.counts import count_named, counts_file, write_counts
+    from recseg.evaluation.counts import count, counts_file, write_counts
     from recseg.evaluation.report import markdown
     from recseg.evaluation.results import write_result
 
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise RecsegError("--json -: writes two files, expected the name of the first")
         runs = [file for _, *runs in arguments.group for run in runs for file in files_of(run)]
         check_writable(arguments.json, counts_file(arguments.json), reads=runs)
-    counts = count_named(
+    counts = count(
         arguments.group, arguments.data, arguments.split, arguments.choose_split,
         partial(load_network, device=arguments.device), image_size=arguments.image_size, limit=arguments.limit,
         progress=sys.stderr.isatty(),

@@ -80,7 +80,7 @@ def verify(
     """
     from recseg.devices import choose_device
     from recseg.evaluation.compare import summarise
-    from recseg.evaluation.counts import count_named, counts_file, read_counts
+    from recseg.evaluation.counts import count, counts_file, read_counts
     from recseg.evaluation.results import without_paths
     from recseg.evaluation.verify import compare as compare_figures
     from recseg.evaluation.verify import from_counts, published_results, read_result
@@ -101,7 +101,7 @@ def verify(
     elif from_counts(published):
         measured = summarise(read_counts(counts_file(known[name])), published["resamples"])
     else:
-        counts = count_named(
+        counts = count(
             given.group, data, given.split, given.choose_split, lambda run: load(run, where),
             image_size=given.image_size, limit=given.limit, progress=progress,
         )  # fmt: skip
