@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recseg.benchmark import PARTS
 from recseg.cli.arguments import encoder, positive, text_file
-from recseg.cli.command import Commands, add_device, command, words_beside
+from recseg.cli.command import Commands, add_device, command, message_stream
 from recseg.errors import RecsegError
 from recseg.files import check_writable
 
@@ -50,10 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.only or PARTS, device=arguments.device, side=arguments.size, rounds=arguments.rounds,
         encoder=arguments.encoder, reference=reference, progress=sys.stderr.isatty(),
     )  # fmt: skip
-    words = words_beside(arguments.json)
-    print(bar_table(found["bars"]), file=words)
+    messages = message_stream(arguments.json)
+    print(bar_table(found["bars"]), file=messages)
     if arguments.json is not None:
         from recseg.evaluation.results import write_result
 
         write_result(arguments.json, found, command=["recseg", *arguments.argv])
-        print(f"written: {arguments.json}", file=words)
+        print(f"written: {arguments.json}", file=messages)

@@ -39,8 +39,8 @@ def add_device(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> N
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (by default the best there is)")
 
 
-def words_beside(output: Path | None) -> TextIO:
-    """Where a command says what it has done: standard error, where its output goes to standard output."""
+def message_stream(output: Path | None) -> TextIO:
+    """The stream for messages: standard error where the output itself goes to standard output."""
     return sys.stderr if output == STDOUT else sys.stdout
 
 

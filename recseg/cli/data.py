@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
 
 
 def pictograms(arguments: argparse.Namespace) -> None:
-    """Draw the embedded data set: VOC's layout and labels, as many images as you like.
+    """Draw pictograms, a data set with VOC's layout and labels: as many images as you like.
 
     example: recseg data pictograms --out data/mine --images 2000 --seed 1
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recseg.cli.arguments import folder, side, text_file
-from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of, words_beside
+from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of, message_stream
 from recseg.cli.inputs import Input, find_images, unique_names
 from recseg.errors import RecsegError, counted, one_line
 from recseg.files import STDOUT, atomic_write, check_folder, check_writable
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     if network.own_size is not None and not tile:
         _warn_of_shrinking(short_sides, network.own_size)
     steps, masks, times = [], CocoFile(network.legend), Counter(image.relative for image in images)
-    words = words_beside(next((file for file in reports if file == STDOUT), None))
+    messages = message_stream(next((file for file in reports if file == STDOUT), None))
     for image, name in zip(images, names, strict=True):
         rgb = read_image(image.path)
         found = network.segment(rgb)
@@ -99,12 +99,12 @@ def run(arguments: argparse.Namespace) -> None:
         steps.append({"file": str(image.path), **found.to_dict(), **{kind: str(file) for kind, file in files.items()}})
         if arguments.coco is not None:
             masks.add((image.relative if times[image.relative] == 1 else image.path).as_posix(), found)
-        print(f"{image.path}  →  {', '.join(str(file) for file in files.values())}", file=words)
-        print("\n".join(_step_lines(found)), file=words)
+        print(f"{image.path}  →  {', '.join(str(file) for file in files.values())}", file=messages)
+        print("\n".join(_step_lines(found)), file=messages)
     for report, content in ((arguments.json, steps), (arguments.coco, masks.to_dict())):
         if report is not None:
             _write_json(report, content)
-            print(f"written: {report}", file=words)
+            print(f"written: {report}", file=messages)
     if bad:
         raise SkippedImages(
             f"skipped {counted(len(bad), 'image')} that cannot be read, the others are done: {', '.join(map(str, bad))}"

@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any
 
 from recseg.errors import counted
+from recseg.evaluation.report import percent
 from recseg.report.charts import Line, line_chart, smoothed
 from recseg.report.facts import Facts, objective_changes
 from recseg.report.hints import hints
-from recseg.report.images import Panel
-from recseg.report.tables import class_table, confusion_table, count_table, facts_table, percent, share_of_largest
+from recseg.report.tables import class_table, confusion_table, count_table, facts_table, share_of_largest
 
 # Nothing is fetched and nothing runs, whatever a class or a file may be called.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-Shown: TypeAlias = Mapping[str, Sequence[Panel]]  # by the ids of images
 CARDS = {
     "miou": ("mIoU", "mean overlap of predicted and true pixels of a class"),
     "label_set_f1": ("label-set F1", "are the right classes named?"),
@@ -24,17 +23,22 @@ CARDS = {
 VALIDATION = {"val_miou": "mIoU", "val_label_set_f1": "label-set F1", "val_count_accuracy": "count accuracy"}
 
 
-def page(title: str, facts: Facts, shown: Shown, worst: int, origin: Mapping[str, Mapping[str, Any]]) -> str:
+def page(
+    title: str, facts: Facts, shown: Mapping[str, str], worst: int, origin: Mapping[str, Mapping[str, Any]]
+) -> str:
     """The page.
 
     Args:
         title: what was scored on what.
         facts: what it shows.
-        shown: images, first the worst ones, then the best ones.
+        shown: figures of images, as HTML by the images' ids, first the worst images, then the best.
         worst: how many of them are the worst ones.
         origin: tables of settings, by their captions.
     """
-    images = [_image(name, facts.image_iou[name], panels) for name, panels in shown.items()]
+    images = [
+        f'<h3>{escape(name)}: IoU {percent(facts.image_iou[name], 0)} %</h3><div class="panels">{figures}</div>'
+        for name, figures in shown.items()
+    ]
     sections = {
         "In short": _summary(facts),
         "What stands out": _hints(facts),
@@ -133,8 +137,3 @@ def _naming(facts: Facts) -> str:
     chart = line_chart(lines, "said, % (upwards: true, %)", alt + ". ".join(map(_told, lines)), square=True)
     words = "On the diagonal, probabilities are right; below it, the network is too sure."
     return f'{table}<div class="charts"><div><h3>Calibration</h3>{chart}<p class="note">{words}</p></div></div>'
-
-
-def _image(name: str, iou: float, panels: Sequence[Panel]) -> str:
-    shown = "".join(panel.html() for panel in panels)
-    return f'<h3>{escape(name)}: IoU {percent(iou, 0)} %</h3><div class="panels">{shown}</div>'

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recseg.classes import BACKGROUND, Legend
+from recseg.evaluation.report import percent
 from recseg.report.facts import MOST_COUNTED, ClassRow, Facts
 
 MOST_CONFUSED = 30  # classes of a matrix that a person can still read
@@ -24,11 +25,6 @@ def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind
 
 def _cells(row: Sequence[str]) -> list[str]:
     return [row[0], *(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row[1:])]
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share as a percentage; a dash for none."""
-    return "–" if share is None else f"{100 * share:.{digits}f}"
 
 
 def named(legend: Legend, label: int) -> str:

@@ -1,8 +1,7 @@
 """Images of predictions: overlays, the strip of steps, the animated recurrence. (Results: `recseg.viz.figures`.)
 
-One visual language: classes wear VOC's colours everywhere; figures stand on white with dark text, so that they read on
-a dark page too. matplotlib is imported inside the functions that need it: overlays and GIFs get by with Pillow, and so
-does the command line.
+Classes have VOC's colours everywhere; figures have dark text on white, so that they can be read on a dark page too.
+matplotlib is imported inside the functions that need it: overlays, GIFs and the command line need Pillow alone.
 """
 
 import base64

@@ -195,7 +195,7 @@ def _build(file: TensorFile) -> SegmentationModel:
 
 
 def _check_text(path: Path, text: dict[str, str]) -> None:
-    """Asked before writing as well: what `load` refuses is not to be the end of a training."""
+    """Also before writing: a training must not end with a file that `load` refuses."""
     for key, value in text.items():
         if len(value) > _LONGEST_TEXT:
             raise RecsegError(f"{path}: its {key!r} is longer than {_LONGEST_TEXT} characters")
