@@ -19,8 +19,8 @@ from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
 from recseg.weights import io as checkpoints
 from recseg.weights import registry
-from recseg.weights.io import load, register, save_weights
-from recseg.weights.registry import published_weights
+from recseg.weights.io import load, save_weights
+from recseg.weights.registry import published_weights, register
 
 NAMES = ("background", "cat", "dog")
 RESULT = {"data": "pictograms", "split": "val", "miou": 0.5, "images": 7, "command": "recseg evaluate", "other": 1}

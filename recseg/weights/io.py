@@ -20,7 +20,7 @@ from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
-from recseg.weights.registry import add, locate
+from recseg.weights.registry import locate
 from recseg.weights.safetensors import TensorFile, open_tensors, write_tensors
 
 FORMAT = "recseg-2"
@@ -120,22 +120,6 @@ def _weight_file(source: Path | str) -> Path:
     if path.suffix in _FOREIGN:
         raise RecsegError(f"{path}: {_FOREIGN[path.suffix]}; expected a .safetensors file or the folder of a run")
     return path
-
-
-def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
-    """Publish a weight file that loads, with the result that it was measured at: see `recseg.weights.registry.add`.
-
-    Raises:
-        RecsegError: the file does not load, or the registry refuses the name or the result.
-    """
-    model = load(Path(file))
-    facts = {
-        "kind": model.kind,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "classes": len(model.classes),
-        "image_size": model.image_size,
-    }
-    return add(name, Path(file), facts, result, folder=folder)
 
 
 class _Header(NamedTuple):
