@@ -14,19 +14,14 @@ from recseg.files import check_writable
 def add(commands: Commands) -> None:
     """The arguments of `recseg benchmark`."""
     parser = command(commands, "benchmark", run)
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
-    parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="rounds of each network (5)")
-    parser.add_argument(
-        "--encoder", type=encoder, metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)"
-    )
-    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
-    parser.add_argument(
-        "--reference", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with"
-    )
-    parser.add_argument(
-        "--json", type=text_file, metavar="FILE", help="write all figures, with how they were measured (- prints)"
-    )
+    option = parser.add_argument
+    option("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
+    option("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
+    option("--rounds", type=positive, default=5, metavar="N", help="rounds of each network (5)")
+    option("--encoder", type=encoder, metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)")
+    option("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
+    option("--reference", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with")
+    option("--json", type=text_file, metavar="FILE", help="write all figures, with how they were measured (- prints)")
     add_device(parser)
 
 

@@ -18,34 +18,30 @@ def add(commands: Commands) -> None:
     text = "Check, make or fetch a data set.\n\nexample: recseg data check my_images"
     parser = command(commands, "data", text=text)
     kinds = parser.add_subparsers(title="data sets", metavar="SET", required=True)
-    one = command(kinds, "pictograms", pictograms)
-    one.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
-    one.add_argument("--images", type=positive, required=True, metavar="N", help="number of images")
-    one.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same images (default 0)")
-    two = command(kinds, "voc", voc)
-    two.add_argument("--root", type=folder, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
-    three = command(kinds, "pack", pack)
-    three.add_argument("--data", required=True, help=DATA_HELP)
-    three.add_argument("--split", help="split to pack (default train; voc: train_aug where it is there)")
-    three.add_argument("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
-    three.add_argument("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
-    four = command(kinds, "check", check)
-    four.add_argument("folder", metavar="DIR", help="in VOC's layout")
-    four.add_argument("--sheet", type=Path, metavar="FILE", help="draw images, their masks and the classes as a PNG")
-    five = command(kinds, "import", import_)
-    five.add_argument("source", type=Path, metavar="SRC", help="the unpacked export: a folder, or its JSON or XML file")
-    five.add_argument("--format", required=True, choices=FORMATS, help="see below")
-    five.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
-    five.add_argument(
+    option = command(kinds, "pictograms", pictograms).add_argument
+    option("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
+    option("--images", type=positive, required=True, metavar="N", help="number of images")
+    option("--seed", type=natural, default=0, metavar="S", help="same seed, same images (default 0)")
+    option = command(kinds, "voc", voc).add_argument
+    option("--root", type=folder, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
+    option = command(kinds, "pack", pack).add_argument
+    option("--data", required=True, help=DATA_HELP)
+    option("--split", help="split to pack (default train; voc: train_aug where it is there)")
+    option("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
+    option("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
+    option = command(kinds, "check", check).add_argument
+    option("folder", metavar="DIR", help="in VOC's layout")
+    option("--sheet", type=Path, metavar="FILE", help="draw images, their masks and the classes as a PNG")
+    option = command(kinds, "import", import_).add_argument
+    option("source", type=Path, metavar="SRC", help="the unpacked export: a folder, or its JSON or XML file")
+    option("--format", required=True, choices=FORMATS, help="see below")
+    option("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
+    option(
         "--val-fraction", type=share, metavar="F", help="of the images, where the export has no val list (default 0.2)"
     )
-    five.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same val list (default 0)")
-    five.add_argument(
-        "--drop-empty", action="store_true", help="leave out images without a shape (else background everywhere)"
-    )
-    five.add_argument(
-        "--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="missing, or at fault (default stop)"
-    )
+    option("--seed", type=natural, default=0, metavar="S", help="same seed, same val list (default 0)")
+    option("--drop-empty", action="store_true", help="leave out images without a shape (else background everywhere)")
+    option("--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="missing, or at fault (default stop)")
 
 
 def pictograms(arguments: argparse.Namespace) -> None:

@@ -32,31 +32,28 @@ class SkippedImages(RecsegError):
 def add(commands: Commands) -> None:
     """The arguments of `recseg predict`."""
     parser = command(commands, "predict", run)
-    parser.add_argument(
+    option = parser.add_argument
+    option(
         "images", nargs="+", type=Path, metavar="IMAGE",
         help="files, folders with all below them, or patterns in quotes ('photos/**/*.jpg')",
     )  # fmt: skip
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--weights", help=f"{WEIGHTS_HELP}, or an .onnx file")
     network.add_argument("--onnx", type=Path, metavar="FILE", help="of recseg export; runs without torch")
-    parser.add_argument(
+    option(
         "--out", type=folder, required=True, metavar="DIR",
         help="for STEM-overlay.png, the classes in colour with their names, and STEM-labels.png, the label map; "
         "what lies in a folder of IMAGE lies in the same folder here",
     )  # fmt: skip
-    parser.add_argument("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
-    parser.add_argument("--json", type=text_file, metavar="FILE", help="write all steps as JSON (- prints)")
-    parser.add_argument(
-        "--coco", type=text_file, metavar="FILE", help="write all masks in COCO's format, as RLE (- prints)"
-    )
-    parser.add_argument(
+    option("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
+    option("--json", type=text_file, metavar="FILE", help="write all steps as JSON (- prints)")
+    option("--coco", type=text_file, metavar="FILE", help="write all masks in COCO's format, as RLE (- prints)")
+    option(
         "--on-bad-image", choices=ON_BAD_IMAGE, default="stop",
         help="skip: go on without images that cannot be read, list them, and end with status 1 (default stop)",
     )  # fmt: skip
-    parser.add_argument(
-        "--tile", action="store_true", help="large images in overlapping windows: small things are seen"
-    )
-    parser.add_argument(
+    option("--tile", action="store_true", help="large images in overlapping windows: small things are seen")
+    option(
         "--tile-size", type=side, metavar="N", help="side of the windows in pixels (default: the network's image size)"
     )
     add_device(parser)
