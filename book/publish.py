@@ -19,7 +19,8 @@ from recseg.evaluation.evaluate import evaluate
 from recseg.evaluation.results import write_result
 from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.training.config import TrainConfig, load_config, resolve
-from recseg.weights.io import load, register, save_weights
+from recseg.weights.io import load, save_weights
+from recseg.weights.registry import register
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "results"

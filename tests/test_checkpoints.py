@@ -5,7 +5,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
 from recseg.weights import io as checkpoints
 from recseg.weights import registry
-from recseg.weights.io import load, register, save_weights
-from recseg.weights.registry import published_weights
+from recseg.weights.io import load, save_weights
+from recseg.weights.registry import published_weights, register
 
 NAMES = ("background", "cat", "dog")
 RESULT = {"data": "pictograms", "split": "val", "miou": 0.5, "images": 7, "command": "recseg evaluate", "other": 1}
@@ -258,10 +258,7 @@ class Config:
     size: int = 1
     rate: float = 0.5
     widths: tuple[int, ...] = (1,)
-    pair: tuple[int, str] = (1, "a")
-    head: Literal["embedding", "decoder"] = "embedding"
-    limit: int | None = None
-    flag: bool = False
+    encoder: str = "plain"
 
 
 @pytest.mark.parametrize(
@@ -269,9 +266,8 @@ class Config:
     [
         ({}, Config()),
         ({"rate": 1}, Config(rate=1.0)),
-        ({"widths": [1, 2], "pair": [3, "b"]}, Config(widths=(1, 2), pair=(3, "b"))),
-        ({"head": "decoder", "limit": 3, "flag": True}, Config(head="decoder", limit=3, flag=True)),
-        ({"limit": None}, Config()),
+        ({"widths": [1, 2], "encoder": "resnet18"}, Config(widths=(1, 2), encoder="resnet18")),
+        ({"widths": []}, Config(widths=())),
     ],
 )
 def test_json_fits_the_fields(values: dict[str, Any], expected: Config) -> None:
@@ -282,8 +278,8 @@ def test_json_fits_the_fields(values: dict[str, Any], expected: Config) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"size": 1.5}, {"size": True}, {"rate": "1"}, {"widths": 3}, {"widths": [1.0]}, {"pair": [1]}, {"pair": ["a", 1]},
-     {"head": "other"}, {"limit": "3"}, {"flag": 1}, {"size": None}, {"size": {}}],
+    [{"size": 1.5}, {"size": True}, {"rate": "1"}, {"widths": 3}, {"widths": [1.0]}, {"widths": [True]},
+     {"widths": ["1"]}, {"encoder": 1}, {"encoder": None}, {"size": None}, {"size": {}}],
 )  # fmt: skip
 def test_json_that_does_not_fit_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(RecsegError, match=f"file: configuration {next(iter(values))} = "):

@@ -11,7 +11,8 @@ from test_download import Mirror, Server, dead_url, server  # noqa: F401 - a fix
 from recseg.errors import RecsegError
 from recseg.resources import resource
 from recseg.weights import registry
-from recseg.weights.io import load, register
+from recseg.weights.io import load
+from recseg.weights.registry import register
 
 RESULT: dict[str, Any] = {"data": "pictograms", "split": "val", "miou": 0.5, "images": 4}
 

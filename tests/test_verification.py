@@ -10,11 +10,12 @@ from conftest import Refuses, refusal
 
 import recseg
 from recseg.cli.main import main
+from recseg.cli.results import repeated, verify
 from recseg.data.folder import SegmentationFolder
 from recseg.evaluation import verify as verification
 from recseg.evaluation.evaluate import evaluate
 from recseg.evaluation.results import write_result
-from recseg.evaluation.verify import MOVED, OVERALL, PER_CLASS, compare, published_results, verify
+from recseg.evaluation.verify import MOVED, OVERALL, PER_CLASS, compare, published_results
 from recseg.weights.registry import published_weights
 
 
@@ -217,9 +218,9 @@ def test_nothing_defined_is_no_number() -> None:
 def test_every_published_score_says_where_it_comes_from(name: str) -> None:
     file = published_results()[name]
     published = json.loads(file.read_text(encoding="utf-8"))
-    words = verification.repeated(file, published)
-    assert words.group or words.weights in {entry["name"] for entry in published_weights()}
-    assert words.limit is None, "part of a list is no score on it"
+    given = repeated(file, published)
+    assert "differences" in published or given.weights in {entry["name"] for entry in published_weights()}
+    assert given.limit is None, "part of a list is no score on it"
     assert published["versions"]["torch"] and published["hardware"]["cpu"] and published["date"]
 
 

@@ -1,6 +1,7 @@
 """Numbers, names and outputs on the command line: the value, or a line that says what was expected."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +20,12 @@ def _number(text: str, convert: type[int] | type[float], least: float, words: st
     return value
 
 
-def positive(text: str) -> Any:
-    return _number(text, int, 1, "a whole number from 1")
-
-
-def side(text: str) -> Any:
-    return _number(text, int, 2, "a whole number from 2")
-
-
-def natural(text: str) -> Any:
-    return _number(text, int, 0, "a whole number from 0")
-
-
-def real(text: str) -> Any:
-    return _number(text, float, 1e-12, "a number above 0")
-
-
-def zero_or_more(text: str) -> Any:
-    return _number(text, float, 0, "a number from 0")
-
-
-def share(text: str) -> Any:
-    return _number(text, float, 0, "a share, from 0 to below 1", below=1)
+natural = partial(_number, convert=int, least=0, words="a whole number from 0")
+positive = partial(_number, convert=int, least=1, words="a whole number from 1")
+side = partial(_number, convert=int, least=2, words="a whole number from 2")
+real = partial(_number, convert=float, least=1e-12, words="a number above 0")
+zero_or_more = partial(_number, convert=float, least=0, words="a number from 0")
+share = partial(_number, convert=float, least=0, words="a share, from 0 to below 1", below=1)
 
 
 def text_file(text: str) -> Path:

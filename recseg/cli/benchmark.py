@@ -6,38 +6,30 @@ from pathlib import Path
 
 from recseg.benchmark import PARTS
 from recseg.cli.arguments import encoder, positive, text_file
-from recseg.cli.command import Commands, add_device, command, words_beside
+from recseg.cli.command import Commands, add_device, command, message_stream
 from recseg.errors import RecsegError
 from recseg.files import check_writable
 
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg benchmark`."""
-    parser = command(
-        commands,
-        "benchmark",
-        "measure time and memory beside a dense U-Net and the published network",
-        "recseg benchmark --only inference --json inference.json",
-        run,
-    )
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
-    parser.add_argument("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help="rounds of each network (5)")
-    parser.add_argument(
-        "--encoder", type=encoder, metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)"
-    )
-    parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
-    parser.add_argument(
-        "--reference", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with"
-    )
-    parser.add_argument(
-        "--json", type=text_file, metavar="FILE", help="write all figures, with how they were measured (- prints)"
-    )
+    parser = command(commands, "benchmark", run)
+    option = parser.add_argument
+    option("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
+    option("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
+    option("--rounds", type=positive, default=5, metavar="N", help="rounds of each network (5)")
+    option("--encoder", type=encoder, metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)")
+    option("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
+    option("--reference", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with")
+    option("--json", type=text_file, metavar="FILE", help="write all figures, with how they were measured (- prints)")
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg benchmark`."""
+    """Measure time and memory beside a dense U-Net and the published network.
+
+    example: recseg benchmark --only inference --json inference.json
+    """
     reference: Path | None = arguments.reference
     if reference is not None and not reference.is_file():
         raise RecsegError(f"--reference {reference}: no such file")
@@ -53,10 +45,10 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.only or PARTS, device=arguments.device, side=arguments.size, rounds=arguments.rounds,
         encoder=arguments.encoder, reference=reference, progress=sys.stderr.isatty(),
     )  # fmt: skip
-    words = words_beside(arguments.json)
-    print(bar_table(found["bars"]), file=words)
+    messages = message_stream(arguments.json)
+    print(bar_table(found["bars"]), file=messages)
     if arguments.json is not None:
         from recseg.evaluation.results import write_result
 
         write_result(arguments.json, found, command=["recseg", *arguments.argv])
-        print(f"written: {arguments.json}", file=words)
+        print(f"written: {arguments.json}", file=messages)

@@ -1,6 +1,7 @@
 """What the commands share: how a sub-parser looks, words of the help, the device, the line about skipped images."""
 
 import argparse
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +17,20 @@ DATA_HELP = "pictograms (made on the spot), voc (found through RECSEG_VOC_ROOT),
 
 
 def command(
-    commands: Commands, name: str, summary: str, example: str, run: Callable[[argparse.Namespace], None] | None = None
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], None] | None = None, text: str | None = None
 ) -> argparse.ArgumentParser:
-    """A sub-parser whose help ends with an example; `main` calls `run` with what was typed."""
+    """A sub-parser; `main` calls `run` with what was typed.
+
+    The help is `text`, or else the docstring of `run`: a summary in its first line, and below the options all that
+    follows the first paragraph.
+    """
+    description, _, epilog = inspect.cleandoc(text or run.__doc__ or name).partition("\n\n")
+    summary = description.partition("\n")[0].removesuffix(".")
     parser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + ".", epilog=f"example: {example}",
+        name, help=summary[0].lower() + summary[1:], description=description, epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,  # or an example would be broken in two
     )  # fmt: skip
-    if run is not None:
-        parser.set_defaults(run=run)
+    parser.set_defaults(run=run)
     return parser
 
 
@@ -33,8 +39,8 @@ def add_device(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> N
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (by default the best there is)")
 
 
-def words_beside(output: Path | None) -> TextIO:
-    """Where a command says what it has done: standard error, where its output goes to standard output."""
+def message_stream(output: Path | None) -> TextIO:
+    """The stream for messages: standard error where the output itself goes to standard output."""
     return sys.stderr if output == STDOUT else sys.stdout
 
 

@@ -13,13 +13,7 @@ from recseg.files import STDOUT, check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg compare`."""
-    parser = command(
-        commands,
-        "compare",
-        "compare networks, several seeds of each: differences with intervals, controls beside them",
-        "recseg compare --group recurrent runs/r0 runs/r1 --group dense runs/d0 runs/d1 --data voc",
-        run,
-    )
+    parser = command(commands, "compare", run)
     parser.add_argument(
         "--group", action="append", nargs="+", required=True, metavar=("NAME", "RUN"),
         help=f"a name, then a run for each seed ({WEIGHTS_HELP}, or an exported .onnx); the first is compared with all",
@@ -35,9 +29,12 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg compare`."""
+    """Compare networks, several seeds of each: differences with intervals, controls beside them.
+
+    example: recseg compare --group recurrent runs/r0 runs/r1 --group dense runs/d0 runs/d1 --data voc
+    """
     from recseg.evaluation.compare import summarise
-    from recseg.evaluation.counts import count_named, counts_file, write_counts
+    from recseg.evaluation.counts import count, counts_file, write_counts
     from recseg.evaluation.report import markdown
     from recseg.evaluation.results import write_result
 
@@ -46,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
             raise RecsegError("--json -: writes two files, expected the name of the first")
         runs = [file for _, *runs in arguments.group for run in runs for file in files_of(run)]
         check_writable(arguments.json, counts_file(arguments.json), reads=runs)
-    counts = count_named(
+    counts = count(
         arguments.group, arguments.data, arguments.split, arguments.choose_split,
         partial(load_network, device=arguments.device), image_size=arguments.image_size, limit=arguments.limit,
         progress=sys.stderr.isatty(),

@@ -12,83 +12,43 @@ from recseg.errors import RecsegError, counted
 from recseg.files import check_folder, check_writable
 from recseg.training.config import ON_BAD_IMAGE
 
-FORMATS_HELP = """formats:
-  coco      JSON with polygons or RLE: COCO, CVAT, Roboflow, Label Studio ("COCO with images")
-  labelme   a folder with a JSON file for each image
-  cvat      XML, "CVAT for images 1.1"
-  masks     images, masks, and what their values or colours mean: CVAT ("Segmentation mask 1.1", labelmap.txt),
-            Roboflow (_classes.csv), labelme2voc (class_names.txt), class_dict.csv, classes.txt; or, in black and
-            white, a folder masks/NAME for each class
-Of shapes that overlap, the smaller is in front; in CVAT's XML, first of all the one with the larger z_order."""
-
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg data`."""
-    parser = command(commands, "data", "check, make or fetch a data set", "recseg data check my_images")
+    text = "Check, make or fetch a data set.\n\nexample: recseg data check my_images"
+    parser = command(commands, "data", text=text)
     kinds = parser.add_subparsers(title="data sets", metavar="SET", required=True)
-    one = command(
-        kinds,
-        "pictograms",
-        "draw the embedded data set: VOC's layout and labels, as many images as you like",
-        "recseg data pictograms --out data/mine --images 2000 --seed 1",
-        pictograms,
-    )
-    one.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
-    one.add_argument("--images", type=positive, required=True, metavar="N", help="number of images")
-    one.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same images (default 0)")
-    two = command(
-        kinds,
-        "voc",
-        "download PASCAL VOC 2012, 2 GB: checksum checked, resumes where it stopped",
-        "recseg data voc --root ~/data/voc && export RECSEG_VOC_ROOT=~/data/voc",
-        voc,
-    )
-    two.add_argument("--root", type=folder, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
-    three = command(
-        kinds,
-        "pack",
-        "decode and resize a split once, into one file that trains faster",
-        "recseg data pack --data voc --size 256 --out voc-256.pack && recseg train --data voc-256.pack",
-        pack,
-    )
-    three.add_argument("--data", required=True, help=DATA_HELP)
-    three.add_argument("--split", help="split to pack (default train; voc: train_aug where it is there)")
-    three.add_argument("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
-    three.add_argument("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
-    four = command(
-        kinds,
-        "check",
-        "say what a folder holds, and what in it may be misunderstood",
-        "recseg data check my_images --sheet sheet.png",
-        check,
-    )
-    four.add_argument("folder", metavar="DIR", help="in VOC's layout")
-    four.add_argument("--sheet", type=Path, metavar="FILE", help="draw images, their masks and the classes as a PNG")
-    five = command(
-        kinds,
-        "import",
-        "make a folder of an annotation tool's export",
-        "recseg data import export.json --format coco --out my_images && recseg data check my_images",
-        import_,
-    )
-    five.epilog = f"{FORMATS_HELP}\n\n{five.epilog}"
-    five.add_argument("source", type=Path, metavar="SRC", help="the unpacked export: a folder, or its JSON or XML file")
-    five.add_argument("--format", required=True, choices=FORMATS, help="see below")
-    five.add_argument("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
-    five.add_argument(
+    option = command(kinds, "pictograms", pictograms).add_argument
+    option("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
+    option("--images", type=positive, required=True, metavar="N", help="number of images")
+    option("--seed", type=natural, default=0, metavar="S", help="same seed, same images (default 0)")
+    option = command(kinds, "voc", voc).add_argument
+    option("--root", type=folder, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
+    option = command(kinds, "pack", pack).add_argument
+    option("--data", required=True, help=DATA_HELP)
+    option("--split", help="split to pack (default train; voc: train_aug where it is there)")
+    option("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
+    option("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
+    option = command(kinds, "check", check).add_argument
+    option("folder", metavar="DIR", help="in VOC's layout")
+    option("--sheet", type=Path, metavar="FILE", help="draw images, their masks and the classes as a PNG")
+    option = command(kinds, "import", import_).add_argument
+    option("source", type=Path, metavar="SRC", help="the unpacked export: a folder, or its JSON or XML file")
+    option("--format", required=True, choices=FORMATS, help="see below")
+    option("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
+    option(
         "--val-fraction", type=share, metavar="F", help="of the images, where the export has no val list (default 0.2)"
     )
-    five.add_argument("--seed", type=natural, default=0, metavar="S", help="same seed, same val list (default 0)")
-    five.add_argument(
-        "--drop-empty", action="store_true", help="leave out images without a shape (else background everywhere)"
-    )
-    five.add_argument(
-        "--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="missing, or at fault (default stop)"
-    )
+    option("--seed", type=natural, default=0, metavar="S", help="same seed, same val list (default 0)")
+    option("--drop-empty", action="store_true", help="leave out images without a shape (else background everywhere)")
+    option("--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="missing, or at fault (default stop)")
 
 
 def pictograms(arguments: argparse.Namespace) -> None:
-    """`recseg data pictograms`."""
+    """Draw pictograms, a data set with VOC's layout and labels: as many images as you like.
+
+    example: recseg data pictograms --out data/mine --images 2000 --seed 1
+    """
     from recseg.data.pictograms import write_dataset
 
     check_folder(arguments.out, "--out")
@@ -98,7 +58,10 @@ def pictograms(arguments: argparse.Namespace) -> None:
 
 
 def voc(arguments: argparse.Namespace) -> None:
-    """`recseg data voc`."""
+    """Download PASCAL VOC 2012, 2 GB: checksum checked, resumes where it stopped.
+
+    example: recseg data voc --root ~/data/voc && export RECSEG_VOC_ROOT=~/data/voc
+    """
     from recseg.data.download import fetch_voc
     from recseg.resources import cache_dir
 
@@ -111,7 +74,10 @@ def voc(arguments: argparse.Namespace) -> None:
 
 
 def pack(arguments: argparse.Namespace) -> None:
-    """`recseg data pack`."""
+    """Decode and resize a split once, into one file that trains faster.
+
+    example: recseg data pack --data voc --size 256 --out voc-256.pack && recseg train --data voc-256.pack
+    """
     from recseg.data import open_train
     from recseg.data.check import examine
     from recseg.data.pack import SUFFIX, PackedFolder, fingerprint, pack_bytes, packed_shapes, write_pack
@@ -137,7 +103,19 @@ def pack(arguments: argparse.Namespace) -> None:
 
 
 def import_(arguments: argparse.Namespace) -> None:
-    """`recseg data import`."""
+    """Make a folder of an annotation tool's export.
+
+    formats:
+      coco      JSON with polygons or RLE: COCO, CVAT, Roboflow, Label Studio ("COCO with images")
+      labelme   a folder with a JSON file for each image
+      cvat      XML, "CVAT for images 1.1"
+      masks     images, masks, and what their values or colours mean: CVAT ("Segmentation mask 1.1", labelmap.txt),
+                Roboflow (_classes.csv), labelme2voc (class_names.txt), class_dict.csv, classes.txt; or, in black and
+                white, a folder masks/NAME for each class
+    Of shapes that overlap, the smaller is in front; in CVAT's XML, first of all the one with the larger z_order.
+
+    example: recseg data import export.json --format coco --out my_images && recseg data check my_images
+    """
     from recseg.data.annotations import read_export
     from recseg.data.annotations.write import write_folder
     from recseg.files import check_new_folder
@@ -157,7 +135,10 @@ def import_(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """`recseg data check`."""
+    """Say what a folder holds, and what in it may be misunderstood.
+
+    example: recseg data check my_images --sheet sheet.png
+    """
     from recseg.data.check import between, faults, hints, image_faults, named, summary
     from recseg.data.folder import SegmentationFolder, find_root, splits
 

@@ -15,8 +15,8 @@ from recseg.cli.command import (
     add_device,
     command,
     files_of,
+    message_stream,
     skipped_line,
-    words_beside,
 )
 from recseg.errors import RecsegError, counted
 from recseg.files import check_writable
@@ -28,13 +28,7 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg evaluate`."""
-    parser = command(
-        commands,
-        "evaluate",
-        "score a network by three protocols: VOC (mIoU), slots, label set",
-        "recseg evaluate --weights runs/first --data pictograms --split val --json scores.json",
-        run,
-    )
+    parser = command(commands, "evaluate", run)
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP + ", or an exported .onnx")
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", default="val", help="(default val)")
@@ -47,7 +41,10 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg evaluate`."""
+    """Score a network by three protocols: VOC (mIoU), slots, label set.
+
+    example: recseg evaluate --weights runs/first --data pictograms --split val --json scores.json
+    """
     from recseg.data import open_dataset
     from recseg.distributed import process_group, rank
     from recseg.evaluation.evaluate import evaluate
@@ -64,19 +61,19 @@ def run(arguments: argparse.Namespace) -> None:
         scores = evaluate(model, dataset, limit=arguments.limit, progress=shown, on_bad_image=arguments.on_bad_image)
     if not main:
         return
-    words = words_beside(arguments.json)
-    print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"), file=words)
+    messages = message_stream(arguments.json)
+    print(score_table(scores, f"{arguments.weights} on {arguments.data} {arguments.split}"), file=messages)
     for note in _notes(dataset, scores, model.metadata):
-        print(f"note: {note}", file=words)
+        print(f"note: {note}", file=messages)
     if scores.get("skipped"):
-        print(skipped_line(scores["skipped"]), file=words)
+        print(skipped_line(scores["skipped"]), file=messages)
     if arguments.json is not None:
         from recseg.evaluation.results import write_result
 
         origin = {"data": arguments.data, "split": arguments.split, "training": model.metadata}
         seed = model.metadata.get("seed")
         write_result(arguments.json, scores, command=["recseg", *arguments.argv], seed=seed, **origin)
-        print(f"written: {arguments.json}", file=words)
+        print(f"written: {arguments.json}", file=messages)
 
 
 def _notes(dataset: "SegmentationFolder", scores: dict[str, Any], trained: dict[str, Any]) -> Iterator[str]:

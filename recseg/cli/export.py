@@ -11,18 +11,7 @@ from recseg.files import check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg export`."""
-    parser = command(
-        commands,
-        "export",
-        "write a network as ONNX graphs, which run without torch",
-        "recseg export --weights runs/first --onnx first.onnx && recseg predict *.jpg --onnx first.onnx --out out",
-        run,
-    )
-    parser.description = (
-        f"{parser.description}\n"
-        "The graphs take one image at a time, whose sides are multiples of the deepest features' stride, 16 or 32\n"
-        "pixels. recseg.export.runtime pads images so, and runs the loop over time steps."
-    )
+    parser = command(commands, "export", run)
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="NAME.onnx")
     parser.add_argument("--int8", action="store_true", help="in 8 bits: smaller, faster, and a little less exact")
@@ -31,7 +20,12 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg export`."""
+    """Write a network as ONNX graphs, which run without torch.
+    The graphs take one image at a time, whose sides are multiples of the deepest features' stride, 16 or 32
+    pixels. recseg.export.runtime pads images so, and runs the loop over time steps.
+
+    example: recseg export --weights runs/first --onnx first.onnx && recseg predict *.jpg --onnx first.onnx --out out
+    """
     if arguments.int8 != (arguments.calibrate is not None):
         raise RecsegError("--int8 and --calibrate: expected both or neither")
     from recseg.data import open_train

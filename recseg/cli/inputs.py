@@ -56,7 +56,7 @@ def _images(path: Path, out: Path) -> list[Input]:
 
 
 def _below(folder: Path, out: Path) -> Iterator[Path]:
-    from recseg.data.images import SUFFIXES  # imports NumPy, for which nobody waits who misspelt a name
+    from recseg.data.images import SUFFIXES  # imports NumPy: a misspelt name is refused before
 
     def complain(error: OSError) -> None:
         raise RecsegError(f"{error.filename}: cannot be read ({error.strerror})") from error

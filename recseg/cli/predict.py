@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recseg.cli.arguments import folder, side, text_file
-from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of, words_beside
+from recseg.cli.command import WEIGHTS_HELP, Commands, add_device, command, files_of, message_stream
 from recseg.cli.inputs import Input, find_images, unique_names
 from recseg.errors import RecsegError, counted, one_line
 from recseg.files import STDOUT, atomic_write, check_folder, check_writable
@@ -31,46 +31,40 @@ class SkippedImages(RecsegError):
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg predict`."""
-    parser = command(
-        commands,
-        "predict",
-        "segment images: for each an overlay, an indexed PNG, and its steps",
-        "recseg predict *.jpg --weights pictograms-recurrent --out out --gif --json out/steps.json",
-        run,
-    )
-    parser.description = f"{parser.description}\nAll images are decoded before anything is written."
-    parser.add_argument(
+    parser = command(commands, "predict", run)
+    option = parser.add_argument
+    option(
         "images", nargs="+", type=Path, metavar="IMAGE",
         help="files, folders with all below them, or patterns in quotes ('photos/**/*.jpg')",
     )  # fmt: skip
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--weights", help=f"{WEIGHTS_HELP}, or an .onnx file")
     network.add_argument("--onnx", type=Path, metavar="FILE", help="of recseg export; runs without torch")
-    parser.add_argument(
+    option(
         "--out", type=folder, required=True, metavar="DIR",
         help="for STEM-overlay.png, the classes in colour with their names, and STEM-labels.png, the label map; "
         "what lies in a folder of IMAGE lies in the same folder here",
     )  # fmt: skip
-    parser.add_argument("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
-    parser.add_argument("--json", type=text_file, metavar="FILE", help="write all steps as JSON (- prints)")
-    parser.add_argument(
-        "--coco", type=text_file, metavar="FILE", help="write all masks in COCO's format, as RLE (- prints)"
-    )
-    parser.add_argument(
+    option("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
+    option("--json", type=text_file, metavar="FILE", help="write all steps as JSON (- prints)")
+    option("--coco", type=text_file, metavar="FILE", help="write all masks in COCO's format, as RLE (- prints)")
+    option(
         "--on-bad-image", choices=ON_BAD_IMAGE, default="stop",
         help="skip: go on without images that cannot be read, list them, and end with status 1 (default stop)",
     )  # fmt: skip
-    parser.add_argument(
-        "--tile", action="store_true", help="large images in overlapping windows: small things are seen"
-    )
-    parser.add_argument(
+    option("--tile", action="store_true", help="large images in overlapping windows: small things are seen")
+    option(
         "--tile-size", type=side, metavar="N", help="side of the windows in pixels (default: the network's image size)"
     )
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg predict`."""
+    """Segment images: for each an overlay, an indexed PNG, and its steps.
+    All images are decoded before anything is written.
+
+    example: recseg predict *.jpg --weights pictograms-recurrent --out out --gif --json out/steps.json
+    """
     images = find_images(arguments.images, arguments.out)  # before seconds of imports
     from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
     from recseg.data.images import read_image as read
@@ -93,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
     if network.own_size is not None and not tile:
         _warn_of_shrinking(short_sides, network.own_size)
     steps, masks, times = [], CocoFile(network.legend), Counter(image.relative for image in images)
-    words = words_beside(next((file for file in reports if file == STDOUT), None))
+    messages = message_stream(next((file for file in reports if file == STDOUT), None))
     for image, name in zip(images, names, strict=True):
         rgb = read_image(image.path)
         found = network.segment(rgb)
@@ -102,12 +96,12 @@ def run(arguments: argparse.Namespace) -> None:
         steps.append({"file": str(image.path), **found.to_dict(), **{kind: str(file) for kind, file in files.items()}})
         if arguments.coco is not None:
             masks.add((image.relative if times[image.relative] == 1 else image.path).as_posix(), found)
-        print(f"{image.path}  →  {', '.join(str(file) for file in files.values())}", file=words)
-        print("\n".join(_step_lines(found)), file=words)
+        print(f"{image.path}  →  {', '.join(str(file) for file in files.values())}", file=messages)
+        print("\n".join(_step_lines(found)), file=messages)
     for report, content in ((arguments.json, steps), (arguments.coco, masks.to_dict())):
         if report is not None:
             _write_json(report, content)
-            print(f"written: {report}", file=words)
+            print(f"written: {report}", file=messages)
     if bad:
         raise SkippedImages(
             f"skipped {counted(len(bad), 'image')} that cannot be read, the others are done: {', '.join(map(str, bad))}"

@@ -12,19 +12,7 @@ from recseg.files import atomic_write, check_writable
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg report`."""
-    parser = command(
-        commands,
-        "report",
-        "show on one HTML page whether a network is any good, and what to try next",
-        "recseg report runs/mine --data my_images --out report.html",
-        run,
-    )
-    parser.description = (
-        f"{parser.description}\n"
-        "Curves of the training, scores of each class, what is taken for what, the worst and the best\n"
-        "images with their steps, and what stands out. The page asks nothing of any server; it holds\n"
-        "images of the data."
-    )
+    parser = command(commands, "report", run)
     parser.add_argument("weights", metavar="RUN", help=f"{WEIGHTS_HELP}, or an exported .onnx")
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", default="val", help="(default val)")
@@ -36,7 +24,13 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg report`."""
+    """Show on one HTML page whether a network is any good, and what to try next.
+    Curves of the training, scores of each class, what is taken for what, the worst and the best
+    images with their steps, and what stands out. The page asks nothing of any server; it holds
+    images of the data.
+
+    example: recseg report runs/mine --data my_images --out report.html
+    """
     from recseg.data import open_dataset
     from recseg.evaluation.results import without_paths
     from recseg.report.make import find_log, make_report, open_training

@@ -21,13 +21,7 @@ LONGER = ("steps", "minutes", "lr")  # with which a run is no longer the one tha
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg train`."""
-    parser = command(
-        commands,
-        "train",
-        "train a network",
-        "recseg train --data pictograms --minutes 20 --out runs/first",
-        run,
-    )
+    parser = command(commands, "train", run)
     parser.add_argument("--data", help=DATA_HELP + ", or a .pack of one of them")
     others, longer = (", ".join(f"--{name.replace('_', '-')}" for name in names) for names in (RESUMABLE, LONGER))
     parser.add_argument(
@@ -41,69 +35,59 @@ def add(commands: Commands) -> None:
     budget.add_argument("--steps", type=positive, metavar="N", help="train for so many updates instead")
     parser.add_argument("--seed", type=natural, metavar="S", help="of weights, order and augmentation (default 0)")
     parser.add_argument("--split", help="split to train on (default train; voc: train_aug where it is there)")
-    network = parser.add_argument_group("network")
+    option = parser.add_argument_group("network").add_argument
     widths: dict[str, Any] = {"type": positive, "nargs": "+", "metavar": "N"}
-    network.add_argument(
-        "--encoder", type=encoder, metavar="NAME", help=f"{', '.join(ENCODERS)} or timm:NAME (default plain)"
-    )
-    stages = "channels of each stage of the plain encoder" + default("encoder_widths", RecurrentUNetConfig)
-    network.add_argument("--encoder-widths", **widths, help=stages)
+    option("--encoder", type=encoder, metavar="NAME", help=f"{', '.join(ENCODERS)} or timm:NAME (default plain)")
+    option("--encoder-widths", **widths, help="channels of each stage of the plain encoder" + default("encoder_widths"))
     blocks = "channels after each decoder block, coarse to fine (default 96 64 40; 160 96 64 with another encoder)"
-    network.add_argument("--decoder-widths", **widths, help=blocks)
-    hidden = "channels of the ConvLSTM's state" + default("hidden", RecurrentUNetConfig)
-    network.add_argument("--hidden", type=positive, metavar="N", help=hidden)
-    reduced = "channels that the ConvLSTM reads" + default("reduced", RecurrentUNetConfig)
-    network.add_argument("--reduced", type=positive, metavar="N", help=reduced)
-    network.add_argument("--max-steps", type=positive, metavar="N", help="most classes of an image (default: by data)")
-    network.add_argument("--init", metavar="WEIGHTS", help=f"fine-tune, sizes included: {WEIGHTS_HELP}")
-    network.add_argument("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
-    network.add_argument("--pretrained", action="store_const", const=True, help="download ImageNet weights")
-    network.add_argument(
-        "--freeze", type=natural, metavar="N", help="finest encoder stages to keep (default 2 if pretrained)"
-    )
-    network.add_argument("--order", choices=ORDERS, help="which step learns which target (default matched)")
-    pixels = "of the budget on single pixels alone (default 0.5)"
-    network.add_argument("--pixels-first", type=share, metavar="SHARE", help=pixels)
+    option("--decoder-widths", **widths, help=blocks)
+    option("--hidden", type=positive, metavar="N", help="channels of the ConvLSTM's state" + default("hidden"))
+    option("--reduced", type=positive, metavar="N", help="channels that the ConvLSTM reads" + default("reduced"))
+    option("--max-steps", type=positive, metavar="N", help="most classes of an image (default: by data)")
+    option("--init", metavar="WEIGHTS", help=f"fine-tune, sizes included: {WEIGHTS_HELP}")
+    option("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
+    option("--pretrained", action="store_const", const=True, help="download ImageNet weights")
+    option("--freeze", type=natural, metavar="N", help="finest encoder stages to keep (default 2 if pretrained)")
+    option("--order", choices=ORDERS, help="which step learns which target (default matched)")
+    option("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone (default 0.5)")
     loop = parser.add_argument_group("loop")
-    loop.add_argument("--size", type=side, metavar="PIXELS", help="side of the crops" + defaults("size"))
-    scale = "range of the random resize" + defaults("scale")
-    loop.add_argument("--scale", type=real, nargs=2, metavar=("MIN", "MAX"), help=scale)
+    option = loop.add_argument
+    option("--size", type=side, metavar="PIXELS", help="side of the crops" + defaults("size"))
+    option("--scale", type=real, nargs=2, metavar=("MIN", "MAX"), help="range of the random resize" + defaults("scale"))
     flip = "never mirror: for what has a left and a right"
-    loop.add_argument("--no-flip", action="store_const", const=False, dest="flip", help=flip)
+    option("--no-flip", action="store_const", const=False, dest="flip", help=flip)
     jitter = "of brightness, contrast, saturation" + default("colour_jitter")
-    loop.add_argument("--colour-jitter", type=share, metavar="SHARE", help=jitter)
-    balance = "draw images with rare classes more often"
-    loop.add_argument("--balance", action="store_const", const=True, help=balance)
+    option("--colour-jitter", type=share, metavar="SHARE", help=jitter)
+    option("--balance", action="store_const", const=True, help="draw images with rare classes more often")
     image_size = "short side of images to predict on (default 7/6 of --size)"
-    loop.add_argument("--image-size", type=side, metavar="PIXELS", help=image_size)
-    loop.add_argument("--batch-size", type=positive, metavar="N", help="images an update" + defaults("batch_size"))
-    loop.add_argument("--optimiser", choices=OPTIMISERS, help="rule of the updates (default muon)")
-    loop.add_argument("--lr", type=real, metavar="RATE", help="peak learning rate" + defaults("lr"))
-    loop.add_argument("--warmup", type=natural, metavar="N", help="updates in which the rate rises" + default("warmup"))
-    loop.add_argument("--weight-decay", type=zero_or_more, metavar="RATE", help="of matrices" + default("weight_decay"))
-    loop.add_argument("--clip", type=real, metavar="NORM", help="longest gradient" + default("clip"))
-    loop.add_argument("--ema", type=share, metavar="DECAY", help="of the averaged weights" + default("ema"))
-    loop.add_argument("--workers", type=natural, metavar="N", help="processes that read images")
-    loop.add_argument("--on-bad-image", choices=ON_BAD_IMAGE, help="where one cannot be read (default stop)")
-    loop.add_argument("--amp", choices=AMP, help="16-bit arithmetic (default auto)")
+    option("--image-size", type=side, metavar="PIXELS", help=image_size)
+    option("--batch-size", type=positive, metavar="N", help="images an update" + defaults("batch_size"))
+    option("--optimiser", choices=OPTIMISERS, help="rule of the updates (default muon)")
+    option("--lr", type=real, metavar="RATE", help="peak learning rate" + defaults("lr"))
+    option("--warmup", type=natural, metavar="N", help="updates in which the rate rises" + default("warmup"))
+    option("--weight-decay", type=zero_or_more, metavar="RATE", help="of matrices" + default("weight_decay"))
+    option("--clip", type=real, metavar="NORM", help="longest gradient" + default("clip"))
+    option("--ema", type=share, metavar="DECAY", help="of the averaged weights" + default("ema"))
+    option("--workers", type=natural, metavar="N", help="processes that read images")
+    option("--on-bad-image", choices=ON_BAD_IMAGE, help="where one cannot be read (default stop)")
+    option("--amp", choices=AMP, help="16-bit arithmetic (default auto)")
     compiled = "compile encoder and decoder, for GPUs; takes minutes at the start"
-    loop.add_argument("--compile", action="store_const", const=True, help=compiled)
+    option("--compile", action="store_const", const=True, help=compiled)
     seconds = "between two checkpoints" + default("checkpoint_seconds")
-    loop.add_argument("--checkpoint-seconds", type=real, metavar="S", help=seconds)
+    option("--checkpoint-seconds", type=real, metavar="S", help=seconds)
     add_device(loop)
-    validation = parser.add_argument_group("validation", "of the averaged weights; it takes nothing of the budget")
-    validation.add_argument(
-        "--val-split", metavar="SPLIT", help="split to score, or none (default val, if there is one)"
-    )
+    validation = "of the averaged weights; it takes nothing of the budget"
+    option = parser.add_argument_group("validation", validation).add_argument
+    option("--val-split", metavar="SPLIT", help="split to score, or none (default val, if there is one)")
     every = "updates between two (default a tenth of the budget, at least 100)"
-    validation.add_argument("--val-every", type=positive, metavar="N", help=every)
-    validation.add_argument("--val-limit", type=positive, metavar="N", help="most images of one (default 500)")
-    events = "write TensorBoard's format into RUN/tensorboard"
-    validation.add_argument("--tensorboard", action="store_const", const=True, help=events)
+    option("--val-every", type=positive, metavar="N", help=every)
+    option("--val-limit", type=positive, metavar="N", help="most images of one (default 500)")
+    option("--tensorboard", action="store_const", const=True, help="write TensorBoard's format into RUN/tensorboard")
 
 
-def default(name: str, config: type = TrainConfig) -> str:
-    """Words for the default of an option, as the configuration has it."""
+def default(name: str) -> str:
+    """Words for the default of an option, as the configuration of the training or of the network has it."""
+    config = TrainConfig if hasattr(TrainConfig, name) else RecurrentUNetConfig
     return f" (default {words(getattr(config, name))})"
 
 
@@ -120,10 +104,15 @@ def defaults(name: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg train`."""
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    for name in ("run", "argv"):
-        del given[name]
+    """Train a network.
+
+    example: recseg train --data pictograms --minutes 20 --out runs/first
+    """
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+        if value is not None and name not in ("run", "argv")
+    }
     if arguments.resume is not None:
         extra = sorted(given.keys() - {"resume", *RESUMABLE, *LONGER})
         if extra:
@@ -146,15 +135,12 @@ def run(arguments: argparse.Namespace) -> None:
         del given["out"]
         names = {field.name for field in fields(RecurrentUNetConfig)} - {"max_steps"}
         sizes = {name: given.pop(name) for name in names & given.keys()}
-        sizes = {name: tuple(value) if isinstance(value, list) else value for name, value in sizes.items()}
-        if "scale" in given:
-            given["scale"] = tuple(given["scale"])
-        if sizes:
+        if sizes and arguments.init:
             from recseg.training.initial import network_of
 
-            given["network"] = (
-                replace(network_of(arguments.init), **sizes) if arguments.init else RecurrentUNetConfig(**sizes)
-            )
+            given["network"] = replace(network_of(arguments.init), **sizes)
+        elif sizes:
+            given["network"] = RecurrentUNetConfig(**sizes)
         file = train(TrainConfig(**given), arguments.out)
         data = arguments.data
     folder, data = file.parent, shlex.quote(data)

@@ -8,12 +8,15 @@ from recseg.cli.command import Commands, command
 
 def add(commands: Commands) -> None:
     """The arguments of `recseg weights`."""
-    parser = command(commands, "weights", "list what is published", "recseg weights --json", run)
+    parser = command(commands, "weights", run)
     parser.add_argument("--json", action="store_true", help="print the registry as JSON")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """`recseg weights`."""
+    """List what is published.
+
+    example: recseg weights --json
+    """
     from recseg.weights.registry import published_weights
 
     entries = published_weights()

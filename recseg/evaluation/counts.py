@@ -8,7 +8,7 @@ them can make it again without images or weights.
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,11 @@ CHOSEN = {
 
 
 def count(
-    groups: Mapping[str, Mapping[str, SegmentationModel]],
-    dataset: SegmentationFolder,
-    choice: SegmentationFolder | None = None,
+    groups: Sequence[Sequence[str]],
+    data: str,
+    split: str,
+    choose_split: str | None,
+    load: Callable[[str], SegmentationModel],
     *,
     image_size: int | None = None,
     limit: int | None = None,
@@ -46,9 +48,11 @@ def count(
     """Run all networks, and count for each image what it adds to the scores of each rule.
 
     Args:
-        groups: name of a group → its runs, which differ in their seed only: name → network.
-        dataset: the images to report on.
-        choice: other images, to choose thresholds of area on; None: no thresholds.
+        groups: for each group its name, then its runs, which differ in their seed only.
+        data: as `recseg.data.open_dataset` takes it.
+        split: the images to report on.
+        choose_split: other images, to choose thresholds of area on; None: no thresholds.
+        load: gives the network of a run.
         image_size: short side of the networks' input; by default each network's own.
         limit: only that many images of each list.
         progress: show bars on stderr.
@@ -58,24 +62,31 @@ def count(
         `about` (its origin), `thresholds`, and `images`: the `ImageCounts` of each rule, in the order of `ids`.
 
     Raises:
-        RecsegError: as `evaluate`; the lists share an image; runs of one group differ in more than their seed.
+        RecsegError: as `evaluate`; the lists share an image; a group has no runs, or runs that differ in more than
+            their seed; a name is given twice.
     """
+    named: dict[str, dict[str, SegmentationModel]] = {}
+    for name, *runs in groups:
+        if not runs:
+            raise RecsegError(f"group {name}: has no runs; expected a name, then a run for each seed")
+        if name in named or len(set(runs)) < len(runs):
+            raise RecsegError(f"group {name}: {'its name' if name in named else 'one of its runs'} is given twice")
+        named[name] = {run: load(run) for run in runs}
+        _check_alike(name, [_about(run, model) for run, model in named[name].items()])
+    dataset, choice = open_dataset(data, split), None if choose_split is None else open_dataset(data, choose_split)
     if choice is not None and (shared := shared_ids(dataset.ids, choice.ids)):
         raise RecsegError(
             f"{min(shared)}: in both lists ({len(shared)} such images); thresholds are chosen on images that are not "
             "reported on"
         )
-    for name, runs in groups.items():
-        _check_alike(name, [_about(run, model) for run, model in runs.items()])
     options: dict[str, Any] = {"image_size": image_size, "limit": limit, "progress": progress}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, runs in groups.items():
-        for run, model in runs.items():
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
+    for name, models in named.items():
+        for run, model in models.items():
             thresholds = {} if choice is None else _choose(model, choice, options)
             scores, _ = score(model, dataset, partial(answers_by_rule, thresholds=thresholds), **options)
             images = {rule: [each for _, each in sorted(of.images.items())] for rule, of in scores.items()}
-            entry = {"about": _about(run, model), "thresholds": thresholds, "images": images}
-            found.setdefault(name, []).append(entry)
+            found[name].append({"about": _about(run, model), "thresholds": thresholds, "images": images})
     chosen_on = min(len(choice), limit or len(choice)) if choice else None
     return {"classes": list(dataset.classes), "ids": dataset.ids[:limit], "thresholds_chosen_on": chosen_on,
             "groups": found}  # fmt: skip
@@ -103,16 +114,14 @@ def naming_curve(images: Sequence[ImageCounts]) -> dict[str, list[float]]:
 
 
 def _about(run: str, model: SegmentationModel) -> dict[str, Any]:
-    about = model.metadata
-    config = getattr(model, "config", None)
     return {
         "weights": run,
         "kind": model.kind,
-        "network": asdict(config) if is_dataclass(config) and not isinstance(config, type) else None,
+        "network": asdict(model.config) if model.config else None,
         "image_size": model.image_size,
-        "seed": about.get("seed"),
-        "updates": about.get("step"),
-        "seconds": about.get("seconds"),
+        "seed": model.metadata.get("seed"),
+        "updates": model.metadata.get("step"),
+        "seconds": model.metadata.get("seconds"),
     }
 
 
@@ -124,35 +133,6 @@ def _check_alike(group: str, runs: Sequence[Mapping[str, Any]]) -> None:
                     f"group {group}: {run['weights']} and {runs[0]['weights']} differ in {key} "
                     f"({run[key]} and {runs[0][key]}); the runs of a group differ in their seed only"
                 )
-
-
-def count_named(
-    groups: Sequence[Sequence[str]],
-    data: str,
-    split: str,
-    choose_split: str | None,
-    load: Callable[[str], SegmentationModel],
-    **options: Any,
-) -> dict[str, Any]:
-    """`count` for networks and lists by their names.
-
-    Args:
-        groups: for each group its name, then its runs.
-        data: as `recseg.data.open_dataset` takes it.
-        split: the list to report on.
-        choose_split: the list to choose thresholds on, or None.
-        load: gives the network of a run.
-        options: further arguments of `count`.
-    """
-    named: dict[str, dict[str, SegmentationModel]] = {}
-    for name, *runs in groups:
-        if not runs:
-            raise RecsegError(f"group {name}: has no runs; expected a name, then a run for each seed")
-        if name in named or len(set(runs)) < len(runs):
-            raise RecsegError(f"group {name}: {'its name' if name in named else 'one of its runs'} is given twice")
-        named[name] = {run: load(run) for run in runs}
-    choice = None if choose_split is None else open_dataset(data, choose_split)
-    return count(named, open_dataset(data, split), choice, **options)
 
 
 def counts_file(result: Path) -> Path:

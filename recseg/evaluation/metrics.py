@@ -13,8 +13,9 @@ Sources: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retro
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,7 +26,23 @@ from recseg.errors import RecsegError
 IOU_UNIT = 1 << 40
 
 
-class VOCMetric:
+class _Sums:
+    """A metric whose state is sums over images, but for the attributes in `_fixed`, which say what is counted."""
+
+    _fixed: ClassVar[tuple[str, ...]] = ()
+
+    def merge(self, other: Self) -> Self:
+        """Add what another metric has counted."""
+        for name in self._fixed:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise RecsegError(f"metrics of different {name} cannot be merged: {mine} and {theirs}")
+        for name in vars(self).keys() - set(self._fixed):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+
+class VOCMetric(_Sums):
     """Mean intersection over union of a whole split, at the resolution of the labels, void ignored.
 
     Averaging IoUs image by image is another (and higher) figure: here a class is counted over all pixels of all images.
@@ -33,6 +50,8 @@ class VOCMetric:
     Args:
         num_classes: labels with the background, e.g. 21.
     """
+
+    _fixed = ("num_classes",)
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -57,12 +76,6 @@ class VOCMetric:
         # Not in place, so that a sum begun in inference mode can be continued outside; (C²,) -> (C, C)
         self.confusion = self.confusion + pairs.view(self.num_classes, self.num_classes).cpu()
 
-    def merge(self, other: "VOCMetric") -> Self:
-        """Add what another metric has counted."""
-        _same(self.num_classes, other.num_classes)
-        self.confusion = self.confusion + other.confusion
-        return self
-
     def compute(self) -> dict[str, Any]:
         """`miou`, `iou_per_class`, `pixel_accuracy`, `confusion` (a list of rows, one a true class).
 
@@ -84,7 +97,7 @@ class VOCMetric:
         }
 
 
-class SlotMetric:
+class SlotMetric(_Sums):
     """The baseline's slot accuracy and slot IoU.
 
     The true classes of an image, in ascending id, fill slots 1 … `slots`. Predicted steps of one class are merged,
@@ -100,13 +113,15 @@ class SlotMetric:
         slots: how many slots there are; classes beyond them are not scored.
     """
 
+    _fixed = ("num_classes", "slots")
+
     def __init__(self, num_classes: int, slots: int = 5) -> None:
         self.num_classes = num_classes
         self.slots = slots
-        self.total = [0] * num_classes  # slots that a class truly has
-        self.hits = [0] * num_classes
-        self.hits_own_order = [0] * num_classes
-        self.iou = [0] * num_classes  # over hits, in units of 2^-40
+        self.total = np.zeros(num_classes, np.int64)  # slots that a class truly has
+        self.hits = np.zeros(num_classes, np.int64)
+        self.hits_own_order = np.zeros(num_classes, np.int64)
+        self.iou = np.zeros(num_classes, np.int64)  # over hits, in units of 2^-40
 
     def update(self, classes: Sequence[int], masks: Tensor, labels: Tensor) -> None:
         """Score one image.
@@ -141,35 +156,26 @@ class SlotMetric:
                 self.hits[class_id] += 1
                 self.iou[class_id] += (intersection * IOU_UNIT + union // 2) // union  # union > 0: the class is present
 
-    def merge(self, other: "SlotMetric") -> Self:
-        """Add what another metric has counted."""
-        _same((self.num_classes, self.slots), (other.num_classes, other.slots))
-        for name in ("total", "hits", "hits_own_order", "iou"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            setattr(self, name, [a + b for a, b in zip(mine, theirs, strict=True)])
-        return self
-
     def compute(self) -> dict[str, Any]:
         """Slot accuracy and slot IoU: means over classes, and a list of C - 1 values, that of class k + 1 at index k.
 
         A class that never occurs has None and is no part of either mean; a class without hits has no IoU, is left out
         of that mean, and its id is listed in `slot_classes_without_hits`.
         """
-        foreground = range(1, self.num_classes)
-        accuracy = [_ratio(self.hits[k], self.total[k]) for k in foreground]
-        own = [_ratio(self.hits_own_order[k], self.total[k]) for k in foreground]
-        iou = [_ratio(self.iou[k], self.hits[k] * IOU_UNIT) for k in foreground]
+        total, hits = self.total[1:].tolist(), self.hits[1:].tolist()
+        accuracy = list(map(_ratio, hits, total))
+        iou = [_ratio(part, number * IOU_UNIT) for part, number in zip(self.iou[1:].tolist(), hits, strict=True)]
         return {
             "slot_accuracy": _mean(accuracy),
             "slot_iou": _mean(iou),
-            "slot_accuracy_own_order": _mean(own),
+            "slot_accuracy_own_order": _mean(list(map(_ratio, self.hits_own_order[1:].tolist(), total))),
             "slot_accuracy_per_class": accuracy,
             "slot_iou_per_class": iou,
-            "slot_classes_without_hits": [k for k in foreground if self.total[k] and not self.hits[k]],
+            "slot_classes_without_hits": (1 + np.flatnonzero((self.total[1:] > 0) & (self.hits[1:] == 0))).tolist(),
         }
 
 
-class SetMetric:
+class SetMetric(_Sums):
     """Precision, recall and F1 of the set of classes named, and how often the number of steps is right.
 
     Micro-averaged: labels of all images are pooled before dividing. An average over images would give an image of
@@ -177,12 +183,8 @@ class SetMetric:
     """
 
     def __init__(self) -> None:
-        self.images = 0
-        self.correct = 0  # classes named and present
-        self.named = 0
-        self.present = 0
-        self.steps = 0
-        self.right_counts = 0
+        self.images = self.steps = self.right_counts = 0
+        self.named = self.present = self.correct = 0  # classes; the correct ones are named and present
 
     def update(self, predicted: Collection[int], true: Collection[int], steps: int) -> None:
         """Score one image.
@@ -200,12 +202,6 @@ class SetMetric:
         self.steps += steps
         self.right_counts += steps == len(present)
 
-    def merge(self, other: "SetMetric") -> Self:
-        """Add what another metric has counted."""
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
-        return self
-
     def compute(self) -> dict[str, Any]:
         """`label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`, `images`.
 
@@ -222,7 +218,7 @@ class SetMetric:
         }
 
 
-class CalibrationMetric:
+class CalibrationMetric(_Sums):
     """Is a probability to be believed: of the times it is 30 %, does the thing happen in 30 %?
 
     Pairs are sorted into bins by the probability given. The error is the mean over pairs of the difference, in a bin,
@@ -235,37 +231,33 @@ class CalibrationMetric:
         bins: of equal width, from 0 to 1.
     """
 
+    _fixed = ("name", "outcome", "bins")
+
     def __init__(self, name: str, outcome: str, bins: int = 10) -> None:
-        self.name, self.outcome = name, outcome
-        self.decisions = [0] * bins
-        self.happened = [0] * bins
-        self.probability = [0] * bins  # in units of 2^-40
+        self.name, self.outcome, self.bins = name, outcome, bins
+        self.decisions = np.zeros(bins, np.int64)
+        self.happened = np.zeros(bins, np.int64)
+        self.probability = np.zeros(bins, np.int64)  # in units of 2^-40
 
     def update(self, probabilities: Sequence[float], outcomes: Sequence[bool]) -> None:
         """Count some pairs: what was said, and whether it happened."""
         for probability, outcome in zip(probabilities, outcomes, strict=True):
-            index = min(int(probability * len(self.decisions)), len(self.decisions) - 1)
+            index = min(int(probability * self.bins), self.bins - 1)
             self.decisions[index] += 1
             self.happened[index] += outcome
             self.probability[index] += round(probability * IOU_UNIT)
 
-    def merge(self, other: "CalibrationMetric") -> Self:
-        """Add what another metric has counted."""
-        _same((self.name, len(self.decisions)), (other.name, len(other.decisions)))
-        for name in ("decisions", "happened", "probability"):
-            setattr(self, name, [a + b for a, b in zip(getattr(self, name), getattr(other, name), strict=True)])
-        return self
-
     def compute(self) -> dict[str, Any]:
         """`NAME_calibration_error` (None where nothing was counted), and `NAME_calibration`: the bins not empty."""
+        bins = np.stack([self.decisions, self.happened, self.probability], axis=1)  # (bins, 3)
         rows = [
             {"probability": total / count / IOU_UNIT, self.outcome: happened / count, "decisions": count}
-            for count, happened, total in zip(self.decisions, self.happened, self.probability, strict=True)
+            for count, happened, total in bins.tolist()
             if count
         ]
         gaps = sum(row["decisions"] * abs(row["probability"] - row[self.outcome]) for row in rows)
         return {
-            f"{self.name}_calibration_error": gaps / sum(self.decisions) if rows else None,
+            f"{self.name}_calibration_error": gaps / int(self.decisions.sum()) if rows else None,
             f"{self.name}_calibration": rows,
         }
 
@@ -278,8 +270,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """Mean of what is defined; None where nothing is."""
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None
-
-
-def _same(mine: object, other: object) -> None:
-    if mine != other:
-        raise RecsegError(f"metrics of different shape cannot be merged: {mine} and {other}")

@@ -62,7 +62,7 @@ def _rows(result: dict[str, Any]) -> str:
         for key in COLUMNS:
             of = [run[key] for run in row["runs"] if run[key] is not None]
             spread = f" ({100 * min(of):.1f} … {100 * max(of):.1f})" if len(of) > 1 else ""
-            cells.append(_percent(row["mean"][key]) + spread)
+            cells.append(percent(row["mean"][key]) + spread)
         lines.append([name, *cells])
     title = f"%, {result['images']} images; mean over seeds (range)"
     return _table([title, *COLUMNS.values()], lines)
@@ -77,7 +77,7 @@ def _classes(result: dict[str, Any]) -> str:
     rows = {name: row for name, row in result["rows"].items() if name in result["runs"] or name.endswith(f": {PIXELS}")}
     gaps = headline_differences(result)
     lines = [
-        [name, *(_percent(row["iou_per_class"][name]) for row in rows.values()),
+        [name, *(percent(row["iou_per_class"][name]) for row in rows.values()),
          *(points(gap["iou_per_class"][name]) for gap in gaps)]
         for name in result["classes"]
     ]  # fmt: skip
@@ -88,8 +88,9 @@ def _title(difference: dict[str, Any]) -> str:
     return f"{difference['of']} − {difference['minus'].removeprefix(difference['of'] + ': ')}"
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as a percentage; a dash for none."""
+    return "–" if share is None else f"{100 * share:.{digits}f}"
 
 
 def points(interval: dict[str, float | None]) -> str:
@@ -107,11 +108,7 @@ def signed(value: float) -> str:
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose columns are as wide in the source."""
-    rows = [list(head), *map(list, lines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    ruled = [rows[0], ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])], *rows[1:]]
-    aligned = [
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        for row in ruled
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in aligned)
+    rows = [head, *lines]
+    first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
+    rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in widths)])
+    return "\n".join(f"| {' | '.join([name.ljust(first), *map(str.rjust, cells, widths)])} |" for name, *cells in rows)

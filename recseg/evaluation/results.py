@@ -1,7 +1,6 @@
 """A measurement and all it takes to repeat it: command, seed, commit, versions, hardware, date. One JSON file each.
 
-What a machine is called and where its folders are is no part of a result: paths from outside the project are cut down
-to the names of their files.
+A result does not say where the folders of a machine are: paths from outside the project are cut to their last name.
 """
 
 import importlib.metadata
@@ -26,9 +25,8 @@ _CLONE = Path(__file__).resolve().parents[2]
 # Where a path from outside the project begins: at the root, at home, above this folder, on a drive of Windows.
 _START = r"(?:/|~[\w.-]*[/\\]|\.\.[/\\]|[A-Za-z]:[/\\])"
 _WHOLE = re.compile(rf"([\w-]+=)?{_START}.*", re.DOTALL)  # a word that is a path, or an option with one
-_WITHIN = re.compile(
-    rf"(?<![\w.:/~*\\-]){_START}[^\s'\":;,=]*"
-)  # in a sentence; neither a URL nor a path in the project
+# In a sentence; neither a URL nor a path in the project.
+_WITHIN = re.compile(rf"(?<![\w.:/~*\\-]){_START}[^\s'\":;,=]*")
 
 
 def write_result(
@@ -133,13 +131,11 @@ def commit_of_clone() -> tuple[str | None, bool | None]:
     if not (_CLONE / ".git").exists():
         return None, None
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=_CLONE, capture_output=True, text=True, check=True, timeout=10
-        )
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--", "recseg"],
-            cwd=_CLONE, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--", "recseg"))
     except (OSError, subprocess.SubprocessError):
         return None, None  # no git, or no commit yet
-    return head.stdout.strip(), bool(changed.stdout.strip())
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=_CLONE, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

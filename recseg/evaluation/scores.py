@@ -54,7 +54,7 @@ class Scores:
             self.named.update(answer.probabilities, [label in present for label in answer.classes])
         pairs = voc.confusion.nonzero()  # (E, 2)
         entries = torch.cat([pairs, voc.confusion[pairs[:, 0], pairs[:, 1], None]], dim=1).tolist()
-        slots = [[k, slot.hits[k], slot.iou[k]] for k in range(self.num_classes) if slot.total[k]]
+        slots = [[k, int(slot.hits[k]), int(slot.iou[k])] for k in slot.total.nonzero()[0].tolist()]
         self.images[index] = ImageCounts(entries, list(present), list(answer.classes), slots, answer.areas)
 
     def merge(self, other: "Scores") -> Self:

@@ -1,38 +1,28 @@
-"""Is a published score true? Measure it again, on the machine at hand, and compare it figure by figure.
+"""Published scores, and their comparison, figure by figure, with a new measurement: `recseg results --verify`.
 
-The same weights, images and code give the same figures; another processor or another version of a library rounds
-another way, and then a few pixels at the edge of a mask, now and then a whole step, come out otherwise. How much of
-that is let pass stands below, once, for every result.
+The same weights, images and code give the same figures. Another processor or another version of a library rounds
+differently: a few pixels at the edge of a mask change, now and then a whole step. The tolerances below are those of
+every result.
 """
 
-import argparse
 import json
-import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recseg.errors import RecsegError
-from recseg.evaluation.results import without_paths
 from recseg.resources import resource
 from recseg.weights.registry import published_weights
 
 OVERALL = 0.002  # a figure of the whole list, most of them shares of one
 PER_CLASS = 0.02  # a figure of one class: a list may hold it twenty times only
 MOVED = 0.002  # of all pixels, or of all decisions: how many may be counted elsewhere
-_NAMED = ("data", "split", "seed", "commit", "command")  # what a published score has to say
-_NOT_MEASURED = {*_NAMED, "training", "uncommitted_changes", "versions", "hardware", "date", "seconds"}
-
-
-class ScoreDiffers(RecsegError):
-    """A published score that the machine at hand does not find again."""
-
-    exit_code = 1
+ORIGIN = ("data", "split", "seed", "commit", "command")  # what a published score has to say
+_NOT_MEASURED = {*ORIGIN, "training", "uncommitted_changes", "versions", "hardware", "date", "seconds"}
 
 
 class Compared(NamedTuple):
-    """One published number beside the one measured now: their distance, and the largest that is let pass."""
+    """One published figure, the one measured now, their distance, and the largest distance at which they agree."""
 
     name: str
     published: Any
@@ -55,53 +45,6 @@ def published_results() -> dict[str, Path]:
     return {file.stem: file for file in files if read_result(file).keys() & {"miou", "differences"}}
 
 
-def verify(
-    name: str, *, data: str | None = None, device: str | None = None, progress: bool = False
-) -> tuple[dict[str, Any], list[Compared]]:
-    """Repeat the evaluation or the comparison that a published result names.
-
-    Of a comparison the trainings are not all published: where one is not here, its figures are computed again from the
-    counts of each image that lie beside the result.
-
-    Args:
-        name: of a file in `data/results`, such as "pictograms-recurrent".
-        data: where the images are, if not where the result's own command says.
-        device: where to run; by default the best there is.
-        progress: show a bar on stderr.
-
-    Returns:
-        The published result, and each of its figures beside the one measured now.
-
-    Raises:
-        RecsegError: no such result, one that does not say where it comes from, or images that are not here.
-    """
-    known = published_results()
-    if name not in known:
-        raise RecsegError(f"{name!r}: no such result (there is {', '.join(known) or 'none'})")
-    published = read_result(known[name])
-    words = repeated(known[name], published)
-    from recseg.data import open_dataset
-    from recseg.devices import choose_device
-    from recseg.evaluation.compare import summarise
-    from recseg.evaluation.counts import count_named, counts_file, read_counts
-    from recseg.evaluation.evaluate import evaluate
-    from recseg.weights.io import load
-
-    where = choose_device(device)
-    if "differences" not in published:
-        dataset = open_dataset(data or words.data, words.split)
-        measured = evaluate(load(words.weights, where), dataset, limit=words.limit, progress=progress)
-    elif from_counts(published):
-        measured = summarise(read_counts(counts_file(known[name])), published["resamples"])
-    else:
-        counts = count_named(
-            words.group, data or words.data, words.split, words.choose_split, lambda run: load(run, where),
-            image_size=words.image_size, limit=words.limit, progress=progress,
-        )  # fmt: skip
-        measured = summarise(counts, published["resamples"])
-    return published, compare(published, without_paths(measured))
-
-
 def from_counts(published: dict[str, Any]) -> bool:
     """Whether the networks of a comparison are not all here, so that the counts of each image have to do."""
     names = {entry["name"] for entry in published_weights()}
@@ -110,48 +53,52 @@ def from_counts(published: dict[str, Any]) -> bool:
 
 
 def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Compared]:
-    """Each figure of two evaluations, the worst first.
+    """Each figure of two evaluations or comparisons, the worst first.
 
     Numbers of the whole list may differ by `OVERALL`, those of a class by `PER_CLASS`; of the pixels in the confusion
-    matrix and of the decisions in the tables of calibration a share of `MOVED` may be counted elsewhere. All else, the
-    number of images among it, is the same or not. A figure that only one of the two has does not agree. What a
-    comparison has by row, run or class is compared figure by figure.
+    matrix and of the decisions in the tables of calibration a share of `MOVED` may be counted elsewhere. Everything
+    else has to be the same, and a figure that only one of the two has does not agree.
     """
-    figures: list[Compared] = []
-    for key in dict.fromkeys([*published, *measured]):
-        if key not in _NOT_MEASURED:
-            figures += _figures(key, published.get(key), measured.get(key), key in published and key in measured)
-    return sorted(
-        figures, key=lambda figure: -(figure.distance / figure.tolerance if figure.tolerance else figure.distance)
+    old, new = (
+        dict(pair for key, value in result.items() if key not in _NOT_MEASURED for pair in _figures(key, value))
+        for result in (published, measured)
     )
+    found = []
+    for name in dict.fromkeys([*old, *new]):
+        distance, tolerance = float("inf"), 0.0
+        if name in old and name in new:
+            distance, tolerance = _distance(name, old[name], new[name])
+        found.append(Compared(name, old.get(name), new.get(name), distance, tolerance))
+    return sorted(found, key=lambda each: -(each.distance / each.tolerance if each.tolerance else each.distance))
 
 
-def _figures(key: str, old: Any, new: Any, both: bool) -> Iterator[Compared]:
-    if not both:
-        yield Compared(key, old, new, float("inf"), 0.0)
-    elif key == "confusion":
-        yield Compared(key, None, None, _moved(_flat(old), _flat(new)), MOVED)
-    elif key.endswith("_calibration"):
-        yield Compared(key, None, None, _moved(_bins(old), _bins(new)), MOVED)
-    elif key.startswith("best_"):
-        yield Compared(key, old["value"], new["value"], _distance(old["value"], new["value"]), PER_CLASS)
-    elif isinstance(old, dict) and isinstance(new, dict):
-        for name in dict.fromkeys([*old, *new]):
-            yield from _figures(f"{key} of {name}", old.get(name), new.get(name), (name in old) == (name in new))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, pair in enumerate(zip(old, new, strict=True)):
-            yield from _figures(f"{key} {index}", *pair, True)
-    elif isinstance(old, float) or isinstance(new, float):
-        yield Compared(key, old, new, _distance(old, new), PER_CLASS if "_per_class of " in key else OVERALL)
+def _figures(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The figures within a value of a result, by names such as "iou_per_class of cat"; tables of counts whole."""
+    if name == "confusion":
+        yield name, {(row, column): count for row, counts in enumerate(value) for column, count in enumerate(counts)}
+    elif name.endswith("_calibration"):
+        yield name, _bins(value)
+    elif name.startswith("best_"):
+        yield name, value["value"]
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _figures(f"{name} of {key}", part)
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _figures(f"{name} {index}", part)
     else:
-        yield Compared(key, old, new, 0.0 if old == new else float("inf"), 0.0)
+        yield name, value
 
 
-def _distance(old: Any, new: Any) -> float:
-    """Between two numbers; None, where nothing was defined, is near to itself alone."""
-    if old is None or new is None:
-        return 0.0 if old is new else float("inf")
-    return abs(float(old) - float(new))
+def _distance(name: str, old: Any, new: Any) -> tuple[float, float]:
+    """Distance and tolerance; what is neither a number nor a table of counts is the same or infinitely far."""
+    if old == new:
+        return 0.0, 0.0
+    if isinstance(old, dict) and isinstance(new, dict):
+        return _moved(old, new), MOVED
+    if isinstance(old, float) and isinstance(new, float):
+        return abs(old - new), PER_CLASS if "_per_class of " in name or name.startswith("best_") else OVERALL
+    return float("inf"), 0.0
 
 
 def _moved(old: dict[Any, float], new: dict[Any, float]) -> float:
@@ -160,10 +107,6 @@ def _moved(old: dict[Any, float], new: dict[Any, float]) -> float:
     if total != sum(new.values()):
         return float("inf")
     return sum(abs(old.get(key, 0) - new.get(key, 0)) for key in {*old, *new}) / 2 / max(total, 1)
-
-
-def _flat(table: list[list[int]]) -> dict[Any, float]:
-    return {(row, column): count for row, counts in enumerate(table) for column, count in enumerate(counts)}
 
 
 def _bins(rows: list[dict[str, Any]]) -> dict[Any, float]:
@@ -175,35 +118,6 @@ def _bins(rows: list[dict[str, Any]]) -> dict[Any, float]:
         tenth = min(int(10 * row["probability"]), 9)
         counts[tenth, True], counts[tenth, False] = happened, row["decisions"] - happened
     return counts
-
-
-def repeated(file: Path, published: dict[str, Any]) -> argparse.Namespace:
-    """Options of the command that a result names, checked to name all that is needed."""
-    for key in _NAMED:
-        if published.get(key) is None:
-            raise RecsegError(f"{file}: does not say its {key}, so nobody can repeat it")
-    verb = "compare" if "differences" in published else "evaluate"
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    for option in ("--weights", "--data", "--split", "--json", "--device", "--choose-split"):
-        parser.add_argument(option)
-    for option in ("--limit", "--image-size"):
-        parser.add_argument(option, type=int)
-    parser.add_argument("--group", action="append", nargs="+")
-    parser.add_argument("--per-class", action="store_true")
-    parser.set_defaults(split="val")
-    program, *words = shlex.split(published["command"])
-    try:
-        given, unknown = parser.parse_known_args(words[1:])
-    except argparse.ArgumentError as error:
-        raise RecsegError(f"{file}: its command cannot be repeated ({error})") from error
-    networks = given.group if verb == "compare" else given.weights
-    if (program, *words[:1]) != ("recseg", verb) or unknown or networks is None or given.data is None:
-        raise RecsegError(f"{file}: its command is not one of recseg {verb}: {published['command']}")
-    if (given.data, given.split) != (published["data"], published["split"]):
-        raise RecsegError(f"{file}: names {published['data']} {published['split']}, its command other images")
-    if not re.fullmatch(r"[0-9a-f]{40}", str(published["commit"])):
-        raise RecsegError(f"{file}: commit {published['commit']!r} is not one of git's")
-    return given
 
 
 def read_result(file: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ class SegmentationModel(nn.Module):
     Attributes:
         kind: name of the network's kind in weight files.
         class_rows: tensors with a row for each class: their names, with the label of the first row.
-        config: configuration, a dataclass of plain values.
+        config: configuration, a dataclass of plain values; None if unknown.
         num_classes: number of labels, background included.
         classes: names of the labels, background first; empty until set by training or by a weight file. If the first is
             `recseg.classes.NO_BACKGROUND`, every pixel belongs to some class.
@@ -24,7 +24,7 @@ class SegmentationModel(nn.Module):
 
     kind: ClassVar[str]
     class_rows: ClassVar[dict[str, int]]
-    config: Any
+    config: Any = None
     num_classes: int
     classes: tuple[str, ...] = ()
     image_size: int | None = None

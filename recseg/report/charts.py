@@ -1,9 +1,11 @@
-"""Line charts as SVG: no library, and their colours follow the page, so that they are read in light and dark alike."""
+"""Line charts as SVG, without matplotlib; their colours follow the page, so that they are read in light and dark."""
 
 import math
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
+
+import numpy as np
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 40, 16, 10, 36  # margins
@@ -87,12 +89,8 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
     """The running mean of y over so many points, each at the x of its last."""
-    means, total = [], 0.0
-    for index, (x, y) in enumerate(points):
-        total += y - (points[index - width][1] if index >= width else 0.0)
-        if index >= width - 1:
-            means.append((x, total / width))
-    return means
+    means = np.convolve([y for _, y in points], np.ones(width) / width, mode="valid")
+    return [(x, mean) for (x, _), mean in zip(points[width - 1 :], means.tolist(), strict=True)]
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:

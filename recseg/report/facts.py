@@ -85,7 +85,11 @@ class Facts:
     def rows(self) -> list[ClassRow]:
         """Of each label that occurs in the ground truth or in an answer."""
         hits, true, given = self.confusion.diagonal(), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
-        images, named, right = self._image_counts
+        images, named, right = counts = np.zeros((3, len(true)), np.int64)
+        for image in self.images.values():
+            present = {label for label, _, _ in image.confusion}  # the background, too
+            for row, labels in zip(counts, (present, set(image.named), present & set(image.named)), strict=True):
+                row[list(labels)] += 1
         return [
             ClassRow(
                 label, name, int(images[label]), int(named[label]), int(right[label]),
@@ -101,25 +105,13 @@ class Facts:
         """`rows` without the background."""
         return [row for row in self.rows if row.label != BACKGROUND]
 
-    @property
-    def _image_counts(self) -> tuple[NDArray[np.int64], ...]:
-        counts = np.zeros((3, len(self.legend.names)), np.int64)
-        for image in self.images.values():
-            present = {true for true, _, _ in image.confusion}  # the background, too
-            for number, labels in enumerate((present, set(image.named), present & set(image.named))):
-                counts[number, list(labels)] += 1
-        return tuple(counts)
-
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """(N, N) images, by their number of classes (rows) and the number that was named (columns)."""
-        pairs = [
-            (min(len(image.present), MOST_COUNTED), min(len(image.named), MOST_COUNTED))
-            for image in self.images.values()
-        ]
-        table = np.zeros((1 + max(map(max, pairs)),) * 2, np.int64)
-        for pair in pairs:
-            table[pair] += 1
+        images = self.images.values()
+        pairs = np.array([(len(image.present), len(image.named)) for image in images]).clip(max=MOST_COUNTED)  # (n, 2)
+        table = np.zeros((1 + pairs.max(),) * 2, np.int64)
+        np.add.at(table, tuple(pairs.T), 1)
         return table
 
     @cached_property

@@ -132,11 +132,12 @@ def _stop(facts: Facts) -> Iterator[str]:
     few, many = float(np.tril(counts, -1).sum() / counts.sum()), float(np.triu(counts, 1).sum() / counts.sum())
     if max(few, many) < 0.1 or max(few, many) < 1.5 * min(few, many):
         return
-    subject = {True: "The stop comes too early", False: "The stop comes too late"}
     if facts.kind == "dense":
-        subject = {True: "Too few classes are named", False: "Too many classes are named"}
+        subject = "Too few classes are named" if few > many else "Too many classes are named"
+    else:
+        subject = "The stop comes too early" if few > many else "The stop comes too late"
     parts = f"fewer classes are named than there are in {_percent(few)} of the images, more in {_percent(many)}"
-    yield f"{subject[few > many]}: {parts}."
+    yield f"{subject}: {parts}."
 
 
 def _calibration(facts: Facts) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """From a network and a split of a data set to the page."""
 
 from contextlib import suppress
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +65,10 @@ def make_report(
         shared=len(shared_ids(dataset.ids, training.ids)) if training else 0,
         log=rows,
     )
-    names = list(facts.image_iou)
-    worst, best = names[:WORST], names[: WORST - 1 : -1][:BEST]
-    chosen = tqdm([*worst, *best], desc="draw images", disable=not progress, leave=False)
+    names = list(facts.image_iou)  # the worst first
+    chosen = tqdm([*names[:WORST], *names[: WORST - 1 : -1][:BEST]], "draw images", disable=not progress, leave=False)
     shown = {name: panels(model, dataset, name) for name in chosen}
-    first, second = ({name: shown[name] for name in some} for some in (worst, best))
-    return page(title, facts, first, second, _origin(model, command))
+    return page(title, facts, shown, WORST, _origin(model, command))
 
 
 def cell_size(model: SegmentationModel, dataset: SegmentationFolder) -> float:
@@ -85,16 +83,14 @@ def cell_size(model: SegmentationModel, dataset: SegmentationFolder) -> float:
 
 
 def _origin(model: SegmentationModel, command: str) -> dict[str, dict[str, Any]]:
-    training = without_paths({key: value for key, value in model.metadata.items() if value is not None})
-    config = getattr(model, "config", None)
-    training.pop("network", None)
-    network = asdict(config) if is_dataclass(config) and not isinstance(config, type) else {}
+    """Tables of settings, by their captions."""
     commit, changed = commit_of_clone()
     made = {"command": command, "commit": commit and commit[:12] + (" and changes" if changed else ""), **versions()}
+    training = {key: value for key, value in model.metadata.items() if value is not None and key != "network"}
     return {
         "This report": {key: value for key, value in {**made, **hardware()}.items() if value},
-        "The training, as its weights say": training,
-        "The network": {"kind": model.kind, **network},
+        "The training, as its weights say": without_paths(training),
+        "The network": {"kind": model.kind, **(asdict(model.config) if model.config else {})},
     }
 
 

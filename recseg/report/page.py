@@ -4,26 +4,17 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any
 
 from recseg.errors import counted
+from recseg.evaluation.report import percent
 from recseg.report.charts import Line, line_chart, smoothed
 from recseg.report.facts import Facts, objective_changes
 from recseg.report.hints import hints
-from recseg.report.images import Panel
-from recseg.report.tables import (
-    bins_table,
-    class_table,
-    confusion_table,
-    count_table,
-    facts_table,
-    percent,
-    share_of_largest,
-)
+from recseg.report.tables import class_table, confusion_table, count_table, facts_table, share_of_largest
 
 # Nothing is fetched and nothing runs, whatever a class or a file may be called.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-Shown: TypeAlias = Mapping[str, Sequence[Panel]]  # images by their ids
 CARDS = {
     "miou": ("mIoU", "mean overlap of predicted and true pixels of a class"),
     "label_set_f1": ("label-set F1", "are the right classes named?"),
@@ -33,21 +24,21 @@ VALIDATION = {"val_miou": "mIoU", "val_label_set_f1": "label-set F1", "val_count
 
 
 def page(
-    title: str,
-    facts: Facts,
-    worst: Shown,
-    best: Shown,
-    origin: Mapping[str, Mapping[str, Any]],
+    title: str, facts: Facts, shown: Mapping[str, str], worst: int, origin: Mapping[str, Mapping[str, Any]]
 ) -> str:
     """The page.
 
     Args:
         title: what was scored on what.
         facts: what it shows.
-        worst: the worst images.
-        best: the best ones.
+        shown: figures of images, as HTML by the images' ids, first the worst images, then the best.
+        worst: how many of them are the worst ones.
         origin: tables of settings, by their captions.
     """
+    images = [
+        f'<h3>{escape(name)}: IoU {percent(facts.image_iou[name], 0)} %</h3><div class="panels">{figures}</div>'
+        for name, figures in shown.items()
+    ]
     sections = {
         "In short": _summary(facts),
         "What stands out": _hints(facts),
@@ -55,8 +46,8 @@ def page(
         "Classes": class_table(facts),
         "Confusion": confusion_table(facts),
         "Naming": _naming(facts),
-        "The worst images": _images(facts, worst),
-        "The best images": _images(facts, best),
+        "The worst images": "".join(images[:worst]),
+        "The best images": "".join(images[worst:]),
         "Where it comes from": "".join(facts_table(caption, dict(values)) for caption, values in origin.items()),
     }
     style = files("recseg.report").joinpath("style.css").read_text(encoding="utf-8")
@@ -73,19 +64,16 @@ def page(
 
 
 def _summary(facts: Facts) -> str:
-    cards = [
-        f"<li>{name}<b>{percent(facts.intervals[key].value)} %</b>"
-        f"{percent(facts.intervals[key].low)} … {percent(facts.intervals[key].high)}<br>{words}</li>"
-        for key, (name, words) in CARDS.items()
-    ]
-    cards.append(
-        f"<li>pixel accuracy<b>{percent(facts.scores['pixel_accuracy'])} %</b>pixels with the right label</li>"
-    )
-    count = counted(len(facts.images), "image")
+    cards = ""
+    for key, (name, words) in CARDS.items():
+        value, low, high = map(percent, facts.intervals[key])
+        cards += f"<li>{name}<b>{value} %</b>{low} … {high}<br>{words}</li>"
+    accuracy = percent(facts.scores["pixel_accuracy"])
     return (
-        f'<ul class="cards">{"".join(cards)}</ul>'
-        f'<p class="note">Of {count}. Below a score is its 95 % interval over images: as far as other images of the '
-        "same kind would move it. An answer that gives all pixels the most frequent label would score an mIoU of "
+        f'<ul class="cards">{cards}<li>pixel accuracy<b>{accuracy} %</b>pixels with the right label</li></ul>'
+        f'<p class="note">Of {counted(len(facts.images), "image")}. Below a score is its 95 % interval over images: as '
+        "far as other images of the same kind would move it. An answer that gives all pixels the most frequent label "
+        "would score an mIoU of "
         f"{percent(share_of_largest(facts.confusion))} %. mIoU is the mean over the classes that occur in the ground "
         "truth.</p>"
     )
@@ -121,7 +109,7 @@ def _training(facts: Facts) -> str:
 def _line(name: str, log: Sequence[Mapping[str, Any]], key: str, factor: float = 1, marks: bool = False) -> Line:
     points = [(float(row["step"]), factor * row[key]) for row in log if row.get(key) is not None and "step" in row]
     points = [(x, y) for x, y in points if isfinite(y)]
-    if key == "loss":
+    if key == "loss" and points:
         points = smoothed(points, max(1, len(points) // 40))
     return Line(name, points, marks)
 
@@ -132,40 +120,20 @@ def _told(line: Line) -> str:
 
 
 def _naming(facts: Facts) -> str:
-    parts = [count_table(facts)]
+    table = count_table(facts)
     bins = {
-        "class": ("a class is there", "present", facts.scores["class_calibration"]),
-        "stop": ("nothing is left", "ended", facts.scores["stop_calibration"]),
+        "a class is there": ("present", facts.scores["class_calibration"]),
+        "nothing is left": ("ended", facts.scores["stop_calibration"]),
     }
     lines = [
         Line(name, [(100 * row["probability"], 100 * row[outcome]) for row in rows], marks=True)
-        for name, outcome, rows in bins.values()
+        for name, (outcome, rows) in bins.items()
         if rows
     ]
     if not lines:
         words = "This network gives no probability that a class is in an image: there is nothing to calibrate."
-        return "".join([*parts, f'<p class="note">{words}</p>'])
-    alt = "Calibration: how often a thing is true over how probable the network says it is. " + ". ".join(
-        map(_told, lines)
-    )
-    chart = line_chart(lines, "said, % (upwards: true, %)", alt, square=True)
-    words = "On the diagonal a probability is to be believed; below it the network is too sure."
-    tables = "".join(
-        bins_table(f"How probable it is said to be that {name}, and how often it is true.", outcome, rows)
-        for name, outcome, rows in bins.values()
-        if rows
-    )
-    details = f"<details><summary>The same as tables</summary>{tables}</details>"
-    parts.append(
-        f'<div class="charts"><div><h3>Calibration</h3>{chart}<p class="note">{words}</p>{details}</div></div>'
-    )
-    return "".join(parts)
-
-
-def _images(facts: Facts, shown: Shown) -> str:
-    return "".join(_image(name, facts.image_iou[name], panels) for name, panels in shown.items())
-
-
-def _image(name: str, iou: float, panels: Sequence[Panel]) -> str:
-    shown = "".join(panel.html() for panel in panels)
-    return f'<h3>{escape(name)}: IoU {percent(iou, 0)} %</h3><div class="panels">{shown}</div>'
+        return f'{table}<p class="note">{words}</p>'
+    alt = "Calibration: how often a statement is true, over the probability that the network gives it. "
+    chart = line_chart(lines, "said, % (upwards: true, %)", alt + ". ".join(map(_told, lines)), square=True)
+    words = "On the diagonal, probabilities are right; below it, the network is too sure."
+    return f'{table}<div class="charts"><div><h3>Calibration</h3>{chart}<p class="note">{words}</p></div></div>'

@@ -6,7 +6,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from recseg.classes import Colour, Legend
+from recseg.classes import BACKGROUND, Legend
+from recseg.evaluation.report import percent
 from recseg.report.facts import MOST_COUNTED, ClassRow, Facts
 
 MOST_CONFUSED = 30  # classes of a matrix that a person can still read
@@ -26,49 +27,32 @@ def _cells(row: Sequence[str]) -> list[str]:
     return [row[0], *(cell if cell.startswith("<td") else f"<td>{cell}</td>" for cell in row[1:])]
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share as a percentage; a dash for none."""
-    return "–" if share is None else f"{100 * share:.{digits}f}"
-
-
 def named(legend: Legend, label: int) -> str:
     """A class's name beside its colour."""
-    return f"{_swatch(legend.colours[label])}{escape(legend.names[label])}"
-
-
-def _swatch(colour: Colour) -> str:
-    return f'<span class="swatch" style="background:rgb{colour}"></span>'
+    return f'<span class="swatch" style="background:rgb{legend.colours[label]}"></span>{escape(legend.names[label])}'
 
 
 def class_table(facts: Facts) -> str:
     """Scores of each class, the worst IoU first."""
-    training = facts.training is not None
     head = ["class", "IoU", "precision", "recall", "pixels", "images", "named in", "of them right"]
-    head += [f"images in {escape(facts.trained_on or '')}"] if training else []
+    if facts.training is not None:
+        head.append(f"images in {escape(facts.trained_on or '')}")
     rows = sorted(facts.rows, key=lambda row: (row.iou is None, row.iou))
     return table(
         "Each class, the worst IoU first. IoU, precision and recall are of pixels, in %; pixels are the class's share "
         "of all that are scored, in %.",
         head,
-        [_class_row(facts, row, training) for row in rows],
+        [_class_row(facts, row) for row in rows],
         "numbers",
     )
 
 
-def _class_row(facts: Facts, row: ClassRow, training: bool) -> list[str]:
+def _class_row(facts: Facts, row: ClassRow) -> list[str]:
     bar = f'<td class="bar" style="--share:{percent(row.iou or 0)}%">{percent(row.iou)}</td>'
-    background = row.label == 0
-    counts = [str(row.images), *("–" if background else str(count) for count in (row.named, row.right))]
-    if training and facts.training is not None:
-        counts.append(f"{facts.training.images[row.label]:,}")
-    return [
-        named(facts.legend, row.label),
-        bar,
-        percent(row.precision),
-        percent(row.recall),
-        percent(row.share),
-        *counts,
-    ]
+    shares = [percent(share) for share in (row.precision, row.recall, row.share)]
+    naming = ["–", "–"] if row.label == BACKGROUND else [str(row.named), str(row.right)]
+    cells = [named(facts.legend, row.label), bar, *shares, str(row.images), *naming]
+    return cells if facts.training is None else [*cells, f"{facts.training.images[row.label]:,}"]
 
 
 def confusion_table(facts: Facts) -> str:
@@ -111,12 +95,6 @@ def _shaded(share: float, right: bool, words: str | None = None) -> str:
     if words == "0":
         return "<td></td>"
     return f'<td class="{"right" if right else "wrong"}" style="--share:{share:.2f}">{words}</td>'
-
-
-def bins_table(caption: str, outcome: str, bins: Sequence[dict[str, float]]) -> str:
-    """The bins of a calibration."""
-    rows = [[percent(row["probability"]), percent(row[outcome]), f"{row['decisions']:,}"] for row in bins]
-    return table(caption, ["said, %", "true, %", "cases"], rows, "numbers")
 
 
 def facts_table(caption: str, values: dict[str, object]) -> str:

@@ -12,18 +12,17 @@ if TYPE_CHECKING:
 NAMES = {"miou": "mIoU", "label_set_f1": "label-set F1", "count_accuracy": "count accuracy"}
 
 
-def difference_intervals(result: Mapping[str, Any], scores: Mapping[str, str] = NAMES) -> "Figure":
+def difference_intervals(result: Mapping[str, Any]) -> "Figure":
     """Each difference as a point with its 95 % interval, one panel for each score; grey where the interval holds 0.
 
     Args:
         result: of `recseg compare`.
-        scores: key in the result → title of its panel.
     """
     rows = result["differences"]
     names = [f"{row['of']} − {row['minus'].removeprefix(row['of'] + ': ')}".replace(", ", ",\n") for row in rows]
-    figure = new_figure(2.0 * len(scores) + 2.0, 0.42 * len(rows) + 0.8)
-    panels = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    for axes, (key, title) in zip(panels, scores.items(), strict=True):
+    figure = new_figure(8.0, 0.42 * len(rows) + 0.8)
+    panels = figure.subplots(1, len(NAMES), sharey=True)
+    for axes, (key, title) in zip(panels, NAMES.items(), strict=True):
         axes.axvline(0, color=FAINT, linewidth=1)
         for y, row in enumerate(rows):
             found = row[key]

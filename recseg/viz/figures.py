@@ -83,12 +83,7 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
 
 
 def learning_curves(
-    logs: Mapping[str, Path | str],
-    y: str = "loss",
-    x: str = "step",
-    *,
-    smooth: int = 1,
-    axes: "Axes | None" = None,
+    logs: Mapping[str, Path | str], y: str = "loss", x: str = "step", *, smooth: int = 1, axes: "Axes | None" = None
 ) -> "Figure":
     """One line for each run: value `y` of its JSON-lines log over `x`.
 
@@ -106,14 +101,8 @@ def learning_curves(
             raise RecsegError(f"{path}: no row has both {x!r} and {y!r}")
         width = min(smooth, len(points))
         values = np.convolve(points[:, 1], np.ones(width) / width, mode="valid")
-        canvas.plot(
-            points[width - 1 :, 0],
-            values,
-            color=LINES[number % len(LINES)],
-            linestyle=DASHES[number % len(DASHES)],
-            linewidth=1.8,
-            label=name,
-        )
+        style: dict[str, Any] = {"color": LINES[number % len(LINES)], "linestyle": DASHES[number % len(DASHES)]}
+        canvas.plot(points[width - 1 :, 0], values, linewidth=1.8, label=name, **style)
     canvas.set_xlabel(x)
     canvas.set_ylabel(y)
     canvas.grid(axis="y", color="#e3e6ea", linewidth=0.8)
@@ -121,19 +110,15 @@ def learning_curves(
     return figure
 
 
-def palette_legend(
-    names: Sequence[str] = VOC_CLASSES, *, void: bool = True, columns: int = 6, palette: NDArray[np.uint8] | None = None
-) -> "Figure":
-    """Each label's colour, number and name; with the colour that unlabelled pixels wear.
+def palette_legend(names: Sequence[str] = VOC_CLASSES, palette: NDArray[np.uint8] | None = None) -> "Figure":
+    """Colour, number and name of each label, void's last.
 
     Args:
-        names: of the labels; one without a name, a background that there is not, is left out.
-        void: whether void is one of the entries.
-        columns: of entries.
+        names: of the labels; one without a name, as of a background that there is not, is left out.
         palette: (256, 3) colours, such as those of a `recseg.classes.Legend`; VOC's by default.
     """
-    entries = [(label, name) for label, name in enumerate(names) if name] + ([(VOID, "void")] if void else [])
-    rows = -(-len(entries) // columns)
+    entries = [(label, name) for label, name in [*enumerate(names), (VOID, "void")] if name]
+    columns, rows = 6, -(-len(entries) // 6)
     figure = new_figure(1.55 * columns, 0.34 * rows)
     from matplotlib.patches import Rectangle
 

@@ -1,8 +1,7 @@
 """Images of predictions: overlays, the strip of steps, the animated recurrence. (Results: `recseg.viz.figures`.)
 
-One visual language: classes wear VOC's colours everywhere; figures stand on white with dark text, so that they read on
-a dark page too. matplotlib is imported inside the functions that need it: overlays and GIFs get by with Pillow, and so
-does the command line.
+Classes have VOC's colours everywhere; figures have dark text on white, so that they can be read on a dark page too.
+matplotlib is imported inside the functions that need it: overlays, GIFs and the command line need Pillow alone.
 """
 
 import base64
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from recseg.classes import palette as voc_palette
-from recseg.errors import RecsegError
+from recseg.errors import RecsegError, counted
 from recseg.files import atomic_write
 from recseg.inference.prediction import ImageLike, Prediction, as_image
 
@@ -47,7 +46,7 @@ STYLE: Any = {
 }
 
 
-def new_figure(width: float, height: float, **options: Any) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     """An empty figure of `width` × `height` inches in the house style, outside pyplot's global list.
 
     Raises:
@@ -59,7 +58,7 @@ def new_figure(width: float, height: float, **options: Any) -> "Figure":
     except ImportError as error:
         raise RecsegError("figures need matplotlib: pip install 'recseg[notebook]'") from error
     matplotlib.rcParams.update(STYLE)
-    return Figure(figsize=(width, height), layout="constrained", **options)
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def to_html(figure: "Figure | Image.Image | Path | str", alt: str) -> str:
@@ -72,42 +71,35 @@ def to_html(figure: "Figure | Image.Image | Path | str", alt: str) -> str:
     if not alt.strip():
         raise RecsegError("an image needs an alt text: say in words what it shows")
     width = ""
-    stream = io.BytesIO()
-    kind = "png"
     if isinstance(figure, Image.Image):
+        stream = io.BytesIO()
         figure.save(stream, format="PNG", optimize=True)
+        kind, content = "png", stream.getvalue()
     elif isinstance(figure, (str, Path)):
         try:
-            stream.write(Path(figure).read_bytes())
+            kind, content = Path(figure).suffix.lstrip(".").lower().replace("jpg", "jpeg"), Path(figure).read_bytes()
         except OSError as error:
             raise RecsegError(f"{figure}: cannot be read ({error.strerror or error})") from error
-        kind = Path(figure).suffix.lstrip(".").lower().replace("jpg", "jpeg")
     else:
-        from matplotlib.text import Text
-
-        for words in figure.findobj(Text):
-            words.set_fontsize(max(SMALLEST, words.get_fontsize()))
-        kind = _write_smaller(figure, stream)
+        kind, content = _drawn(figure)
         width = f' width="{round(figure.get_figwidth() * 80) + 2 * PADDING}"'
-    data = base64.b64encode(stream.getvalue()).decode()
+    data = base64.b64encode(content).decode()
     style = f"max-width:100%;height:auto;background:#fff;border-radius:10px;padding:{PADDING}px;box-sizing:border-box"
     return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt)}"{width} style="{style}">'
 
 
-def _write_smaller(figure: "Figure", stream: io.BytesIO) -> str:
-    """Write a figure as SVG or as PNG, at 160 dots an inch for sharp screens, whichever is smaller; its kind."""
+def _drawn(figure: "Figure") -> tuple[str, bytes]:
+    """A figure as SVG or as PNG, at 160 dots an inch for sharp screens, whichever is smaller: its kind, its bytes."""
     import matplotlib
+    from matplotlib.text import Text
 
-    drawn = io.BytesIO()
+    for words in figure.findobj(Text):
+        words.set_fontsize(max(SMALLEST, words.get_fontsize()))
+    svg, png = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "recseg"}):  # the same names inside at each build
-        figure.savefig(drawn, format="svg", dpi=160, metadata={"Date": None})
-    figure.savefig(stream, format="png", dpi=160)
-    if drawn.tell() >= stream.tell():
-        return "png"
-    stream.seek(0)
-    stream.truncate()
-    stream.write(drawn.getvalue())
-    return "svg+xml"
+        figure.savefig(svg, format="svg", dpi=160, metadata={"Date": None})
+    figure.savefig(png, format="png", dpi=160)
+    return ("svg+xml", svg.getvalue()) if svg.tell() < png.tell() else ("png", png.getvalue())
 
 
 def show(figure: "Figure | Image.Image | Path | str", alt: str) -> None:
@@ -125,10 +117,7 @@ def show(figure: "Figure | Image.Image | Path | str", alt: str) -> None:
 
 
 def overlay(
-    image: ImageLike,
-    labels: NDArray[np.uint8],
-    palette: NDArray[np.uint8] | None = None,
-    alpha: float = 0.55,
+    image: ImageLike, labels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None, alpha: float = 0.55
 ) -> Image.Image:
     """The image with each label's colour laid over it; background stays clear.
 
@@ -173,7 +162,7 @@ def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
 def describe(prediction: Prediction) -> str:
     """The steps in one sentence: an alt text, or a line to print."""
     parts = [f"{step.name} ({step.probability:.0%}, {step.area:.0%} of the image)" for step in prediction.steps]
-    return f"{len(parts)} step{'s' * (len(parts) != 1)}: {', '.join(parts)}" if parts else "no step: only background"
+    return f"{counted(len(parts), 'step')}: {', '.join(parts)}" if parts else "no step: only background"
 
 
 def step_strip(image: ImageLike, prediction: Prediction) -> "Figure":
@@ -287,8 +276,8 @@ def write_gif(
         )
 
 
-def save_gif(prediction: Prediction, image: ImageLike, path: Path | str, *, side: int = 400) -> None:
+def save_gif(prediction: Prediction, image: ImageLike, path: Path | str) -> None:
     """Animated GIF of the recurrence: each frame adds one mask, with its class and probability; the stop ends it."""
-    frames = list(gif_frames(image, prediction, side=side))
+    frames = list(gif_frames(image, prediction))
     keep = {step.class_id: tuple(map(int, prediction.palette[step.class_id])) for step in prediction.steps}
     write_gif(frames, path, [900, *[1300] * (len(frames) - 2), 2500], [(255, 255, 255), *keep.values()])

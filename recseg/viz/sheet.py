@@ -28,6 +28,7 @@ def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 18
     found = dataset.survey(skip=True)
     chosen = _largest(found.areas[:, 1 : dataset.num_classes])
     chosen = list(dict.fromkeys([*chosen, *range(len(found.ids))]))[:most]
+    colours = list(map(tuple, dataset.palette.tolist()))
     labels = [label for label, value in enumerate(dataset.legend.values) if value is not None]
     pairs = [_pair(dataset, dataset.ids.index(found.ids[index]), side) for index in chosen]
     rows = [max(image.height for image, _ in pairs[k : k + COLUMNS]) + LINE for k in range(0, len(pairs), COLUMNS)]
@@ -41,7 +42,7 @@ def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 18
         text(draw, (left + 4, top + image.height + LINE / 2), found.ids[index], size=12)
     for number, label in enumerate(labels):
         x, y = number % NAMES * sheet.width // NAMES + GAP, sum(rows) + number // NAMES * LINE + LINE
-        draw.rounded_rectangle((x, y - 7, x + 14, y + 7), radius=3, fill=_colour(dataset, label), outline=INK)
+        draw.rounded_rectangle((x, y - 7, x + 14, y + 7), radius=3, fill=colours[label], outline=INK)
         text(draw, (x + 22, y), f"{dataset.legend.values[label]} {dataset.classes[label]}")
     return sheet
 
@@ -62,7 +63,3 @@ def _pair(dataset: SegmentationFolder, index: int, side: int) -> tuple[Image.Ima
     image = image.resize(size)
     shown = np.asarray(labels.resize(size, Image.Resampling.NEAREST))
     return image, overlay(image, shown, dataset.legend.palette)
-
-
-def _colour(dataset: SegmentationFolder, label: int) -> tuple[int, ...]:
-    return tuple(int(part) for part in dataset.palette[label])

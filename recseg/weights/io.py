@@ -1,15 +1,14 @@
 """Trained weights: one safetensors file that says by itself what network it holds.
 
-A file carries the network's configuration, its class names and where its score comes from as text, so that loading it
-needs no other file, and as numbers nothing that could run: unlike a pickle, it is safe to open whoever made it.
+As text it carries the network's configuration, the class names and where its score comes from, so that loading needs no
+other file. Unlike a pickle it holds nothing that could run: it is safe to open whoever made it.
 """
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from recseg.models.config import RecurrentUNetConfig, UNetConfig
 from recseg.models.model import SegmentationModel
 from recseg.models.recurrent_unet import RecurrentUNet
 from recseg.models.unet import UNet
-from recseg.weights.registry import add, locate
+from recseg.weights.registry import locate
 from recseg.weights.safetensors import TensorFile, open_tensors, write_tensors
 
 FORMAT = "recseg-2"
@@ -123,22 +122,6 @@ def _weight_file(source: Path | str) -> Path:
     return path
 
 
-def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
-    """Publish a weight file that loads, with the result that it was measured at: see `recseg.weights.registry.add`.
-
-    Raises:
-        RecsegError: the file does not load, or the registry refuses the name or the result.
-    """
-    model = load(Path(file))
-    facts = {
-        "kind": model.kind,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "classes": len(model.classes),
-        "image_size": model.image_size,
-    }
-    return add(name, Path(file), facts, result, folder=folder)
-
-
 class _Header(NamedTuple):
     """What a file says of its network, each value checked."""
 
@@ -164,11 +147,10 @@ def _header(file: TensorFile) -> _Header:
         raise RecsegError(f"{path}: unknown kind of network {kind!r}, expected one of {', '.join(_KINDS)}")
     build, make_config = _KINDS[kind]
     config = config_from_json(path, make_config, _json(path, text, "config", dict))
-    classes = _json(path, text, "classes", list)
+    _check_extent(path, asdict(config))
+    classes = check_names(_json(path, text, "classes", list), f"{path}: its classes")
     image_size = _json(path, text, "image_size", int)
     metadata = _json(path, text, "metadata", dict)
-    _check_extent(path, asdict(config))
-    classes = check_names(classes, f"{path}: its classes")
     Legend.from_dict(classes, metadata.get("legend"), str(path))
     if isinstance(image_size, bool) or not 1 <= image_size <= 8192:
         raise RecsegError(f"{path}: image size {image_size} is not within 1 … 8192 pixels")
@@ -197,7 +179,7 @@ def _build(file: TensorFile) -> SegmentationModel:
 
 
 def _check_text(path: Path, text: dict[str, str]) -> None:
-    """Asked before writing as well: what `load` refuses is not to be the end of a training."""
+    """Also before writing: a training must not end with a file that `load` refuses."""
     for key, value in text.items():
         if len(value) > _LONGEST_TEXT:
             raise RecsegError(f"{path}: its {key!r} is longer than {_LONGEST_TEXT} characters")
@@ -223,42 +205,22 @@ def _json(path: Path, text: dict[str, str], key: str, kind: type) -> Any:
 
 
 def config_from_json(path: Path, kind: type, values: dict[str, Any]) -> Any:
-    """A configuration from JSON values, each checked against the type of its field."""
-    assert is_dataclass(kind)
-    unknown = sorted(values.keys() - {field.name for field in fields(kind)})
+    """A configuration from JSON values, each of the type of its field's default; a tuple holds whole numbers."""
+    defaults = vars(kind())
+    unknown = sorted(values.keys() - defaults.keys())
     if unknown:
         raise RecsegError(f"{path}: its configuration has unknown field {unknown[0]!r}: made by a newer recseg?")
-    hints = get_type_hints(kind)
     fitted = {}
     for name, value in values.items():
-        try:
-            fitted[name] = _fit(value, hints[name])
-        except TypeError as error:
-            raise RecsegError(f"{path}: configuration {name} = {value!r} is not of type {hints[name]}") from error
+        expected = type(defaults[name])
+        if expected is tuple and type(value) is list and all(type(item) is int for item in value):
+            value = tuple(value)
+        elif expected is float and type(value) is int:
+            value = float(value)
+        if type(value) is not expected:
+            raise RecsegError(f"{path}: configuration {name} = {value!r} is not of type {expected.__name__}")
+        fitted[name] = value
     try:
         return kind(**fitted)
     except (TypeError, ValueError) as error:
         raise RecsegError(f"{path}: no network has this configuration ({one_line(str(error))})") from error
-
-
-def _fit(value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`, with JSON's lists as tuples; TypeError where it does not fit."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        for option in arguments:
-            try:
-                return _fit(value, option)
-            except TypeError:
-                continue
-    elif origin is Literal:
-        if any(value == option and type(value) is type(option) for option in arguments):
-            return value
-    elif origin is tuple and isinstance(value, list):
-        options = [arguments[0]] * len(value) if arguments[1:] == (...,) else list(arguments)
-        if len(options) == len(value):
-            return tuple(_fit(item, option) for item, option in zip(value, options, strict=True))
-    elif hint is float and type(value) is int:
-        return float(value)
-    elif hint in (bool, int, float, str, NoneType) and type(value) is hint:
-        return value
-    raise TypeError(f"{value!r} is not of type {hint}")

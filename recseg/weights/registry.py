@@ -106,15 +106,12 @@ def _fetch(entry: dict[str, Any]) -> Path:
         ) from error
 
 
-def add(
-    name: str, file: Path, facts: dict[str, Any], result: dict[str, Any], *, folder: Path | None = None
-) -> dict[str, Any]:
+def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
     """Copy a weight file to `data/weights` of the clone as `NAME.safetensors`, and note it in the registry.
 
     Args:
         name: lower-case letters, digits, `.`, `_` and `-`; an entry of that name is replaced.
         file: the weights.
-        facts: about the network: kind, parameters …
         result: the measurement that it is published with; needs `data`, `split`, `miou` and `images`.
         folder: another folder than `data/weights` of this clone.
 
@@ -122,8 +119,11 @@ def add(
         The entry written.
 
     Raises:
-        RecsegError: a bad name, a result without these keys, or no clone to write to.
+        RecsegError: a file that does not load, a bad name, a result without these keys, or no clone to write to.
     """
+    from recseg.weights.io import load  # which finds files through this module
+
+    model = load(Path(file))
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise RecsegError(f"{name!r}: expected a name of lower-case letters, digits, '.', '_' and '-'")
     missing = [key for key in _NEEDED if key not in result]
@@ -143,7 +143,10 @@ def add(
         "file": target.name,
         "sha256": _sha256(target),
         "bytes": target.stat().st_size,
-        **facts,
+        "kind": model.kind,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "classes": len(model.classes),
+        "image_size": model.image_size,
         **{key: result[key] for key in _KEPT if key in result},
     }
     registry[name] = entry

@@ -1,7 +1,7 @@
 """Tensors in safetensors files: written whole or not at all, read only where the table of contents is as expected.
 
-safetensors itself sees to it that the table lies within the file and that no two tensors overlap. Here stands the rest:
-names, shapes and kinds of number are compared before memory is asked for, and every value that comes is finite.
+safetensors itself checks that the table lies within the file and that no two tensors overlap. The rest is checked here:
+names, shapes and types before memory is allocated, and that every value is finite.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from torch import Tensor
 from recseg.errors import RecsegError, one_line, some
 from recseg.files import atomic_write
 
-# Kinds of number by safetensors' names: what holds weights, and what holds counts.
+# Types by safetensors' names: what holds weights, and what holds counts.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 INTEGERS = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
 
@@ -42,15 +42,14 @@ class TensorFile:
     def check(self, expected: Mapping[str, Tensor], *, beside: tuple[str, ...] = ()) -> None:
         """Compare the table of contents with tensors, which may be without memory (device "meta").
 
-        Any kind of float will do for a float; whole numbers are to be of the kind that is expected.
+        Any float type will do for a float; integers must have the expected type.
 
         Args:
             expected: name → tensor.
-            beside: how names begin that are no matter of this comparison.
+            beside: prefixes of names that are not compared.
 
         Raises:
-            RecsegError: tensors are missing, unknown, or of another shape or kind; names the file and the first of
-                them, and says how many more there are.
+            RecsegError: tensors are missing, unknown, or of another shape or type.
         """
         found = {name for name in self.shapes if not name.startswith(beside)}
         problems = {
