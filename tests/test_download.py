@@ -17,7 +17,6 @@ import pytest
 from conftest import refusal
 
 from recseg.data import download as module
-from recseg.data.archive import extract_tar
 from recseg.data.download import download, fetch_voc
 from recseg.errors import RecsegError
 
@@ -99,10 +98,8 @@ def only(dest: Path) -> bool:
     return dest.read_bytes() == CONTENT and list(dest.parent.iterdir()) == [dest]
 
 
-@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
-def test_the_right_file(server: Server, dest: Path, algorithm: str) -> None:
-    checksum = hashlib.new(algorithm, CONTENT).hexdigest()
-    assert download([server.url("good")], checksum.upper(), dest, expected_size=len(CONTENT)) == dest
+def test_the_right_file(server: Server, dest: Path) -> None:
+    assert download([server.url("good")], SHA256.upper(), dest, expected_size=len(CONTENT)) == dest
     assert only(dest) and len(server.asked) == 1
 
 
@@ -258,16 +255,13 @@ def test_two_at_once_take_turns(server: Server, dest: Path) -> None:
 # VOC
 
 
-def tar_of(members: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
+def tar_of(members: Mapping[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for name, content in members.items():
-            if isinstance(content, tarfile.TarInfo):
-                tar.addfile(content)
-            else:
-                info = tarfile.TarInfo(name)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
     return stream.getvalue()
 
 
@@ -293,52 +287,6 @@ def test_voc_is_fetched_and_unpacked_once(server: Server, tmp_path: Path) -> Non
         assert (voc / "JPEGImages" / "a.jpg").read_bytes() == b"JPEGImages/a.jpg"
     assert len(server.asked) == 1
     assert sorted(path.name for path in voc.parent.parent.iterdir()) == ["VOCdevkit", "VOCtrainval_11-May-2012.tar"]
-
-
-def link(kind: bytes, name: str, target: str) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
-def holes(name: str) -> tarfile.TarInfo:
-    """A file of a terabyte, all of it a hole, in a tar file of two blocks (GNU's way of 1.0, in its headers)."""
-    info = tarfile.TarInfo(name)
-    info.pax_headers = {
-        "GNU.sparse.map": "0,0", "GNU.sparse.size": str(10**12), "GNU.sparse.name": name, "GNU.sparse.numblocks": "1",
-    }  # fmt: skip
-    return info
-
-
-@pytest.mark.parametrize(
-    ("name", "member"),
-    [
-        ("../escaped.txt", b"x"),
-        ("VOCdevkit/../../escaped.txt", b"x"),
-        ("/tmp/escaped.txt", b"x"),
-        ("C:/escaped.txt", b"x"),
-        ("..\\escaped.txt", b"x"),
-        ("VOCdevkit/link", link(tarfile.SYMTYPE, "VOCdevkit/link", "../../..")),
-        ("VOCdevkit/hard", link(tarfile.LNKTYPE, "VOCdevkit/hard", "VOCdevkit/VOC2012/JPEGImages/a.jpg")),
-        ("VOCdevkit/pipe", link(tarfile.FIFOTYPE, "VOCdevkit/pipe", "")),
-        ("VOCdevkit/holes", holes("VOCdevkit/holes")),
-    ],
-)
-def test_an_archive_that_leads_out_leaves_nothing_behind(
-    server: Server, tmp_path: Path, name: str, member: tarfile.TarInfo | bytes
-) -> None:
-    root = tmp_path / "outer" / "voc"
-    refusal(lambda: voc_from(server, tar_of({**VOC, name: member}), root), repr(name), "not unpacked")
-    assert [path.name for path in root.iterdir()] == ["VOCtrainval_11-May-2012.tar"]
-    assert not list(tmp_path.rglob("escaped*")) and not list(tmp_path.rglob("a.jpg"))
-
-
-def test_archives_refused(server: Server, tmp_path: Path) -> None:
-    refusal(lambda: voc_from(server, b"no tar at all" * 100, tmp_path / "a"), ".tar", "not a tar file")
-    refusal(lambda: voc_from(server, tar_of({"readme.txt": b"hello"}), tmp_path / "b"), "no VOCdevkit/VOC2012")
-    cut = tmp_path / "cut.tar"
-    cut.write_bytes(tar_of({"a": b"x" * 5000})[:2000])
-    refusal(lambda: extract_tar(cut, tmp_path / "c"), cut)
 
 
 def test_a_half_filled_folder_is_left_alone(server: Server, tmp_path: Path) -> None:

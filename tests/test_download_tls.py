@@ -174,13 +174,7 @@ def drips(request: Handler) -> None:
         time.sleep(0.05)
 
 
-def drips_its_head(request: Handler) -> None:
-    for byte in b"HTTP/1.1 200 OK\r\n" + b"X" * 6000:
-        request.wfile.write(bytes([byte]))
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("slow", [stalls, drips, drips_its_head])
+@pytest.mark.parametrize("slow", [stalls, drips])
 def test_who_dawdles_is_given_up(server: Server, dest: Path, slow: Callable[[Handler], None]) -> None:
     """Each of them sends something within every timeout, or has sent something; none would end by itself in time."""
     server.answers["/slow"] = slow

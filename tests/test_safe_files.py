@@ -1,6 +1,5 @@
-"""Files that mean harm: nothing of a pickle, an archive, a forged or cut file is used; and nothing is unpickled."""
+"""Files that mean harm: nothing of a pickle, a forged or cut file is used; and nothing is unpickled."""
 
-import io
 import json
 import os
 import pickle
@@ -20,7 +19,6 @@ from conftest import Refuses, refusal
 from safetensors.torch import load_file, save_file
 
 import recseg
-from recseg.data.archive import extract_tar
 from recseg.models.encoders import Encoder, load_encoder_weights, torchvision_network
 from recseg.weights import io as checkpoints
 from recseg.weights.safetensors import TensorFile, open_tensors
@@ -215,32 +213,6 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "weights.safetensors")
     with pytest.raises(recseg.RecsegError, match="no regular file"), open_tensors(tmp_path / "weights.safetensors"):
         pass
-
-
-# Archives
-
-
-def test_archives_that_are_none(tmp_path: Path) -> None:
-    """Random bytes and damaged headers: a refusal, never another error, and nothing unpacked."""
-    rng = np.random.default_rng(0)
-    whole = tmp_path / "whole.tar"
-    with tarfile.open(whole, "w") as tar:
-        info = tarfile.TarInfo("a/b.txt")
-        info.size = 5
-        tar.addfile(info, io.BytesIO(b"hello"))
-    refused = 0
-    for number in range(200):
-        content = bytearray(whole.read_bytes())
-        for place in rng.integers(0, 512, 4):
-            content[place] = rng.integers(256)
-        bad = tmp_path / "bad.tar"
-        bad.write_bytes(content)
-        try:
-            extract_tar(bad, tmp_path / f"out{number}" / "deeper")
-        except recseg.RecsegError as error:
-            refused += str(bad) in str(error)
-        assert not (tmp_path / f"out{number}" / "a").exists()
-    assert refused > 150
 
 
 # Nothing is unpickled

@@ -1,6 +1,6 @@
-"""Downloads that are whole and right, or absent: mirrors, resume, a checksum before the file gets its name.
+"""Downloads from mirrors: resumed where they broke off, and checked before the file gets its name.
 
-A checksum makes mirrors safe: whoever serves the bytes, they are the published ones or they are deleted.
+The checksum makes mirrors safe: whoever serves the bytes, they are the published ones or they are deleted.
 """
 
 import hashlib
@@ -8,22 +8,19 @@ import os
 import re
 import shutil
 import ssl
+import tarfile
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from email.message import Message
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import IO
+from typing import Any
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from recseg.data.archive import extract_tar
 from recseg.data.lock import locked
 from recseg.errors import RecsegError
 from recseg.files import followed
@@ -38,23 +35,29 @@ VOC_URLS = (
 VOC_SHA256 = "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"  # md5: 6cd6e144f989b92b3379bac3b3de84fd
 VOC_BYTES = 1_999_639_040
 
-ATTEMPTS = 5  # on one mirror; each goes on where the one before broke off
+ATTEMPTS = 5  # on one mirror; each resumes the one before
 CHUNK = 1 << 18
-SLOWEST = 1000  # bytes a second, over the time of silence that is granted: drop by drop, two gigabytes take years
+SLOWEST = 1000  # bytes a second, averaged over the timeout: slower servers are given up
 
 
 class _MirrorError(Exception):
     """This mirror cannot deliver; the next one may."""
 
 
-class _HttpsOnly(urllib.request.HTTPRedirectHandler):
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        _check_address(newurl)
-        if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
-            raise RecsegError(f"{newurl}: expected an https address, as the one that leads there")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        if not _is_safe(newurl, local=req.type == "http"):
+            raise _MirrorError(f"leads to {newurl}: expected an https address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_safe(url: str, *, local: bool = True) -> bool:
+    """Whether an address is https, or (`local`) http on this machine."""
+    parts = urlsplit(url)
+    here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+    return parts.scheme == "https" or (local and here)
 
 
 def download(
@@ -62,30 +65,30 @@ def download(
 ) -> Path:
     """Fetch one file from the first mirror that has it, to `dest`.
 
-    What arrives goes to `dest` + `.part`, where a later call goes on; only a file with the right checksum is renamed to
-    `dest`. A `dest` that is there already is checked and not fetched again. Two processes take turns.
+    Bytes are collected in `dest` + `.part`, which a later call resumes; it is renamed to `dest` once its checksum is
+    right. An existing `dest` is checked and not fetched again. Of two processes, the second waits.
 
     Args:
         urls: mirrors of the same file, in order of preference; https, or http on this machine.
-        checksum: SHA-256 (64 hexadecimal digits) or MD5 (32).
+        checksum: SHA-256, 64 hexadecimal digits.
         dest: file to write; its folder is made.
-        expected_size: bytes, if known: a mirror that offers another size is passed over at once.
-        timeout: seconds after which a mirror that says nothing, or next to nothing, counts as dead.
+        expected_size: bytes, if known: a mirror that offers another size is skipped.
+        timeout: seconds after which a mirror that sends nothing, or next to nothing, is skipped.
 
     Returns:
         `dest`.
 
     Raises:
-        RecsegError: no mirror delivered (names what each of them did); `dest` is there and another file; disk full.
+        RecsegError: no mirror delivered (says why, for each); `dest` exists with other content; disk full.
     """
     dest = followed(Path(dest))
     if not urls:
         raise RecsegError(f"{dest}: no address to download it from")
-    if not re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{64}", checksum):
-        raise RecsegError(f"checksum {checksum!r}: expected 64 hexadecimal digits (SHA-256) or 32 (MD5)")
-    for url in urls:
-        _check_address(url)
-    part = dest.with_name(dest.name + ".part")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", checksum):
+        raise RecsegError(f"checksum {checksum!r}: expected the 64 hexadecimal digits of a SHA-256")
+    if unsafe := [url for url in urls if not _is_safe(url)]:
+        raise RecsegError(f"{unsafe[0]}: expected an https address")
+    part, failures = dest.with_name(dest.name + ".part"), []
     try:
         dest.parent.mkdir(parents=True, exist_ok=True)
         with locked(dest.with_name(dest.name + ".lock")):
@@ -93,7 +96,6 @@ def download(
                 if not _matches(dest, checksum):
                     raise RecsegError(f"{dest}: exists and has another checksum; delete it to download it again")
                 return dest
-            failures = []
             for url in urls:
                 try:
                     _from_mirror(url, part, checksum, expected_size, timeout)
@@ -102,69 +104,52 @@ def download(
                 else:
                     os.replace(part, dest)
                     return dest
-    except OSError as error:  # those of the network are _MirrorError by now: this is the disk
+    except OSError as error:  # of the disk: those of the network are _MirrorError by now
         raise RecsegError(f"{dest}: cannot be written ({error.strerror or error})") from error
-    kept = " (what arrived is kept; run it again to go on)" if part.exists() else ""
+    kept = " (what arrived is kept; run it again to resume)" if part.exists() else ""
     raise RecsegError(f"{dest.name}: could not be downloaded{kept}; {'; '.join(failures)}")
 
 
 def fetch_voc(root: Path | str, *, urls: Sequence[str] = VOC_URLS, checksum: str = VOC_SHA256) -> Path:
     """Download PASCAL VOC 2012 (train and val, 2 GB) and unpack it to `root/VOCdevkit/VOC2012`.
 
-    Does nothing where that folder is there. Broken off, it goes on at the next call. The archive stays in `root`; it
-    may be deleted.
+    Does nothing if that folder exists. The archive stays in `root`; it may be deleted.
 
     Returns:
         `root/VOCdevkit/VOC2012`.
 
     Raises:
-        RecsegError: see `download` and `recseg.data.archive.extract_tar`; or too little space (it needs twice the
-            archive).
+        RecsegError: see `download`; or too little space (it needs twice the archive).
     """
     root = Path(root)
+    voc, archive = root / "VOCdevkit" / "VOC2012", root / "VOCtrainval_11-May-2012.tar"
+    size = VOC_BYTES if checksum == VOC_SHA256 else None
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / "VOC2012.lock"):
-            return _fetch_voc(root, urls, checksum)
+            if (voc / "JPEGImages").is_dir() and (voc / "ImageSets").is_dir():
+                return voc
+            if voc.exists():
+                raise RecsegError(f"{voc}: exists, but without JPEGImages and ImageSets; move it away first")
+            there = sum(file.stat().st_size for file in root.glob(archive.name + "*"))
+            needed, free = 2 * (size or 0) - there, shutil.disk_usage(root).free
+            if free < needed:
+                raise RecsegError(f"{root}: has {free / 1e9:.1f} GB free, VOC 2012 needs {needed / 1e9:.1f} GB more")
+            download(urls, checksum, archive, expected_size=size)
+            with tempfile.TemporaryDirectory(prefix=".voc-", dir=root) as scratch, tarfile.open(archive) as tar:
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)  # absent before Python 3.11.4
+                for member in tqdm(tar.getmembers(), "unpack", unit="file", disable=None):
+                    tar.extract(member, scratch)
+                voc.parent.mkdir(exist_ok=True)
+                os.replace(Path(scratch) / "VOCdevkit" / "VOC2012", voc)  # at once: no half-filled folder is ever seen
+            return voc
     except OSError as error:
         raise RecsegError(f"{error.filename or root}: cannot be written ({error.strerror or error})") from error
 
 
-def _fetch_voc(root: Path, urls: Sequence[str], checksum: str) -> Path:
-    voc = root / "VOCdevkit" / "VOC2012"
-    if (voc / "JPEGImages").is_dir() and (voc / "ImageSets").is_dir():
-        return voc
-    if voc.exists():
-        raise RecsegError(f"{voc}: is there, but without JPEGImages and ImageSets; move it away first")
-    size = VOC_BYTES if checksum == VOC_SHA256 else None
-    archive = root / "VOCtrainval_11-May-2012.tar"
-    there = sum(file.stat().st_size for file in root.glob(archive.name + "*"))
-    needed, free = 2 * (size or 0) - there, shutil.disk_usage(root).free
-    if free < needed:
-        raise RecsegError(f"{root}: has {free / 1e9:.1f} GB free, VOC 2012 needs {needed / 1e9:.1f} GB more")
-    download(urls, checksum, archive, expected_size=size)
-    with tempfile.TemporaryDirectory(prefix=".voc-", dir=root) as scratch:
-        extract_tar(archive, Path(scratch))
-        unpacked = Path(scratch) / "VOCdevkit" / "VOC2012"
-        if not unpacked.is_dir():
-            raise RecsegError(f"{archive}: holds no VOCdevkit/VOC2012")
-        voc.parent.mkdir(exist_ok=True)
-        os.replace(unpacked, voc)  # all at once: whoever sees the folder sees every image in it
-    return voc
-
-
-def _check_address(url: str) -> None:
-    parts = urlsplit(url)
-    here = parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"}
-    if parts.scheme != "https" and not here:
-        raise RecsegError(f"{url}: expected an https address")
-
-
 def _matches(path: Path, checksum: str) -> bool:
-    name = "sha256" if len(checksum) == 64 else "md5"
     with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, lambda: hashlib.new(name, usedforsecurity=False))
-    return digest.hexdigest() == checksum.lower()
+        return hashlib.file_digest(stream, "sha256").hexdigest() == checksum.lower()
 
 
 def _from_mirror(url: str, part: Path, checksum: str, expected_size: int | None, timeout: float) -> None:
@@ -183,20 +168,17 @@ def _from_mirror(url: str, part: Path, checksum: str, expected_size: int | None,
         if start == 0:
             raise _MirrorError("wrong checksum")
         # The first half came from an earlier call or another mirror and may be what was wrong: once more, from zero.
-    if not part.exists():
-        raise _MirrorError("wrong checksum")
-    raise _MirrorError(f"broke off {ATTEMPTS} times")
+    raise _MirrorError(f"did not deliver in {ATTEMPTS} attempts")
 
 
 def _receive(url: str, part: Path, start: int, expected_size: int | None, timeout: float) -> None:
     """Append to `part` from byte `start` to the end of the file; returns when it is as long as the server says."""
-    headers = {"User-Agent": "recseg", "Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
+    headers = {"User-Agent": "recseg", "Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    # Certificates are checked even if other code of this process has made it the default not to.
+    secure = urllib.request.HTTPSHandler(context=ssl.create_default_context())
     try:
-        response = _ask(urllib.request.Request(url, headers=headers), timeout)
-    except RecsegError as error:  # redirected to an unsafe address
-        raise _MirrorError(f"leads to {error}") from error
+        request = urllib.request.Request(url, headers=headers)
+        response: HTTPResponse = urllib.request.build_opener(_SafeRedirects, secure).open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416 and start:  # nothing after `start`: whole already (the checksum will tell), or too long
@@ -205,59 +187,37 @@ def _receive(url: str, part: Path, start: int, expected_size: int | None, timeou
     except (OSError, HTTPException) as error:
         raise _MirrorError(str(getattr(error, "reason", None) or error or type(error).__name__)) from error
     with response:
-        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-        if response.status not in (200, 206) or (response.status == 206 and not resumed):
+        if response.status == 200:  # the whole file: no part was asked for, or the server ignores ranges
+            start = 0
+        elif response.status != 206 or not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise _MirrorError(f"unexpected answer HTTP {response.status}")
-        start = start if resumed else 0  # a server that ignores Range sends the whole file again
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length and length.isdigit() else None
-        if expected_size is not None and total is not None and total != expected_size:
+        total = expected_size if response.length is None else start + response.length
+        if expected_size not in (None, total):
             raise _MirrorError(f"offers {total} bytes, expected {expected_size}")
-        limit = total if total is not None else expected_size
         with (
-            open(part, "ab" if resumed else "wb") as stream,
-            tqdm(total=limit, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
+            open(part, "ab" if start else "wb") as stream,
+            tqdm(total=total, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None) as bar,
         ):
-            received, then, before = start, time.monotonic(), start
-            while True:
-                try:
-                    chunk = response.read1(CHUNK)  # what has come; read() would wait for all of it
-                except (OSError, HTTPException, ValueError) as error:  # ValueError: nonsense between chunks
-                    raise _MirrorError(f"broke off ({error or type(error).__name__})") from error
-                if not chunk:
-                    break
+            for chunk in _chunks(response, timeout):
                 stream.write(chunk)
-                received += len(chunk)
                 bar.update(len(chunk))
-                if time.monotonic() - then > timeout:
-                    if received - before < SLOWEST * timeout:
-                        raise _MirrorError(f"sends fewer than {SLOWEST} bytes a second")
-                    then, before = time.monotonic(), received
-                if expected_size is not None and received > expected_size:
+                if expected_size is not None and stream.tell() > expected_size:
                     break  # another file: the checksum will say so, no need to fetch all of it
-    if limit is not None and received < limit:
-        raise _MirrorError(f"broke off after {received} of {limit} bytes")
+            received = stream.tell()
+    if total is not None and received < total:
+        raise _MirrorError(f"broke off after {received} of {total} bytes")
 
 
-def _ask(request: urllib.request.Request, timeout: float) -> HTTPResponse:
-    """Send a request and wait for the head of the answer, no longer than twice the timeout, however it trickles in."""
-    # Said here, whatever other code of this process has made the default.
-    secure = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    opener = urllib.request.build_opener(_HttpsOnly, secure)
-    answers: SimpleQueue[HTTPResponse | Exception] = SimpleQueue()
-
-    def ask() -> None:
-        try:
-            answers.put(opener.open(request, timeout=timeout))
-        except Exception as error:
-            answers.put(error)
-
-    # In a thread, for a socket's own timeout begins anew with every byte. It ends with the process.
-    threading.Thread(target=ask, daemon=True).start()
+def _chunks(response: HTTPResponse, timeout: float) -> Iterator[bytes]:
+    """What a server sends, as it arrives."""
+    received, then = 0, time.monotonic()
     try:
-        answer = answers.get(timeout=2 * timeout)
-    except Empty as error:
-        raise TimeoutError("timed out") from error
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+        while chunk := response.read1(CHUNK):  # read() would wait for all of it
+            yield chunk
+            received += len(chunk)
+            if (seconds := time.monotonic() - then) > timeout:
+                if received < SLOWEST * seconds:
+                    raise _MirrorError(f"sends fewer than {SLOWEST} bytes a second")
+                received, then = 0, time.monotonic()
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: nonsense between chunks
+        raise _MirrorError(f"broke off ({error or type(error).__name__})") from error
