@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from recseg.data.lock import locked
 from recseg.errors import RecsegError
-from recseg.files import followed
+from recseg.files import followed, write_errors
 
 # The first is the official server (host.robots.ox.ac.uk of older texts leads there); all serve the same file.
 VOC_URLS = (
@@ -89,7 +89,7 @@ def download(
     if unsafe := [url for url in urls if not _is_safe(url)]:
         raise RecsegError(f"{unsafe[0]}: expected an https address")
     part, failures = dest.with_name(dest.name + ".part"), []
-    try:
+    with write_errors(dest):  # errors of the disk: those of the network are _MirrorError
         dest.parent.mkdir(parents=True, exist_ok=True)
         with locked(dest.with_name(dest.name + ".lock")):
             if dest.exists():
@@ -104,8 +104,6 @@ def download(
                 else:
                     os.replace(part, dest)
                     return dest
-    except OSError as error:  # of the disk: those of the network are _MirrorError by now
-        raise RecsegError(f"{dest}: cannot be written ({error.strerror or error})") from error
     kept = " (what arrived is kept; run it again to resume)" if part.exists() else ""
     raise RecsegError(f"{dest.name}: could not be downloaded{kept}; {'; '.join(failures)}")
 
@@ -124,7 +122,7 @@ def fetch_voc(root: Path | str, *, urls: Sequence[str] = VOC_URLS, checksum: str
     root = Path(root)
     voc, archive = root / "VOCdevkit" / "VOC2012", root / "VOCtrainval_11-May-2012.tar"
     size = VOC_BYTES if checksum == VOC_SHA256 else None
-    try:
+    with write_errors(root):
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / "VOC2012.lock"):
             if (voc / "JPEGImages").is_dir() and (voc / "ImageSets").is_dir():
@@ -142,9 +140,7 @@ def fetch_voc(root: Path | str, *, urls: Sequence[str] = VOC_URLS, checksum: str
                     tar.extract(member, scratch)
                 voc.parent.mkdir(exist_ok=True)
                 os.replace(Path(scratch) / "VOCdevkit" / "VOC2012", voc)  # at once: no half-filled folder is ever seen
-            return voc
-    except OSError as error:
-        raise RecsegError(f"{error.filename or root}: cannot be written ({error.strerror or error})") from error
+    return voc
 
 
 def _matches(path: Path, checksum: str) -> bool:
