@@ -19,9 +19,11 @@ script writes that, and reading it needs no further package. Colours are written
 """
 
 import csv
+import io
 import itertools
 import re
 import shlex
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,6 +103,13 @@ def read_table(path: Path, rows: list[str]) -> Legend | None:
     if rows and {"value", "name"} <= set(re.findall(r"\w+", rows[0].lower())):
         raise RecsegError(f"{path}: begins with {rows[0]!r}, expected {','.join(COLUMNS)}, separated by commas")
     return None
+
+
+def csv_lines(rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a table, names with commas in quotes."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue().splitlines()
 
 
 def _table(path: Path, columns: list[str], rows: list[str]) -> Legend:
