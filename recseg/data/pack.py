@@ -4,9 +4,9 @@ Decoding a photograph costs more than all that training does to it afterwards. A
 
     magic | for each sample: image (h, w, 3) and labels (h, w), uint8 | header, JSON | its length, 8 bytes | SHA-256
 
-The digest is that of everything before it. The header holds what a folder in VOC's layout says of the split (names,
-ids), the shapes, and a fingerprint of the files it was made of. Workers share the one file: reading takes no lock, and
-a new pack takes the old one's name only when it is whole, so that those who read the old one go on reading it.
+The digest is that of everything before it. The header holds the names, ids and shapes of the split, and a fingerprint
+of the files that it was made of. All workers map the same file, without a lock; a new pack replaces the old one only
+when it is complete, and whoever has the old one open goes on reading that.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from recseg.classes import VOID, Legend, check_names
+from recseg.classes import Legend, check_names
 from recseg.data.description import FILE
 from recseg.data.folder import Sample, SegmentationFolder
 from recseg.data.images import is_turned, resized_shape
@@ -37,15 +37,15 @@ DIGEST, LENGTH = 32, 8  # bytes at the end of the file
 
 
 class PackedFolder(SegmentationFolder):
-    """A split read from a pack; for training, it is what the folder was, at the pack's size.
+    """A split read from a pack: the same samples as those of the folder, at the pack's size.
 
     Args:
         path: the pack.
-        split: the split that is expected in it; None takes what is there.
+        split: the split that is expected in it; None takes the one it holds.
         transform: applied to each `Sample` as it is read.
 
     Raises:
-        RecsegError: not a pack, cut short, changed since it was written, or of another split.
+        RecsegError: not a pack, truncated, changed since it was written, or of another split.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class PackedFolder(SegmentationFolder):
 
     @property
     def size(self) -> int:
-        """The longest that a short side is, in pixels."""
+        """The largest short side, in pixels."""
         return int(self.header["size"])
 
     @property
@@ -75,26 +75,23 @@ class PackedFolder(SegmentationFolder):
         return [self.root]
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker process maps the file by itself: what is sent to it is the name, not the content."""
+        """A worker process maps the file itself: the content is not sent to it."""
         return self.__dict__ | {"_bytes": None}
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """The image `(h, w, 3)`: a view of the file, copied by whoever changes it."""
+        """The image `(h, w, 3)`: a view of the file, copied on write."""
         height, width = self.shapes[index]
         return self._view(int(self._starts[index]), (height, width, 3))
 
     def labels(self, index: int) -> NDArray[np.uint8]:
         """The label map `(h, w)`, a view of the file."""
         height, width = self.shapes[index]
-        labels = self._view(int(self._starts[index]) + 3 * height * width, (height, width))
-        if ((labels >= self.num_classes) & (labels != VOID)).any():
-            raise RecsegError(f"{self.root}: {self.ids[index]!r} has a class index of {self.num_classes} or more")
-        return labels
+        return self._view(int(self._starts[index]) + 3 * height * width, (height, width))
 
     def _view(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         if self._bytes is None:
             with open(self.root, "rb") as stream:
-                # Copy on write: torch wants memory that may be written, and nothing ever reaches the file.
+                # Copy on write: torch wants writable memory, and nothing ever reaches the file.
                 self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         return np.frombuffer(self._bytes, dtype=np.uint8, count=int(np.prod(shape)), offset=start).reshape(shape)
 
@@ -102,10 +99,10 @@ class PackedFolder(SegmentationFolder):
 def open_pack(
     path: Path | str, split: str | None = None, *, transform: Callable[[Sample], Sample] | None = None
 ) -> PackedFolder:
-    """Open a pack; where the files that it was made of are at hand and have changed, it is made anew first."""
+    """Open a pack; if the files that it was made of are there and have changed, it is made anew first."""
     packed = PackedFolder(path, split, transform=transform)
     root = Path(packed.header["source"])
-    if not root.is_dir():  # made elsewhere, or its source is gone: the pack stands for itself
+    if not root.is_dir():  # made elsewhere, or its source is gone
         return packed
     source = SegmentationFolder(root, packed.split, classes=None if (root / FILE).exists() else packed.classes)
     if fingerprint(source) == packed.header["fingerprint"]:
@@ -119,7 +116,7 @@ def write_pack(source: SegmentationFolder, path: Path | str, size: int, *, progr
 
     Args:
         source: the split, without a transform.
-        path: file to write; replaced when the new one is whole.
+        path: file to write; replaced when the new one is complete.
         size: short side in pixels; smaller images keep their size.
         progress: show a bar.
 
@@ -158,7 +155,7 @@ def write_pack(source: SegmentationFolder, path: Path | str, size: int, *, progr
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a pack whose every byte has been checked.
+    """The header of a pack, whose checksum is verified.
 
     Raises:
         RecsegError: no such file, not a pack, or not what was written.
@@ -171,39 +168,21 @@ def read_header(path: Path) -> dict[str, Any]:
                 end = len(view) - DIGEST
                 if end < len(MAGIC) + LENGTH or hashlib.sha256(view[:end]).digest() != view[end:]:
                     raise RecsegError(f"{path}: is cut short or damaged; delete it and run recseg data pack again")
-                length = int.from_bytes(view[end - LENGTH : end], "little")
-                samples = end - LENGTH - length  # where the header begins
-                header: dict[str, Any] = json.loads(bytes(view[max(0, samples) : end - LENGTH]))
-                if not _fits(header, samples - len(MAGIC)):
-                    raise RecsegError(
-                        f"{path}: says of itself what no pack is; delete it and run recseg data pack again"
-                    )
+                begin = end - LENGTH - int.from_bytes(view[end - LENGTH : end], "little")
+                header: dict[str, Any] = json.loads(bytes(view[begin : end - LENGTH]))
+                whole = len(MAGIC) + pack_bytes(header["shapes"]) == begin
+                if not whole or len(header["ids"]) != len(header["shapes"]):
+                    raise ValueError
     except RecsegError:
         raise
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: an empty file cannot be mapped
+    except (OSError, ValueError, KeyError, TypeError) as error:  # ValueError: an empty file cannot be mapped
         reason = getattr(error, "strerror", None) or "not a pack (recseg data pack makes them)"
         raise RecsegError(f"{path}: {reason}") from error
     return header
 
 
-def _fits(header: Any, room: int) -> bool:
-    """Whether a header has all its fields, and describes as many bytes as there are: a digest is no promise of that."""
-    kinds = {"size": int, "split": str, "classes": list, "ids": list, "shapes": list, "source": str, "fingerprint": str}
-    if not isinstance(header, dict) or not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
-        return False
-    shapes = header["shapes"]
-    sides = [side for shape in shapes if isinstance(shape, list) and len(shape) == 2 for side in shape]
-    return (
-        len(header["ids"]) == len(shapes) > 0
-        and len(sides) == 2 * len(shapes)
-        and all(type(side) is int and side > 0 for side in sides)
-        and pack_bytes(shapes) == room
-        and all(isinstance(name, str) for name in header["ids"])
-    )
-
-
 def packed_shapes(source: SegmentationFolder, size: int) -> list[tuple[int, int]]:
-    """(h, w) of each sample of a split in a pack: short sides of at most `size`; no image is decoded for it."""
+    """(h, w) of each sample of a split in a pack: short sides of at most `size`. No image is decoded."""
     shapes = []
     for mask in source.mask_paths:
         height, width = header_size(mask)
@@ -217,7 +196,7 @@ def pack_bytes(shapes: list[tuple[int, int]]) -> int:
 
 
 def fingerprint(source: SegmentationFolder) -> str:
-    """SHA-256 over names, sizes and times of change of all files of a split, and what its values mean."""
+    """SHA-256 over names, sizes and modification times of all files of a split, and the meaning of its values."""
     facts: list[Any] = [source.classes]
     if source.legend != Legend.plain(source.classes):
         facts.append(astuple(source.legend))
@@ -227,7 +206,7 @@ def fingerprint(source: SegmentationFolder) -> str:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image or a mask, upright, without decoding it; of the two it is the same, or packing will say so."""
+    """(H, W) of an image or a mask, upright, without decoding it."""
     try:
         with Image.open(path) as image:
             return (image.width, image.height) if is_turned(image) else (image.height, image.width)
@@ -236,7 +215,5 @@ def header_size(path: Path) -> tuple[int, int]:
 
 
 def _free(path: Path) -> int:
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
     return shutil.disk_usage(folder).free
