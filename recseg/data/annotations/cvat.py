@@ -43,9 +43,9 @@ def read_cvat(source: Path) -> Export:
                     notes[f"{element.tag}: left out"] += 1
                     continue
                 notes[FILLED] += element.tag == "box"
-                label = element.get("label", "").strip()
-                classes.setdefault(label, None)
-                shapes.append(Shape(label, outline, int(_number(element, "z_order", where, "0"))))
+                class_name = element.get("label", "").strip()
+                classes.setdefault(class_name, None)
+                shapes.append(Shape(class_name, outline, int(_number(element, "z_order", where, "0"))))
             images.append(Annotated(name, file, split_of(image.get("subset", "")), size, tuple(shapes)))
     if 0 < notes[FILLED] == sum(len(image.shapes) for image in images):
         raise RecsegError(f"{files[0]}: {BOXES}")
