@@ -1,4 +1,4 @@
-"""The label space: PASCAL VOC's 21 labels, their colours, the value of unlabelled pixels; and anybody's own.
+"""The label space: names, mask values and colours of PASCAL VOC's 21 labels, or of any other data set.
 
 Source: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015.
 """
@@ -17,8 +17,8 @@ from recseg.errors import RecsegError
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue
 
 BACKGROUND = 0
-NO_BACKGROUND = ""  # name of label 0 where every pixel belongs to some class: then no pixel has label 0
-NO_STOP = -30.0  # logit of a stop that does not count, as without a background: in effect minus infinity, but finite
+NO_BACKGROUND = ""  # name of label 0 in sets without a background, where no pixel has label 0
+NO_STOP = -30.0  # logit of a stop that is ruled out, as without a background: finite, but in effect minus infinity
 VOID = 255  # outlines and doubtful pixels: neither trained on nor scored
 
 VOC_CLASSES: tuple[str, ...] = (
@@ -28,56 +28,50 @@ VOC_CLASSES: tuple[str, ...] = (
     "diningtable", "dog", "horse", "motorbike", "person",
     "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-# A dense head scatters specks: it names a class that covers this share of the image. 95 % of VOC's true classes do.
+# A dense network scatters specks, so a class counts as present from this share of the image on, as 95 % of VOC's do.
 SMALLEST_AREA = 0.004
 LONGEST_NAME = 200  # characters
 
 
 def check_names(names: Sequence[object], origin: str) -> tuple[str, ...]:
-    """The names of the labels of data, weights, a pack or an exported network, background first.
-
-    Whatever stores names asks here before it writes them, and whatever reads them asks here, too.
+    """Check the names of labels, background first, whenever they are read or written.
 
     Args:
-        names: of label 0, 1, 2 …; only that of label 0 may be empty: `NO_BACKGROUND`.
-        origin: file or value that they come from, for the complaint.
+        names: of labels 0, 1, 2 …; only the first may be empty: `NO_BACKGROUND`.
+        origin: file or value that they come from, for error messages.
 
     Raises:
         RecsegError: fewer than 2 names or more than 255, one twice, or one that cannot be shown in a line.
     """
     if not 2 <= len(names) <= VOID:  # labels 0 to 254: 255 is taken
         raise RecsegError(f"{origin}: names {len(names)} classes, expected 2 to {VOID} with background as the first")
-    checked: dict[str, None] = {}
     for label, name in enumerate(names):
         absent = label == BACKGROUND and name == NO_BACKGROUND
         if not isinstance(name, str) or not (name.strip() or absent):
             raise RecsegError(f"{origin}: has {name!r} among its classes, expected a name")
-        odd = next((sign for sign in name if not sign.isprintable()), None)
-        if odd is not None:
+        if odd := next((sign for sign in name if not sign.isprintable()), None):
             sign = f"U+{ord(odd):04X}, {unicodedata.name(odd, 'a control character').lower()}"
             raise RecsegError(
                 f"{origin}: names the class {name!r}, which holds {sign}; expected letters and plain spaces"
             )
         if len(name) > LONGEST_NAME:
             raise RecsegError(f"{origin}: has a class name of {len(name)} characters, expected {LONGEST_NAME} at most")
-        if name in checked:
+        if name in names[:label]:
             raise RecsegError(f"{origin}: names the class {name!r} twice")
-        checked[name] = None
-    return tuple(checked)
+    return tuple(map(str, names))
 
 
 def palette(size: int = 256) -> NDArray[np.uint8]:
     """VOC's colour of each label: `(size, 3)` RGB.
 
-    The development kit spreads the bits of a label over the three channels, lowest bits of the label to the highest
-    bits of the colour, so that neighbouring labels look different. Colours carry no order: never interpolate them.
+    The development kit spreads the bits of a label over the three channels, the lowest to the highest bits of the
+    colour, so that neighbouring labels look different. Colours carry no order: never interpolate them.
     """
     return _colours(size).copy()
 
 
-@cache
+@cache  # needed for every mask that is read
 def _colours(size: int) -> NDArray[np.uint8]:
-    """Every mask that is read is compared with them."""
     labels = np.arange(size)
     colours = np.zeros((size, 3), dtype=np.uint8)
     for bit in range(8):
@@ -87,29 +81,29 @@ def _colours(size: int) -> NDArray[np.uint8]:
 
 
 def has_background(names: Sequence[str]) -> bool:
-    """Whether a pixel may belong to none of the classes with these names, label 0 first."""
+    """Whether label 0 of these names is a background."""
     return not names or names[BACKGROUND] != NO_BACKGROUND
 
 
 def by_name(names: Sequence[str], values: Iterable[Any]) -> dict[str, Any]:
-    """A value for each label, by its name; without that of a background that there is not."""
+    """The value of each label by its name, without label 0 if there is no background."""
     return {name: value for name, value in zip(names, values, strict=True) if name != NO_BACKGROUND}
 
 
 @dataclass(frozen=True)
 class Legend:
-    """What stands for each label in the files of a data set: a name, a pixel's value in the masks, a colour.
+    """The name of each label, its value in the masks of a data set, and its colour.
 
-    Inside `recseg` label 0 always is the background. Where a set has none, label 0 has neither name nor value, no pixel
-    has it, and its first class is label 1 whatever its value.
+    Label 0 is always the background. In a set without one, label 0 has neither name nor value, no pixel has it, and the
+    first class is label 1 whatever its value.
 
     Attributes:
-        names: of the labels, background first, or `NO_BACKGROUND`.
-        values: of the pixels of each label in a mask, 0 … 255; None for a background that there is not.
+        names: of the labels; the first is that of the background, or `NO_BACKGROUND`.
+        values: of each label in a mask, 0 … 255; None for a missing background.
         colours: of each label, for drawings and for masks that are stored as colours.
         void: values of the pixels that are neither trained on nor scored.
         void_colour: their colour.
-        coloured: whether the colours are those of the masks, or only those of drawings.
+        coloured: whether masks may be stored in these colours, or only drawings have them.
     """
 
     names: tuple[str, ...]
@@ -126,15 +120,15 @@ class Legend:
 
     @classmethod
     def from_dict(cls, names: Sequence[str], facts: Any, origin: str = "weights") -> "Legend":
-        """The legend from the facts of `to_dict`; None is the plain one.
+        """The inverse of `to_dict`.
 
         Args:
             names: of the labels.
-            facts: what `to_dict` gave.
-            origin: file that they come from, for the complaint.
+            facts: what `to_dict` returned.
+            origin: file that they come from, for error messages.
 
         Raises:
-            RecsegError: not what `to_dict` gives for these names.
+            RecsegError: not what `to_dict` returns for these names.
         """
         if facts is None:
             return cls.plain(names)
@@ -151,7 +145,7 @@ class Legend:
         return cls(tuple(names), values, colours)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Values and colours, ready for JSON: what drawing and writing label maps needs. None for the plain legend."""
+        """Values and colours, ready for JSON, for drawing and writing label maps. None for the plain legend."""
         plain = Legend.plain(self.names)
         if (self.values, self.colours) == (plain.values, plain.colours):
             return None
@@ -167,7 +161,7 @@ class Legend:
 
     @cached_property
     def label_of_value(self) -> NDArray[np.int16]:
-        """Label of each value that a pixel of a mask may have, −1 where it has none: `(256,)`."""
+        """Label of each value of a mask, −1 for values that mean nothing: `(256,)`."""
         labels = np.full(256, -1, np.int16)
         labels[list(self.void)] = VOID
         for label, value in enumerate(self.values):
@@ -177,12 +171,12 @@ class Legend:
 
     @cached_property
     def moved(self) -> bool:
-        """Whether a value and its label are ever two numbers."""
+        """Whether any value differs from its label."""
         return self.values != tuple(range(len(self.names))) or not set(self.void) <= {VOID}
 
     @cached_property
     def value_of_label(self) -> NDArray[np.uint8] | None:
-        """The way back, to write label maps as the data set has them: `(len(names),)`; None where nothing moves."""
+        """Value of each label, to write label maps as the data set has them: `(len(names),)`; None if equal."""
         return np.array([value or 0 for value in self.values], np.uint8) if self.moved else None
 
 

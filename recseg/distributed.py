@@ -1,12 +1,11 @@
 """Several processes, one training: `torchrun --nproc-per-node N -m recseg.cli train …`.
 
-Each process takes its share of every batch, `data_parallel` averages the gradients, and what is divided by a count is
-divided by the count of the whole batch, so that the sum over processes is what one process would have computed.
-Under one process every function here does nothing.
+Each process takes its share of every batch, `data_parallel` averages the gradients, and means are taken over the whole
+batch, so that the result is that of a single process. With one process every function here does nothing.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -18,36 +17,39 @@ from torch.nn.parallel import DistributedDataParallel
 from recseg.errors import RecsegError
 
 T = TypeVar("T")
-# How gloo and NCCL say that another process is there no more; neither has an error of its own for it.
+# How gloo and NCCL report that another process has ended; neither has an error class for it.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
 
-# Groups that have ended, kept until the program ends: DistributedDataParallel holds its group, too. Were it the last to
-# let go, it would wait for the group's threads and keep Python's lock meanwhile. On CPUs (gloo) a thread may be waiting
-# for that lock, to give back a tensor that it has sent, and neither would ever go on.
+# Ended groups are kept until the program ends. DistributedDataParallel may hold the last reference: freeing it then
+# waits for the group's threads with the GIL held, while a gloo thread may be waiting for the GIL: a deadlock.
 _ended: list[Any] = []
 
 
 def rank() -> int:
     """Number of this process, 0-based."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    return dist.get_rank() if _joined() else 0
 
 
 def world_size() -> int:
     """Number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return dist.get_world_size() if _joined() else 1
+
+
+def _joined() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 @contextmanager
 def process_group(device: str | None = None) -> Iterator[str | None]:
-    """Join the processes that `torchrun` started, if it did; yields the device of this one.
+    """Join the processes that `torchrun` started, if any; yields the device of this one.
 
     Args:
         device: what the user asked for. On GPUs each process gets one of its own.
 
     Raises:
-        RecsegError: another process has failed, and this one waits for it in vain: only that one can say why.
+        RecsegError: too few GPUs, or another process has failed (whose own message says why).
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or (dist.is_available() and dist.is_initialized()):
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _joined():
         yield device
         return
     cuda = torch.cuda.is_available() if device is None else device.startswith("cuda")
@@ -75,27 +77,24 @@ def shard(number: int) -> range:
 
 
 def global_count(count: Tensor | int) -> Tensor | int:
-    """What to divide a sum over this process's share by, for a mean over the whole batch; at least 1 for all together.
+    """What to divide a sum over this process's share by, for a mean over the whole batch; at least 1 in total.
 
-    Gradients are averaged over processes. So the divisor is the count of all, over the number of processes.
+    Gradients are averaged over processes, so the divisor is the count of all divided by the number of processes.
     """
     if world_size() == 1:
         return count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
-    if isinstance(count, Tensor):
-        total = count.to(_device(), torch.float32, copy=True)
-    else:
-        total = torch.full((), float(count), device=_device())
+    total = torch.as_tensor(count).to(_device(), torch.float32, copy=True)
     dist.all_reduce(total)
     return total.clamp(min=1) / world_size()
 
 
 @torch.no_grad()
 def broadcast_parameters(module: nn.Module) -> None:
-    """Give all processes the weights of the first, whatever each of them drew or read."""
+    """Copy the weights of the first process to all others."""
     if world_size() == 1:
         return
     for value in module.state_dict().values():
-        whole = value.contiguous()  # sent in one order, however it lies in memory
+        whole = value.contiguous()  # one order, whatever the memory format
         dist.broadcast(whole, 0)
         value.copy_(whole)
 
@@ -103,37 +102,36 @@ def broadcast_parameters(module: nn.Module) -> None:
 def data_parallel(module: nn.Module) -> nn.Module:
     """A module whose `forward` gives the loss, with gradients averaged over all processes, during the backward pass.
 
-    All begin with the weights of the first process. A process without a gradient counts as zero where others have one.
-    What has a gradient in no process stays without, so that no optimiser touches it.
+    All begin with the weights of the first process. Where only some processes have a gradient, the others count as
+    zero; where none has, none gets one, so that no optimiser touches the weight.
     """
     if world_size() == 1:
         return module
-    return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)  # own norms on CPUs
+    # On CPUs each process keeps statistics of its own in its batch norms.
+    return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
 
 def all_reduce_max(*values: float) -> list[float]:
     """The largest of each value over all processes: what they have to agree on."""
-    if world_size() == 1:
-        return list(values)
-    together = torch.tensor(values, dtype=torch.float64, device=_device())
-    dist.all_reduce(together, op=dist.ReduceOp.MAX)
-    found: list[float] = together.tolist()
-    return found
+    return _reduced(values, dist.ReduceOp.MAX) if world_size() > 1 else list(values)
 
 
 def mean(*values: float) -> list[float]:
     """The mean of each value over all processes."""
-    if world_size() == 1:
-        return list(values)
+    size = world_size()
+    return [total / size for total in _reduced(values, dist.ReduceOp.SUM)] if size > 1 else list(values)
+
+
+def _reduced(values: Sequence[float], operation: Any) -> list[float]:
     together = torch.tensor(values, dtype=torch.float64, device=_device())
-    dist.all_reduce(together)
-    found: list[float] = (together / world_size()).tolist()
+    dist.all_reduce(together, op=operation)
+    found: list[float] = together.tolist()
     return found
 
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The first process does what follows before all others: what it makes (files, a cache), they find."""
+    """The first process runs the block before all others, which find what it has made (files, a cache)."""
     if rank() > 0:
         dist.barrier()
     yield
@@ -142,9 +140,9 @@ def main_first() -> Iterator[None]:
 
 
 def from_first(act: Callable[[], T]) -> T:
-    """What an act gives in the first process, for all of them; it runs nowhere else. A `RecsegError` reaches all, too.
+    """Call `act` in the first process only; its value, or its `RecsegError`, reaches all.
 
-    Between processes that trust each other: it travels as a pickle.
+    It is sent as a pickle, between processes that trust each other.
     """
     if world_size() == 1:
         return act()
@@ -162,7 +160,7 @@ def from_first(act: Callable[[], T]) -> T:
 
 
 def all_gather(value: Any) -> list[Any]:
-    """The value of every process, in their order. Between processes that trust each other: it travels as a pickle."""
+    """The value of every process, in order of rank. It is sent as a pickle, between processes that trust each other."""
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
@@ -175,10 +173,8 @@ def _device() -> torch.device:
 
 
 def synchronise_norms(model: nn.Module) -> nn.Module:
-    """Batch norms that count over all processes. timm's hold an activation, which torch's own conversion would lose."""
-    if any(type(module).__module__.startswith("timm.") for module in model.modules()):
-        from timm.layers import convert_sync_batchnorm as convert
-    else:
-        convert = nn.SyncBatchNorm.convert_sync_batchnorm
-    converted: nn.Module = convert(model)
+    """Replace batch norms by ones over all processes; timm's conversion also keeps activations that its norms hold."""
+    from timm.layers import convert_sync_batchnorm
+
+    converted: nn.Module = convert_sync_batchnorm(model)
     return converted

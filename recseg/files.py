@@ -5,7 +5,6 @@ terminal) is written into.
 """
 
 import os
-import shutil
 import stat
 import sys
 import tempfile
@@ -38,39 +37,34 @@ def atomic_write(path: Path | str, *, new: bool = False, sync: bool = True) -> I
     path = Path(path)
     into = _written_into(path)
     target = path if into else followed(path)
-    try:
+    with write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
         # Same folder, so the rename stays on one file system; same suffix, since writers choose the format by it.
         folder = None if into else target.parent
         handle, name = tempfile.mkstemp(prefix=f".{target.stem[:20]}-", suffix=path.suffix, dir=folder)
         os.close(handle)
-    except OSError as error:
-        raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
     temporary = Path(name)
     try:
-        yield temporary
-        if into:
-            _pour(temporary, path)
-            return
-        if sync:  # on disk before the name changes
-            with open(temporary, "rb+") as stream:
-                os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other
-        if new:
-            _name_once(temporary, target)
-        else:
-            os.replace(temporary, target)
-        if sync:
-            _sync_folder(target.parent)
-    except OSError as error:
-        if (new and isinstance(error, FileExistsError)) or (path == STDOUT and isinstance(error, BrokenPipeError)):
-            raise
-        raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
+        # Callers know what to do where a new name is taken, or where whoever read standard output has gone.
+        with write_errors(path, FileExistsError if new else BrokenPipeError if path == STDOUT else ()):
+            yield temporary
+            if into:
+                _copy_into(temporary, path)
+                return
+            if sync:  # on disk before the name changes
+                with open(temporary, "rb+") as stream:
+                    os.fsync(stream.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other
+            if new:
+                _name_once(temporary, target)
+            else:
+                os.replace(temporary, target)
+            if sync:
+                _sync_folder(target.parent)
     finally:
-        # On a disk that has become read-only it stays, and the error above says why.
-        with suppress(OSError):
+        with suppress(OSError):  # on a disk that has become read-only it stays
             temporary.unlink(missing_ok=True)
 
 
@@ -79,34 +73,35 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder; if the block ends without an error, it becomes `path`, which must be absent or empty.
 
     Raises:
-        RecsegError: the folder cannot be written, the disk is full, or `path` has come to hold something.
+        RecsegError: the folder cannot be written, the disk is full, or `path` is not empty.
     """
     check_new_folder(path, "folder")
     target = followed(path).absolute()
-    try:
+    with write_errors(path):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name[:20]}-", dir=target.parent))
-    except OSError as error:
-        raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
+        with tempfile.TemporaryDirectory(prefix=f".{target.name[:20]}-", dir=target.parent) as scratch:
+            temporary = Path(scratch, "new")  # the scratch folder itself is private
+            temporary.mkdir()
+            yield temporary
+            if target.is_dir() and os.name == "nt":  # elsewhere an empty folder is replaced
+                target.rmdir()
+            os.rename(temporary, target)
+
+
+@contextmanager
+def write_errors(path: Path, unchanged: type[OSError] | tuple[()] = ()) -> Iterator[None]:
+    """Turn an OSError into a RecsegError that names the file; one of the kind `unchanged` stays as it is."""
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        if target.is_dir() and os.name == "nt":  # elsewhere an empty folder is replaced
-            target.rmdir()
-        os.rename(temporary, target)
+        yield
+    except unchanged:
+        raise
     except OSError as error:
         raise RecsegError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def followed(path: Path) -> Path:
     """The file that a path leads to through links, whether it exists or not."""
-    if not path.is_symlink():
-        return path
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
     if target.is_symlink():
         raise RecsegError(f"{path}: is a link that leads back to itself")
     return target
@@ -133,8 +128,8 @@ def _own_descriptor(status: os.stat_result) -> int | None:
     return None
 
 
-def _pour(temporary: Path, path: Path) -> None:
-    """Write a finished file into what is there."""
+def _copy_into(temporary: Path, path: Path) -> None:
+    """Write a finished file to a device, a pipe or standard output."""
     content = temporary.read_bytes()
     sys.stdout.flush()
     if path == STDOUT:
@@ -176,8 +171,23 @@ def one_spelling(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, without blank ones, spaces around them and a byte order mark.
+
+    Raises:
+        RecsegError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecsegError(f"{path}: is not UTF-8 text") from error
+    except OSError as error:
+        raise RecsegError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
 def sweep(path: Path) -> None:
-    """Remove the temporary files that killed processes left beside `path`; only for who knows that no other writes."""
+    """Remove the temporary files that killed processes left beside `path`; call it while no other process writes."""
     for temporary in followed(path).parent.glob(f".{path.stem}-????????{path.suffix}"):
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -214,7 +224,7 @@ def check_writable(*outputs: Path, reads: Iterable[Path] = ()) -> None:
         outputs: files to write.
         reads: files that the same command reads, however they are spelled.
     """
-    seen: dict[str, Path] = {}
+    seen = set[str]()
     inputs: list[os.stat_result] | None = None  # asked for where an output exists: there may be thousands
     for path in outputs:
         if path.is_dir():
@@ -226,7 +236,7 @@ def check_writable(*outputs: Path, reads: Iterable[Path] = ()) -> None:
         check_folder(followed(path).absolute().parent, "folder")
         if (real := os.path.normcase(os.path.realpath(path))) in seen:
             raise RecsegError(f"{path}: is named for two outputs, expected a file for each")
-        seen[real] = path
+        seen.add(real)
         if path.exists():
             if inputs is None:
                 inputs = [each.stat() for each in reads if each.exists()]

@@ -154,7 +154,7 @@ FAULTS: dict[str, tuple[str, Build, list[str]]] = {
         "cvat", cvat_with(element("mask", "car", rle="1", left=0, top=0, width=2, height=2)), ["fill its 2×2 pixels"]
     ),
     "cvat: mask outside": (
-        "cvat", cvat_with(element("mask", "car", rle="0,4", left=15, top=0, width=2, height=2)), ["outside of its"]
+        "cvat", cvat_with(element("mask", "car", rle="0,4", left=15, top=0, width=2, height=2)), ["outside its"]
     ),
     "cvat: no size": ("cvat", cvat_with(width="x"), ["width='x'"]),
     "cvat: only lines": (

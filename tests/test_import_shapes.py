@@ -83,10 +83,10 @@ def test_triangles_against_the_definition(corners: list[tuple[float, float]]) ->
         ({"size": [W, H], "counts": [W * H]}, "expected [12, 16]"),
         ({"size": [H, W], "counts": [10]}, "an RLE of 10 pixels, its image has 192"),
         ({"size": [H, W], "counts": []}, "an RLE of 0 pixels"),
-        ({"size": [H, W], "counts": [-1, 193]}, "no lengths of runs"),
-        ({"size": [H, W], "counts": "~~~"}, "no lengths of runs"),
-        ({"size": [H, W], "counts": "oooooooooooooooooooo"}, "no lengths of runs"),
-        ({"size": [H, W]}, "no lengths of runs"),
+        ({"size": [H, W], "counts": [-1, 193]}, "not lengths of runs"),
+        ({"size": [H, W], "counts": "~~~"}, "not lengths of runs"),
+        ({"size": [H, W], "counts": "oooooooooooooooooooo"}, "not lengths of runs"),
+        ({"size": [H, W]}, "not lengths of runs"),
         ({}, "an RLE of size None"),
     ],
 )
@@ -184,7 +184,7 @@ def test_an_image_that_stood_elsewhere_is_the_one_of_its_name(tmp_path: Path, na
     imported(tmp_path / "ls", "coco", tmp_path / "out")
     np.testing.assert_array_equal(only(tmp_path / "out"), area(1, 1, 5, 5))
     picture(tmp_path / "ls" / "more" / "ab12-street.png", H, W)
-    refusal(lambda: imported(tmp_path / "ls", "coco", tmp_path / "two"), "result.json", "both may be meant")
+    refusal(lambda: imported(tmp_path / "ls", "coco", tmp_path / "two"), "result.json", "it may be")
 
 
 def test_numbers_that_are_written_as_text_are_the_same_ids(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_labelme_finds_an_image_that_was_moved_with_its_file(tmp_path: Path) -> 
     write_json(root / "settings.json", {"theme": "dark"})
     report = imported(root, "labelme", tmp_path / "out")
     np.testing.assert_array_equal(only(tmp_path / "out"), area(1, 1, 4, 4))
-    assert report.notes["JSON that is not labelme's: left out"] == 1
+    assert report.notes["JSON of another tool: left out"] == 1
 
 
 # CVAT

@@ -1,6 +1,6 @@
 """Data sets by name: `pictograms` (embedded), `voc`, any folder in VOC's layout, a pack of one of these.
 
-All give the same samples. Importing this package does not import torch: who only reads an image does not wait for it.
+All give the same samples. Importing this package does not import torch, for which reading an image need not wait.
 """
 
 import os
@@ -29,7 +29,7 @@ def open_dataset(
     mode, the committed ones of `train` do). VOC is looked for in `$RECSEG_VOC_ROOT`, then in the cache.
 
     Raises:
-        RecsegError: not there, not in VOC's layout, no such split, or a VOC training list that shares images with val.
+        RecsegError: no such folder or split, not in VOC's layout, or a VOC training list that shares images with val.
     """
     from recseg.data.folder import SegmentationFolder, read_split
     from recseg.data.pack import SUFFIX, open_pack
@@ -54,7 +54,7 @@ def open_dataset(
 def open_train(
     data: str, split: str | None = None, *, transform: "Callable[[Sample], Sample] | None" = None
 ) -> "SegmentationFolder":
-    """Open a split to train on. None takes `train`; of VOC `train_aug`, where there is one; of a pack what it holds."""
+    """Open a split to train on: by default `train`; for VOC `train_aug` if it exists; for a pack the one it holds."""
     from recseg.data.pack import SUFFIX, open_pack
 
     if split is None and data.endswith(SUFFIX):

@@ -1,6 +1,6 @@
-"""What a folder holds, and what in it would be misunderstood: `recseg data check`, and the start of each training.
+"""What a folder holds, and what in it may be misunderstood: `recseg data check`, and the start of each training.
 
-No reader can know what a mask's values mean. It can count them, and say in words what they are taken for.
+A program cannot know what a mask's values mean. It can count them, and say what it takes them for.
 """
 
 import itertools
@@ -21,8 +21,8 @@ from recseg.errors import RecsegError, counted, some
 if TYPE_CHECKING:
     from recseg.data.folder import SegmentationFolder
 
-FEW = 20  # images of a class below which hardly anything is learned about it
-SHOWN = 12  # classes that a summary of one line names
+FEW = 20  # with fewer images than this, hardly anything is learned about a class
+SHOWN = 12  # classes named in one line
 TABLE = f"a table in {FILE} (value,name)"
 _VOID_NAMES = re.compile(
     r"_*(void|ignored?|un-?known|undefined|(un|not?)[ _-]?(label+ed|annotated|label)|don.?t.?care)_*"
@@ -31,10 +31,10 @@ _BACKGROUND_NAMES = re.compile(r"_*(back[ _-]?ground|bg|other|others|none|nothin
 
 
 def summary(dataset: "SegmentationFolder", found: Survey) -> list[str]:
-    """Two lines: how many images of which size; which value is which class, and how much there is of each."""
+    """Two lines: number and sizes of the images; the value and the share of pixels of each class."""
     count, void = len(found.ids), int(found.pixels[VOID]) / max(1, int(found.pixels.sum()))
     low, high = ("×".join(map(str, f(found.sizes, axis=0)[::-1])) if count else "–" for f in (np.min, np.max))
-    size = f"{low}" if low == high else f"from {low} to {high}"
+    size = low if low == high else f"from {low} to {high}"
     head = f"{dataset.split}: {counted(count, 'image')}, {size}; void {void:.1%} of all pixels"
     labels = [label for label in range(dataset.num_classes) if found.pixels[label]]
     kept = sorted(sorted(labels, key=lambda label: -found.shares[label])[:SHOWN])
@@ -45,17 +45,18 @@ def summary(dataset: "SegmentationFolder", found: Survey) -> list[str]:
 
 
 def named(legend: Legend, label: int) -> str:
-    """A label's value and name, and whether it is taken for the background though its name does not say so."""
+    """A label's value and name; "= background" follows if its name does not say so."""
     name = legend.names[label]
     taken = " = background" if label == BACKGROUND and not _BACKGROUND_NAMES.fullmatch(name.lower()) else ""
     return f"{legend.values[label]} {name}{taken}"
 
 
 def faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
-    """What makes a split worthless for training and scoring, in a line each that says what to do."""
+    """What makes a split unfit for training and scoring: a line for each fault, with what to do."""
     if not found.ids:
         return
-    none, void = f"{dataset.root}: no mask of the split {dataset.split!r} holds", _values(dataset.legend.void)
+    none = f"{dataset.root}: no mask of the split {dataset.split!r} holds"
+    void = f"value {', '.join(map(str, dataset.legend.void))}"
     if not found.pixels[:VOID].any():
         yield f"{none} a class or background, only void ({void}); {TABLE} says what the values mean"
     elif not found.pixels[BACKGROUND + 1 : VOID].any():
@@ -69,7 +70,7 @@ def faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
 
 
 def _two_colours(found: Survey, *, own: bool) -> str:
-    """Words for an index that stands for two colours, among the masks with palettes of their own or among all."""
+    """Names an index that has two colours, among all masks or (`own`) those whose palettes hold only what they use."""
     seen: dict[int, tuple[tuple[int, ...], str]] = {}
     for value, colour, alone, name in found.colours:
         if alone or not own:
@@ -79,27 +80,18 @@ def _two_colours(found: Survey, *, own: bool) -> str:
     return ""
 
 
-def _values(values: tuple[int, ...]) -> str:
-    return f"value {', '.join(map(str, values))}"
-
-
 def hints(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
-    """What may not be meant, in a line each that says what to do."""
+    """What may be a mistake: a line for each, with what to do."""
     legend, shares, images = dataset.legend, found.shares, found.images
     plain, own = legend.to_dict() is None and legend.void == (VOID,), legend.names != VOC_CLASSES
     first = legend.names[BACKGROUND]
-    if (
-        not own
-        and hasattr(dataset, "mask_paths")
-        and not (dataset.root / FILE).exists()
-        and dataset.root.name != "VOC2012"
-    ):
+    folder = hasattr(dataset, "mask_paths") and dataset.root.name != "VOC2012"  # neither a pack nor VOC itself
+    if folder and not own and not (dataset.root / FILE).exists():
         yield f"no {FILE} in {dataset.root}: the names are VOC's (1 aeroplane, 2 bicycle, …); write your own there"
     void_names = [label for label, name in enumerate(legend.names) if _VOID_NAMES.fullmatch(name.lower())]
     for label in void_names:
         yield (
-            f"{named(legend, label)!r} is scored like any class; if it says that nothing is labelled, "
-            f"call it void in {TABLE}"
+            f"{named(legend, label)!r} is scored like any class; if it marks unlabelled pixels, call it void in {TABLE}"
         )
     if plain and BACKGROUND not in void_names and not _BACKGROUND_NAMES.fullmatch(first.lower()):
         yield (
@@ -117,34 +109,27 @@ def hints(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
                 f"every pixel is labelled, and value {value} is taken for the background, which no step names; "
                 f"if it is a class, or another value means void, say so in {TABLE}"
             )
-    absent = [legend.names[label] for label in range(1, len(legend.names)) if not images[label]]
-    if absent and own:
+    classes = list(enumerate(legend.names))[1:]
+    if own and (absent := [name for label, name in classes if not images[label]]):
         yield f"in no mask of {dataset.split}: {some(absent, SHOWN)}"
-    rare = [
-        f"{legend.names[label]} ({images[label]})" for label in range(1, len(legend.names)) if 0 < images[label] < FEW
-    ]
-    if rare:
+    if rare := [f"{name} ({images[label]})" for label, name in classes if 0 < images[label] < FEW]:
         yield f"in fewer than {FEW} images of {dataset.split}: {some(rare, SHOWN)}"
-    rims = [
-        legend.names[label] for label in range(1, len(legend.names))
-        if found.pixels[label] >= 4 * FEW and found.solid[label] < 0.02 * found.pixels[label]
-    ]  # fmt: skip
-    if rims:
+    pixels, solid = found.pixels, found.solid
+    if rims := [name for label, name in classes if pixels[label] >= 4 * FEW and solid[label] < 0.02 * pixels[label]]:
         yield f"nowhere two pixels wide: {some(rims, SHOWN)}; are the masks smoothed? resize them by the nearest pixel"
     if words := _two_colours(found, own=False):
         yield f"{words}; is it the same class in both?"
 
 
 def compared(train: "SegmentationFolder", first: Survey, val: "SegmentationFolder", second: Survey) -> Iterator[str]:
-    """What two splits do not have in common, though they should."""
+    """Classes that only one of two splits holds."""
     for one, other, here, there in ((train, val, first, second), (val, train, second, first)):
-        only = [name for name, a, b in zip(one.classes, here.images, there.images, strict=False) if a and not b]
-        if only:
+        if only := [name for name, a, b in zip(one.classes, here.images, there.images, strict=False) if a and not b]:
             yield f"in masks of {one.split} and none of {other.split}: {some(only, SHOWN)}"
 
 
 def image_faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
-    """Images that cannot be opened, or are not of the size of their masks; their pixels are not decoded."""
+    """Images that cannot be opened, or differ in size from their masks; no pixels are decoded."""
     from recseg.data.pack import header_size
 
     sizes = dict(zip(found.ids, found.sizes.tolist(), strict=True))
@@ -159,7 +144,7 @@ def image_faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
 
 
 def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str], list[str]]:
-    """Faults and hints about several splits of a folder: what they share, and files that are in none of them."""
+    """Faults and hints about the splits of a folder: what they share, and images that are in none of them."""
     from recseg.data.duplicates import near_duplicates
     from recseg.data.folder import shared_ids
 
@@ -172,14 +157,11 @@ def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str]
         with suppress(RecsegError):  # an image that cannot be read is reported elsewhere
             if pairs := near_duplicates(one, other):
                 first, second, _ = pairs[0]
-                words = (
-                    f"near-duplicates in {one.split} and {other.split}: {len(pairs)}, such as {first!r} and {second!r}"
-                )
-                doubtful.append(f"{words}; keep what was taken together in one list")
+                words = f"near-duplicates in {one.split} and {other.split}: {len(pairs)}, such as"
+                doubtful.append(f"{words} {first!r} and {second!r}; keep what was taken together in one list")
     images = {path for dataset in datasets for path in dataset.image_paths}
     there = [path for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES]
-    others = [path.stem for path in there if path not in images]
-    if others:
+    if others := [path.stem for path in there if path not in images]:
         doubtful.append(f"in none of these lists, {len(others)} images: {some(sorted(others), SHOWN)}")
     return wrong, doubtful
 
@@ -188,20 +170,21 @@ def examine(train: "SegmentationFolder", val: "SegmentationFolder | None", *, sk
     """The lines that a training begins with: what there is, and hints.
 
     Args:
-        train: what it learns from.
-        val: what it is scored on meanwhile, if anything.
-        skip: whether masks that cannot be read are to be passed over.
+        train: the split to train on.
+        val: the split to score on meanwhile, if any.
+        skip: skip masks that cannot be read.
 
     Raises:
         RecsegError: a fault of the data, or a mask that cannot be read.
     """
-    first, second = train.survey(skip=skip), None if val is None else val.survey(skip=skip)
-    for fault in faults(train, first):
+    found = train.survey(skip=skip)
+    for fault in faults(train, found):
         raise RecsegError(fault)
-    lines, warnings = summary(train, first), list(hints(train, first))
-    if val is not None and second is not None:
-        for fault in faults(val, second):
+    lines, warnings = summary(train, found), list(hints(train, found))
+    if val is not None:
+        other = val.survey(skip=skip)
+        for fault in faults(val, other):
             raise RecsegError(fault)
-        lines.append(summary(val, second)[0])
-        warnings += compared(train, first, val, second)
+        lines.append(summary(val, other)[0])
+        warnings += compared(train, found, val, other)
     return [*lines, *(f"check: {warning}" for warning in warnings)]

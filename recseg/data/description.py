@@ -6,22 +6,23 @@ Names alone, one a line: the first is the background, and line k (from 0) names 
     leaf
     stone
 
-Or a table with a header, for everything else: values with gaps, another void, no background, colours. A row named
-`background` or `void` says what its value means. Without a row `background` every pixel belongs to some class.
+Or a CSV table with a header, for everything else: values with gaps, another void, no background, colours. The names
+`background` and `void` have their special meanings. Without a row `background`, every pixel belongs to some class.
 
     value,name,colour
     0,sky,#80b0e0
     7,road,#604060
     11,void,
 
-One file with two forms, since a second one could contradict it; comma-separated, since every spreadsheet and every
-script writes that, and reading it needs no further package. Colours are written as in CSS.
+Colours are written as in CSS.
 """
 
 import csv
+import io
 import itertools
 import re
 import shlex
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,10 +47,9 @@ def undescribed(root: Path) -> Legend:
     """The legend of a folder without `classes.txt`: VOC's.
 
     Raises:
-        RecsegError: another file seems to name the classes, as those of annotation tools do.
+        RecsegError: another file seems to name the classes, such as one of an annotation tool.
     """
-    others = sorted(file.name for file in root.iterdir() if _OTHERS.fullmatch(file.name.lower()))
-    if others:
+    if others := sorted(file.name for file in root.iterdir() if _OTHERS.fullmatch(file.name.lower())):
         tool = export_hint(root)
         complaint = f"{root / others[0]}: is not read; write the classes into {HOW}"
         raise RecsegError(f"{complaint}; or, since {tool}" if tool else complaint)
@@ -57,17 +57,14 @@ def undescribed(root: Path) -> Legend:
 
 
 def export_hint(root: Path) -> str:
-    """How to import a folder that an annotation tool has written, `""` where it does not look like one."""
+    """How to import a folder that an annotation tool has written; `""` if it does not look like one."""
+    command = f"recseg data import {shlex.quote(str(root))} --format"
     tool = export_format(root)
-    return (
-        f"it looks like an export: recseg data import {shlex.quote(str(root))} --format {tool} --out DIR"
-        if tool
-        else ""
-    )
+    return f"it looks like an export: {command} {tool} --out DIR" if tool else ""
 
 
 def export_format(root: Path) -> str:
-    """The format of `recseg data import` that a folder seems to be in: by names, and the beginnings of a few files."""
+    """The format of `recseg data import` that a folder seems to have, by names and the beginnings of a few files."""
     for folder in (root, root / "JPEGImages", *sorted(path for path in root.glob("*") if path.is_dir())[:SEEN]):
         if any((folder / name).is_file() for name in ("labelmap.txt", "_classes.csv", "class_names.txt")):
             return "masks"
@@ -86,7 +83,7 @@ def export_format(root: Path) -> str:
 
 
 def read_table(path: Path, rows: list[str]) -> Legend | None:
-    """The legend of a table, given the lines of its file; None where they are names alone.
+    """The legend of a table, given the lines of its file; None if they are names alone.
 
     Raises:
         RecsegError: names the row that is at fault, and what was expected.
@@ -103,14 +100,18 @@ def read_table(path: Path, rows: list[str]) -> Legend | None:
     return None
 
 
+def csv_lines(rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a table, names with commas in quotes."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue().splitlines()
+
+
 def _table(path: Path, columns: list[str], rows: list[str]) -> Legend:
     unknown = [column for column in columns if column not in COLUMNS or columns.count(column) > 1]
     if unknown:
         raise RecsegError(f"{path}: has a column {unknown[0]!r}, expected {','.join(COLUMNS)}, each once")
-    classes: list[tuple[str, int, Colour | None]] = []
-    background: tuple[str, int, Colour | None] | None = None
-    void: list[tuple[int, Colour | None]] = []
-    seen: dict[object, str] = {}
+    entries, void, seen = list[tuple[str, int, Colour | None]](), list[tuple[int, Colour | None]](), dict[object, str]()
     for number, text in enumerate(rows):
         try:  # each row by itself: an open quote would swallow those that follow
             cells = next(csv.reader([text], skipinitialspace=True, strict=True))
@@ -121,16 +122,17 @@ def _table(path: Path, columns: list[str], rows: list[str]) -> Legend:
         colour = _colour(path, row.get("colour", ""), cells)
         if not name or len(cells) > len(columns):
             raise RecsegError(f"{path}: has the row {','.join(cells)!r}, expected {','.join(columns)}")
-        special = name.lower() if name.lower() in ("background", "void") else ""
-        for what, key in (("value", value), ("colour", colour), ("name", None if special == "void" else name)):
-            if key is not None and seen.setdefault((what, key), name) is not name:
+        is_void = name.lower() == "void"
+        for what, key in (("value", value), ("colour", colour), ("name", None if is_void else name)):
+            if key is not None and (what, key) in seen:
                 raise RecsegError(f"{path}: gives the {what} {key!r} twice, to {seen[what, key]!r} and to {name!r}")
-        if special == "void":
+            seen[what, key] = name
+        if is_void:
             void.append((value, colour))
-        elif special == "background":
-            background = (name, value, colour)
         else:
-            classes.append((name, value, colour))
+            entries.append((name, value, colour))
+    classes = [entry for entry in entries if entry[0].lower() != "background"]
+    background = next((entry for entry in entries if entry[0].lower() == "background"), None)
     labels: list[tuple[str, int | None, Colour | None]] = [background or (NO_BACKGROUND, None, (0, 0, 0)), *classes]
     names = tuple(name for name, _, _ in labels)
     if not 2 + (background is None) <= len(names) <= VOID:

@@ -1,11 +1,11 @@
 """Images that two lists share under different names: a copy, scaled, saved anew, lightened or mirrored.
 
-A list of ids cannot show such a leak. Here each image becomes a thumbnail of `SIDE`×`SIDE` colours with its own mean
-and contrast taken out; two images are near-duplicates if their thumbnails correlate by `ALIKE` or more, one of them
-mirrored or not. Whoever publishes a score on own lists should look once.
+Lists of ids cannot show such a leak. Here each image becomes a thumbnail of `SIDE`×`SIDE` pixels, normalised to its own
+mean and contrast; two images are near-duplicates if their thumbnails, one of them mirrored or not, correlate by `ALIKE`
+or more. Use it before publishing a score on lists of your own.
 
-Two photographs of one event are no copies of each other, and are not found: in VOC, one aeroplane stands in an image
-of SBD's training masks and, a moment later, in one of val, at 0.94, and two skylines that share nothing reach as much.
+Two photographs of one event are not found: in VOC, an image of SBD's training masks and one of val show one aeroplane
+a moment apart, at a correlation of 0.94, and two unrelated skylines reach as much.
 """
 
 from collections.abc import Iterable
@@ -35,11 +35,11 @@ class Pair(NamedTuple):
 def near_duplicates(
     first: SegmentationFolder, second: SegmentationFolder, *, alike: float = ALIKE, progress: bool = False
 ) -> list[Pair]:
-    """Pairs of images, one of each list, that look the same; the most alike first.
+    """Pairs of images, one from each split, that look the same; the most alike first.
 
     Args:
-        first: a split, such as that to train on.
-        second: another, such as that to score on.
+        first: a split, such as the one to train on.
+        second: another, such as the one to score on.
         alike: correlation from which two images count as the same.
         progress: show a bar on stderr.
 
@@ -48,7 +48,8 @@ def near_duplicates(
     """
     with tqdm(total=len(first) + len(second), disable=not progress, unit="image") as bar:
         mine, theirs = (_thumbnails(split.image_paths, bar) for split in (first, second))
-    both = np.maximum(_flat(mine) @ _flat(theirs).T, _flat(mine[:, :, ::-1]) @ _flat(theirs).T)  # (N, M)
+    as_is, mirrored = (np.tensordot(view, theirs, ((1, 2, 3), (1, 2, 3))) for view in (mine, mine[:, :, ::-1]))
+    both = np.maximum(as_is, mirrored)  # (N, M)
     found = [Pair(first.ids[a], second.ids[b], float(both[a, b])) for a, b in np.argwhere(both >= alike)]
     return sorted(found, key=lambda pair: -pair.alike)
 
@@ -63,7 +64,3 @@ def _thumbnails(paths: Iterable[Path], bar: "tqdm[None]") -> NDArray[np.float32]
         found.append(pixels / max(float(np.linalg.norm(pixels)), 1e-6))
         bar.update()
     return np.stack(found)
-
-
-def _flat(thumbnails: NDArray[np.float32]) -> NDArray[np.float32]:
-    return thumbnails.reshape(len(thumbnails), -1)

@@ -1,4 +1,4 @@
-"""Reads images and masks from disk, exactly or not at all: a doubtful file is a clear error, never a wrong label."""
+"""Reads images and masks from disk exactly: a doubtful file is an error, never a wrong label."""
 
 import os
 import threading
@@ -16,20 +16,20 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from recseg.classes import VOID, Colour, Legend, palette
 from recseg.errors import RecsegError
 
-MEAN_COLOUR = (124, 116, 104)  # of ImageNet: padding that no filter takes for an edge of an object's colour
-LONGEST = 8  # aspect ratios are kept up to this; a line of pixels would fill the memory
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet: for padding
+LONGEST = 8  # aspect ratios are kept up to this; beyond it, a resized image could fill the memory
 VOID_16BIT = 65535  # what tools that write 16-bit masks use for "no label"
 ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
 # Pillow knows many more, some of which start other programs (EPS) or have no pixels of their own.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")  # of files in them
 MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
-MOST_PIXELS_TILED = 4 * MOST_PIXELS  # for those who know that an image is large
-_LOCK = threading.RLock()  # of what Pillow and `warnings` keep for the whole process
+MOST_PIXELS_TILED = 4 * MOST_PIXELS  # where a large image is expected
+_LOCK = threading.RLock()  # for the global settings of Pillow and `warnings`
 
 
 def _new_lock() -> None:
-    """In a process that was forked while another thread held the lock."""
+    """For a process that is forked while another thread holds the lock."""
     global _LOCK
     _LOCK = threading.RLock()
 
@@ -39,20 +39,20 @@ if hasattr(os, "register_at_fork"):
 
 
 def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, str]:
-    """The first frame of a file, in memory, and how its pixels were stored (Pillow's "raw mode", as `"L;4"`).
+    """The first frame of a file, in memory, and how its pixels were stored (Pillow's "raw mode", such as `"L;4"`).
 
-    Everything a bad file can cause becomes one `RecsegError` that names it.
+    Whatever a bad file causes becomes a `RecsegError` that names it.
     """
     if path.is_dir():
         raise RecsegError(f"{path}: is a folder, expected an image")
-    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+    if path.exists() and not path.is_file():  # opening a pipe would block
         raise RecsegError(f"{path}: is no regular file, expected an image")
     try:
         with _strict(most_pixels):
             image = Image.open(path, formats=FORMATS)
             if image.format == "PNG":
                 with image:
-                    image.verify()  # its checksums, which decoding passes over
+                    image.verify()  # its checksums, which decoding ignores
                 image = Image.open(path, formats=FORMATS)
             with image:
                 how = image.tile[0].args if image.tile else ""
@@ -67,36 +67,31 @@ def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, s
             f"{path}: has too many pixels to be loaded safely, more than {most_pixels // 10**6} million; make it "
             f"smaller first (recseg predict --tile takes {MOST_PIXELS_TILED // 10**6} million)"
         ) from error
-    except Exception as error:  # decoders of damaged files raise whatever their code stumbles over
+    except Exception as error:  # on damaged files, decoders raise errors of any kind
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RecsegError(f"{path}: cannot be read as an image ({' '.join(str(reason).split())})") from error
 
 
 @contextmanager
-def _strict(most_pixels: int) -> Iterator[None]:
-    """Pillow refuses images that are cut short or too large, and says nothing else."""
-    with _quiet():
+def _strict(most_pixels: int = MOST_PIXELS) -> Iterator[None]:
+    """Let Pillow refuse images that are truncated or too large, and ignore odd metadata without a warning.
+
+    One thread at a time: these settings are those of the whole process, and other libraries change them.
+    """
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         tolerant, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
-        # Some libraries switch these for the whole process, and half an image would load as if it were whole.
         ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, most_pixels
         try:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = tolerant, limit
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings: odd metadata is no matter of pixels. One thread at a time, since filters are the process's."""
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; the same object where there is nothing to turn."""
-    with _quiet(), suppress(Exception):  # broken EXIF: an image all the same
+    """The image turned as its EXIF orientation says; the same object if there is nothing to turn."""
+    with _strict(), suppress(Exception):  # broken EXIF: an image all the same
         if image.getexif().get(ORIENTATION, 1) != 1:
             return ImageOps.exif_transpose(image)
     return image
@@ -104,7 +99,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def is_turned(image: Image.Image) -> bool:
     """Whether an image's EXIF orientation swaps its height and width."""
-    with _quiet(), suppress(Exception):
+    with _strict(), suppress(Exception):
         return image.getexif().get(ORIENTATION) in QUARTER_TURNS
     return False
 
@@ -112,25 +107,25 @@ def is_turned(image: Image.Image) -> bool:
 def read_image(path: "str | os.PathLike[str]", *, most_pixels: int = MOST_PIXELS) -> Image.Image:
     """Read an image as 8-bit RGB, upright as its EXIF orientation says; of an animation, the first frame.
 
-    Grey becomes three equal channels, 16 bits become 8, transparency is laid over white as a viewer shows it.
+    Grey becomes three equal channels, 16 bits become 8, transparency is laid over white.
 
     Raises:
-        RecsegError: missing, not an image, truncated, too large, of a kind with no agreed range (float), or a TIFF with
-            a fourth band that may be transparency or near infrared.
+        RecsegError: missing, not an image, truncated, too large, floating-point (whose range is unknown), or a TIFF
+            with a fourth band that may be transparency or near infrared.
     """
     return as_rgb(_decoded(Path(path), most_pixels)[0], str(path))
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """An opened image as upright 8-bit RGB, as `read_image` says; `name` is for the complaint."""
-    # Programs for satellite images mark any fourth band as alpha: the tag cannot be trusted.
+    """An opened image as `read_image` returns it; `name` stands in error messages."""
+    # Programs for satellite images mark any fourth band as alpha.
     doubtful = image.format == "TIFF" and image.mode in {"RGBA", "RGBa"}
     if doubtful and image.getchannel(3).getextrema() != (255, 255):
         raise RecsegError(f"{name}: has a fourth band, which may be transparency or near infrared; save it as RGB")
     image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy() if image.readonly else image
-    if image.mode.startswith("I"):  # 16 bits (mode "I" too: Pillow has no other home for some 16-bit files)
+    if image.mode.startswith("I"):  # 16 bits (Pillow opens some such files in mode "I")
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise RecsegError(f"{name}: has grey values outside 0 to 65535; save it with 8 or 16 bits")
@@ -149,18 +144,16 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
 def read_labels(path: Path | str, legend: Legend | int) -> NDArray[np.uint8]:
     """Read a mask as a label map `(H, W)`: labels of the legend, and 255 (`VOID`) where nothing is labelled.
 
-    The value of a pixel tells its label: the index in a palette PNG, the grey value in an 8- or 16-bit one (there 65535
-    is void as well). A mask stored as RGB colours is converted where every colour is one of the legend's. Like an
-    image, it is turned as its EXIF orientation says.
+    A pixel's value is the index in a palette PNG, the grey value in an 8- or 16-bit one (where 65535 is void as well),
+    or an RGB colour of the legend. A mask is turned as its EXIF orientation says.
 
     Args:
         path: the mask.
-        legend: what its values mean; a number stands for VOC's way with so many classes, in which they are the labels.
+        legend: what its values mean; a number stands for that many classes whose values are their labels, as in VOC.
 
     Raises:
-        RecsegError: unreadable; no PNG; a value out of range (names it and the range); a colour of no class (names it);
-            values that programs read in more than one way: transparency, grey of 2 or 4 bits, VOC's colours under other
-            indices, several frames.
+        RecsegError: unreadable; not PNG; a value out of range or the colour of no class (named); what programs read in
+            more than one way: transparency, grey of 2 or 4 bits, VOC's colours under other indices, several frames.
     """
     path = Path(path)
     if isinstance(legend, int):
@@ -196,7 +189,7 @@ def _plain(num_classes: int) -> Legend:
 
 
 def _labels_of_values(values: NDArray[Any], legend: Legend, path: Path) -> NDArray[np.uint8]:
-    """Labels `(H, W)` of the values of a mask, which may be of any whole or boolean type."""
+    """Labels `(H, W)` of the values of a mask, integers or booleans."""
     table = legend.label_of_value
     if values.dtype in (np.uint8, np.bool_):
         small = values.astype(np.uint8)  # a copy, which may be written to
@@ -226,7 +219,7 @@ def _known(legend: Legend) -> str:
 
 
 def _colours(legend: Legend) -> dict[Colour, int]:
-    """Value of each colour that masks may be stored in."""
+    """The value of each colour that a mask may have."""
     colours = dict(zip([legend.void_colour], legend.void, strict=False))
     if legend.coloured:
         pairs = zip(legend.colours, legend.values, strict=True)
@@ -235,12 +228,12 @@ def _colours(legend: Legend) -> dict[Colour, int]:
 
 
 def _check_palette(image: Image.Image, values: NDArray[np.uint8], legend: Legend, path: Path) -> None:
-    """Refuse a mask whose colours all are the classes', but under other indices: which is meant, nobody can say."""
+    """Refuse a mask whose colours are all those of classes, but under other indices: it can be read in two ways."""
     if not legend.coloured:
         return
     given = np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)  # (N, 3)
-    if not legend.moved and np.array_equal(given[: len(legend.names)], legend.palette[: len(legend.names)]):  # mostly
-        return
+    if not legend.moved and np.array_equal(given[: len(legend.names)], legend.palette[: len(legend.names)]):
+        return  # the usual case
     used = np.flatnonzero(np.bincount(values.ravel(), minlength=256)).tolist()
     named = _colours(legend)
     meant = [named.get(tuple(given[index].tolist())) if index < len(given) else None for index in used]
@@ -253,7 +246,7 @@ def _check_palette(image: Image.Image, values: NDArray[np.uint8], legend: Legend
 
 
 def _labels_of_colours(pixels: NDArray[np.uint8], legend: Legend, path: Path) -> NDArray[np.uint8]:
-    """Labels `(H, W)` of colours `(H, W, 3)`, exact matches only: the nearest colour may be another class."""
+    """Labels `(H, W)` of colours `(H, W, 3)`; only exact matches count."""
     weights = np.array([65536, 256, 1])  # one number for each colour
     named = _colours(legend)
     colours = np.array(list(named)) @ weights

@@ -1,4 +1,4 @@
-"""One process at a time: whoever comes second waits, and finds done what it wanted to do."""
+"""One process at a time: the second waits, and finds the work done."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends; a second process waits.
+    """Hold a lock, which the system releases however the process ends; a second process waits.
 
     Raises:
         OSError: the lock file cannot be written.
@@ -24,7 +24,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While it is held: who waits for a file without a name sees that, and begins anew (since filelock 3.21).
-        with suppress(OSError):  # Windows keeps open files; a lock file left over does no harm
+        # While it is held: waiting processes notice that the file has gone, and begin anew (since filelock 3.21).
+        with suppress(OSError):  # Windows does not delete open files; one left over does no harm
             path.unlink()
         lock.release()

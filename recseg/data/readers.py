@@ -18,7 +18,7 @@ from recseg.errors import RecsegError
 
 
 def default_workers() -> int:
-    """Readers beside the training: few, since on a CPU they take what the training needs."""
+    """Number of readers beside the training: few, since on a CPU they compete with it."""
     cores = os.cpu_count() or 1
     return min(8, cores // 2) if torch.cuda.is_available() else min(2, cores // 2)
 
@@ -31,17 +31,17 @@ FULL = (
 
 
 class UnguardedScript(RecsegError):
-    """Readers cannot start, since to start they run the script that starts them."""
+    """Readers cannot start: each would run the script that starts them."""
 
 
 def check_main_guard() -> None:
-    """Refuse a training that begins in a reader process while it imports the script of another."""
+    """Refuse a training that begins in a reader process, while that imports the main script."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # set until the script is imported
         raise UnguardedScript(GUARD)
 
 
 class Readers:
-    """A note for each reader process, in memory that all share: one that dies does not take the image's name along.
+    """Which image each reader process is reading, in shared memory: it is known even if the process dies.
 
     Args:
         workers: number of reader processes; 0: images are read in the process of the training.
@@ -61,10 +61,10 @@ class Readers:
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Turn what PyTorch raises when a reader dies, wherever this process is then, into a line with the image.
+        """Turn the error that PyTorch raises when a reader dies into one that names the image.
 
         Raises:
-            RecsegError: names the image that the reader was at, and how it died.
+            RecsegError: names the image that the reader was reading, and how it died.
         """
         try:
             yield
@@ -83,15 +83,15 @@ class Readers:
             at = [self.ids[index] for number, index in self.notes.tolist() if number in dead and index >= 0]
             raise RecsegError(
                 f"a process that reads images {found[2].split('. ')[0].rstrip('. ')} at image "
-                f"{', '.join(at) or '(none yet)'}: out of memory, or a file that a library cannot bear; "
+                f"{', '.join(at) or '(none yet)'}: out of memory, or a file that crashes a library; "
                 "--workers 0 reads without such processes"
             ) from error
 
 
 def share(*tensors: Tensor) -> RecsegError | None:
-    """Put tensors where other processes see them; the error to report where there is no room.
+    """Move tensors to shared memory; returns the error to report if there is no room.
 
-    PyTorch puts there by itself what a reader hands on, in a thread: where that fails, the training waits for ever.
+    PyTorch would do so itself, but in a thread, and if that fails the training waits for ever.
     """
     try:
         for tensor in tensors:
@@ -102,15 +102,15 @@ def share(*tensors: Tensor) -> RecsegError | None:
 
 
 def hand_on(*tensors: Tensor) -> RecsegError | None:
-    """`share`, in a process that reads; elsewhere nothing is handed on."""
+    """`share`, in a reader process only."""
     return share(*tensors) if get_worker_info() is not None else None
 
 
 def begin(loader: "DataLoader[Any]") -> Iterator[Any]:
-    """What a loader reads; its processes end with the program at the latest.
+    """The iterator of a loader, whose processes end with the program at the latest.
 
     Raises:
-        RecsegError: no room in shared memory, where the locks of the processes stand as well.
+        RecsegError: no room in shared memory, which also holds the locks of the processes.
     """
     others = set(multiprocessing.active_children())
     try:
@@ -120,13 +120,13 @@ def begin(loader: "DataLoader[Any]") -> Iterator[Any]:
             raise RecsegError(FULL) from error
         raise
     for process in set(multiprocessing.active_children()) - others:
-        # At its end Python asks what is left of its processes to end, by a signal that readers leave to their parent,
-        # and awaits them: those of a stream that is still held, or was held by an error, would never end.
+        # On exit Python sends its processes SIGTERM, which readers ignore, and waits for them: those of an iterator
+        # that is still referenced would never end.
         Finalize(stream, process.kill, exitpriority=0)
     return stream
 
 
 def leave_signals_to_parent(_: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: the training ends between two steps, and its readers with it."""
+    """Ctrl-C reaches all processes of a terminal: only the training reacts, and ends its readers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

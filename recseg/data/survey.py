@@ -1,4 +1,4 @@
-"""What the masks of a split hold, read once: how much of which label, of what size, in which colours."""
+"""What the masks of a split hold, read once: labels, sizes and colours."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -27,8 +27,8 @@ class Survey:
         sizes: (N, 2) their height and width.
         solid: (256,) squares of 2×2 pixels of one label, over all masks.
         unreadable: why other masks could not be read, by id.
-        colours: of each value of indexed masks, where it is first met: value, colour, whether the palette holds nothing
-            but the colours of its file, and id.
+        colours: of indexed masks, each different one of: value, its colour, whether the palette holds only colours that
+            the mask uses, and the id of the first such mask.
     """
 
     areas: NDArray[np.int32]
@@ -94,8 +94,8 @@ def survey(dataset: "SegmentationFolder", *, skip: bool = False) -> Survey:
 def _colours(
     dataset: "SegmentationFolder", index: int, present: list[int]
 ) -> Iterator[tuple[int, tuple[int, ...], bool]]:
-    """Values of an indexed mask, their colours there, and whether its palette holds no others."""
-    if not hasattr(dataset, "mask_paths"):  # a pack has labels alone
+    """Values of an indexed mask, their colours, and whether its palette holds no others."""
+    if not hasattr(dataset, "mask_paths"):  # a pack
         return
     with suppress(OSError), Image.open(dataset.mask_paths[index]) as mask:  # its palette, no pixels
         if mask.mode != "P":

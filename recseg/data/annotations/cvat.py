@@ -1,7 +1,7 @@
 """CVAT's XML "for images 1.1", read with the standard library: polygons, masks, ellipses, boxes, turned or not.
 
-A file that declares a document type is refused before any of its entities is looked at: CVAT writes none, and a few
-lines of them would unpack to gigabytes, or read other files.
+A file that declares a document type is refused before its entities are expanded: CVAT writes none, and a few lines of
+them would expand to gigabytes, or read other files.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -13,8 +13,10 @@ from PIL import ImageColor
 
 from recseg.classes import Colour
 from recseg.data.annotations.export import BOXES, Annotated, Export, Outline, Shape, legend_of, split_of, walk
-from recseg.data.annotations.shapes import ellipse, placed, turned
+from recseg.data.annotations.shapes import box, ellipse, placed, turned
 from recseg.errors import RecsegError
+
+FILLED = "box: filled as drawn"
 
 
 class _NoEntities(ElementTree.TreeBuilder):
@@ -23,16 +25,15 @@ class _NoEntities(ElementTree.TreeBuilder):
 
 
 def read_cvat(source: Path) -> Export:
-    """Read a file, or all XML files of a folder; each task in it may have its own.
+    """Read a file, or all XML files of a folder.
 
     Raises:
-        RecsegError: no such file, tracks of a video, a shape that cannot be meant, boxes alone.
+        RecsegError: no such file, tracks of a video, an invalid shape, nothing but boxes.
     """
     files = [source] if source.is_file() else [file for file in walk(source) if file.suffix.lower() == ".xml"]
     if not files:
         raise RecsegError(f"{source}: holds no XML of CVAT")
-    notes, kinds, classes = Counter[str](), Counter[str](), dict[str, Colour | None]()
-    images = list[Annotated]()
+    notes, classes, images = Counter[str](), dict[str, Colour | None](), list[Annotated]()
     for file in files:
         tree = _parsed(file)
         if tree.find("track") is not None:
@@ -50,15 +51,13 @@ def read_cvat(source: Path) -> Export:
                 if outline is None:
                     notes[f"{element.tag}: left out"] += 1
                     continue
-                kinds[element.tag] += 1
-                called = element.get("label", "").strip()
-                classes.setdefault(called, None)
-                shapes.append(Shape(called, outline, int(_number(element, "z_order", where, "0"))))
+                notes[FILLED] += element.tag == "box"
+                class_name = element.get("label", "").strip()
+                classes.setdefault(class_name, None)
+                shapes.append(Shape(class_name, outline, int(_number(element, "z_order", where, "0"))))
             images.append(Annotated(name, file, split_of(image.get("subset", "")), size, tuple(shapes)))
-    if kinds and set(kinds) == {"box"}:
+    if 0 < notes[FILLED] == sum(len(image.shapes) for image in images):
         raise RecsegError(f"{files[0]}: {BOXES}")
-    if kinds["box"]:
-        notes["box: filled as drawn"] += kinds["box"]
     root = source if source.is_dir() else source.parent
     return Export(root, legend_of(classes, files[0]), images, notes)
 
@@ -108,12 +107,11 @@ def _outline(element: ElementTree.Element, size: tuple[int, int], where: str) ->
             raise RecsegError(f"{where}: has the points {element.get('points', '')[:60]!r}") from error
     if element.tag == "box":
         left, top, right, bottom = numbers("xtl", "ytl", "xbr", "ybr")
-        corners = [left, top, right, top, right, bottom, left, bottom]
-        return [turned(corners, (left + right) / 2, (top + bottom) / 2, turn)]
+        return [turned(box(left, top, right, bottom), (left + right) / 2, (top + bottom) / 2, turn)]
     if element.tag == "ellipse":
         x, y, across, down = numbers("cx", "cy", "rx", "ry")
         return [turned(ellipse(x, y, across, down), x, y, turn)]
-    if element.tag == "mask":  # lengths of runs of 0 and 1 in turn, along the rows of a part of the image
+    if element.tag == "mask":  # lengths of alternate runs of 0 and 1, row by row, of a part of the image
         left, top, width, height = map(int, numbers("left", "top", "width", "height"))
         try:
             runs = [int(run) for run in element.get("rle", "").split(",")]

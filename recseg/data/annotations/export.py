@@ -1,9 +1,9 @@
-"""What the readers of annotation tools' files give to `write_folder`: facts about images and shapes, no pixels."""
+"""What a reader of an annotation tool's files returns, for `write_folder`: images and their outlines, no pixels."""
 
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -24,7 +24,7 @@ class Shape:
     """The pixels of one object.
 
     Attributes:
-        name: of its class; `background` and `void` have these meanings.
+        name: of its class; `background` and `void` have their special meanings.
         outline: which pixels.
         z: shapes with a larger one are in front.
     """
@@ -42,7 +42,7 @@ class Annotated:
         name: path as the export writes it; its stem becomes the id.
         origin: file that says so.
         split: `train`, `val`, `test` …, or `""`.
-        size: (H, W) as the export says, if it does.
+        size: (H, W) according to the export, if it says.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Export:
-    """All that was read.
+    """A whole export.
 
     Attributes:
-        root: folder that images are looked for in.
+        root: folder in which images are looked for.
         legend: names and colours of the labels, and the values of masks.
         images: each once.
-        notes: what was not taken as it is, and how often.
+        notes: what was dropped or changed, and how often.
     """
 
     root: Path
@@ -71,17 +71,17 @@ class Export:
 
 
 def legend_of(classes: Mapping[str, Colour | None], origin: Path) -> Legend:
-    """The legend of classes with their colours (None where there is none), the background before them."""
+    """The legend of classes and their colours (or None), with the background put first."""
     named = {name: colour for name, colour in classes.items() if label_word(name) not in ("background", "void")}
     names = check_names(("background", *named), str(origin))
     colours = ((0, 0, 0), *(colour for colour in named.values() if colour))
-    if len({*colours, Legend.void_colour}) != len(names) + 1:  # some without, or two alike
-        return Legend(names, tuple(range(len(names))), default_colours(len(names)), coloured=False)
-    return Legend(names, tuple(range(len(names))), colours)
+    coloured = len({*colours, Legend.void_colour}) == len(names) + 1  # each class has one, and no two are alike
+    colours = colours if coloured else default_colours(len(names))
+    return Legend(names, tuple(range(len(names))), colours, coloured=coloured)
 
 
 def label_word(name: str) -> str:
-    """`background` or `void` where a name says that, labelme's spelling included."""
+    """A name in lower case; labelme's spellings of background and void become `background` and `void`."""
     word = name.lower()
     return {"_background_": "background", "__ignore__": "void"}.get(word, word)
 
@@ -93,11 +93,9 @@ def label_of(name: str, legend: Legend) -> int:
 
 
 def split_of(*words: str) -> str:
-    """The list that a file or folder belongs to by the first of its names that tells; `""` where none does."""
-    for word in words:
-        if found := re.search(r"(?<![a-z])(train|val|test)(ing|id|idation)?(?![a-z])", word.lower()):
-            return found[1]
-    return ""
+    """The list that the first telling name of a file or its folders stands for; `""` if none is telling."""
+    found = re.search(r"(?<![a-z])(train|val|test)(ing|id|idation)?(?![a-z])", "\n".join(words).lower())
+    return found[1] if found else ""
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -113,44 +111,42 @@ def walk(root: Path) -> Iterator[Path]:
 
 
 class ImageFinder:
-    """The images below a folder, by what an export calls them."""
+    """The images below a folder, by the names that an export gives them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.by_name: dict[str, list[Path]] = {}
+        self.by_name = defaultdict[str, list[Path]](list)
         for path in walk(root):
             if path.suffix.lower() in SUFFIXES:
-                self.by_name.setdefault(one_spelling(path.name), []).append(path)
+                self.by_name[one_spelling(path.name)].append(path)
 
     def find(self, name: str, origin: Path) -> Path:
-        """The file that is called `name`: as seen from `origin`, else the one below the folder whose path ends so.
+        """The file called `name`: relative to `origin`, else the one below the folder whose path ends so.
 
-        A name that leads out of the folder is that of the tool's own storage: it stands for the file inside that is
-        called as its last part.
+        A name that leads out of the folder is a path in the tool's own storage; its last part is looked for instead.
 
         Raises:
-            RecsegError: none, or several.
+            RecsegError: no such file, or several.
         """
         plain = name.replace("\\", "/")
-        parts = PurePosixPath(plain).parts
+        parts = tuple(map(one_spelling, PurePosixPath(plain).parts))
         beside = Path(os.path.normpath(origin.parent / plain))
         absolute = plain.startswith("/") or bool(PureWindowsPath(name).drive) or "\0" in name
         outside = absolute or not parts or not beside.is_relative_to(os.path.normpath(self.root))
-        if not outside and os.path.isfile(beside):  # to which no name is too long
+        if not outside and os.path.isfile(beside):  # unlike Path.is_file, False for names that are too long
             return beside
-        found = self.by_name.get(one_spelling(parts[-1]), []) if parts else []
+        found = self.by_name[parts[-1]] if parts else []
         if not outside:
-            ends = tuple(map(one_spelling, parts))
-            found = [path for path in found if tuple(map(one_spelling, path.parts[-len(parts) :])) == ends]
-        if len(found) != 1:
-            none = f"which leads out of {self.root}" if outside else f"no such file below {self.root}"
-            why = f"{found[0]} and {found[1]} both may be meant" if found else none
-            raise RecsegError(f"{origin}: names the image {name!r}: {why}")
-        return found[0]
+            found = [path for path in found if tuple(map(one_spelling, path.parts[-len(parts) :])) == parts]
+        if len(found) == 1:
+            return found[0]
+        none = f"which leads out of {self.root}" if outside else f"no such file below {self.root}"
+        why = f"it may be {found[0]} or {found[1]}" if found else none
+        raise RecsegError(f"{origin}: names the image {name!r}: {why}")
 
 
 def load_json(path: Path) -> Any:
-    """What a JSON file holds; a fault is a line that names it."""
+    """The content of a JSON file."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -159,7 +155,7 @@ def load_json(path: Path) -> Any:
 
 
 def entry(table: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """One value of a table, of the kind that it must have."""
+    """`table[key]`, which must be of this kind."""
     value = table.get(key) if isinstance(table, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         raise RecsegError(f"{where}: has no {key!r} as expected, but {str(value)[:60]!r}")

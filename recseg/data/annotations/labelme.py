@@ -1,7 +1,6 @@
 """labelme's JSON, one file for each image, read with the standard library: polygons, rectangles, circles, masks."""
 
 import base64
-import binascii
 import io
 import math
 import os
@@ -19,36 +18,37 @@ from recseg.data.annotations.export import (
     Outline,
     Shape,
     entry,
-    label_word,
     legend_of,
     load_json,
     split_of,
     walk,
 )
-from recseg.data.annotations.shapes import ellipse, placed
+from recseg.data.annotations.shapes import box, ellipse, placed
 from recseg.errors import RecsegError
+from recseg.files import read_lines
 
-FAR = 1e9  # pixels; nor a NaN
+FAR = 1e9  # pixels
 POLYGONS = ("polygon", "rotation", "oriented_rectangle")
+FILLED = "rectangle: filled as drawn"
 
 
 def read_labelme(source: Path) -> Export:
     """Read the JSON files of a folder; images are the files that they name, not the copies inside (`imageData`).
 
-    Classes come in the order of labelme's `labels.txt` where the folder has it, else of the alphabet.
+    Classes are in the order of labelme's `labels.txt` if the folder has one; all others follow in alphabetical order.
 
     Raises:
-        RecsegError: no such file, a shape that cannot be meant, boxes alone.
+        RecsegError: no such file, an invalid shape, nothing but boxes.
     """
     if not source.is_dir():
         raise RecsegError(f"{source}: expected a folder with labelme's JSON files")
-    notes, images, kinds = Counter[str](), list[Annotated](), Counter[str]()
+    notes, images = Counter[str](), list[Annotated]()
     for file in walk(source):
         if file.suffix.lower() != ".json":
             continue
         data = load_json(file)
         if not isinstance(data, dict) or "shapes" not in data or "imagePath" not in data:
-            notes["JSON that is not labelme's: left out"] += 1
+            notes["JSON of another tool: left out"] += 1
             continue
         size = (entry(data, "imageHeight", int, str(file)), entry(data, "imageWidth", int, str(file)))
         shapes = list[Shape]()
@@ -59,7 +59,7 @@ def read_labelme(source: Path) -> Export:
             if outline is None:
                 notes[f"{kind}: left out"] += 1
                 continue
-            kinds[kind] += 1
+            notes[FILLED] += kind == "rectangle"
             shapes.append(Shape(name, outline))
         # labelme on Windows writes backslashes; a file that was moved with its image still names the old folder.
         name = entry(data, "imagePath", str, str(file)).replace("\\", "/")
@@ -70,25 +70,12 @@ def read_labelme(source: Path) -> Export:
         images.append(Annotated(name, file, split, size, tuple(shapes)))
     if not images:
         raise RecsegError(f"{source}: holds no JSON of labelme (with shapes and imagePath)")
-    if kinds and set(kinds) == {"rectangle"}:
+    used = [shape.name for image in images for shape in image.shapes]
+    if 0 < notes[FILLED] == len(used):
         raise RecsegError(f"{source}: {BOXES}")
-    if kinds["rectangle"]:
-        notes["rectangle: filled as drawn"] += kinds["rectangle"]
-    used = {shape.name for image in images for shape in image.shapes}
-    listed = _listed(source / "labels.txt")
-    classes = [*listed, *sorted(used - set(listed))]
+    listed = source / "labels.txt"
+    classes = [*(read_lines(listed) if listed.is_file() else []), *sorted(set(used))]
     return Export(source, legend_of(dict.fromkeys(classes), source), images, notes)
-
-
-def _listed(path: Path) -> list[str]:
-    """Names of labelme's own list of labels, which begins with `__ignore__` and `_background_`."""
-    if not path.is_file():
-        return []
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecsegError(f"{path}: is not UTF-8 text") from error
-    return [name for name in lines if name and label_word(name) not in ("background", "void")]
 
 
 def _outline(shape: Any, kind: str, size: tuple[int, int], where: str) -> Outline | None:
@@ -107,7 +94,7 @@ def _outline(shape: Any, kind: str, size: tuple[int, int], where: str) -> Outlin
         raise RecsegError(f"{where}: is a {kind} of {len(points)} points, expected 2")
     if kind == "rectangle":
         (left, top), (right, bottom) = points
-        return [[left, top, right, top, right, bottom, left, bottom]]
+        return [box(left, top, right, bottom)]
     if kind == "circle":
         (x, y), rim = points
         return [ellipse(x, y, radius := math.dist((x, y), rim), radius)]
@@ -115,14 +102,12 @@ def _outline(shape: Any, kind: str, size: tuple[int, int], where: str) -> Outlin
 
 
 def _mask(shape: Any, points: list[list[float]], size: tuple[int, int], where: str) -> Outline:
-    """The RLE of a PNG of the part of the image between two corners, which are pixels of it."""
+    """The RLE of a PNG, whose upper left pixel is the first of the points."""
     left, top = (round(value) for value in points[0])
+    text = entry(shape, "mask", str, where)
     try:
-        data = base64.b64decode(entry(shape, "mask", str, where), validate=True)
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
             part = np.asarray(image.convert("L")) > 0  # (h, w)
-    except (binascii.Error, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, RecsegError):
-            raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RecsegError(f"{where}: has a mask that is no PNG") from error
     return placed(part, left, top, size, where)

@@ -4,25 +4,24 @@ CVAT's "Segmentation mask 1.1" (labelmap.txt), Roboflow's PNG masks (_classes.cs
 (class_names.txt), colours in class_dict.csv, or `classes.txt` as everywhere here. Without such a file each folder below
 `masks` holds the masks of one class, black and white, and has its name.
 
-An image and its mask are found by their names alone: a folder for images, a folder for masks and an ending `_mask` are
-not part of the name.
+An image and its mask have the same name, apart from the folder for images or masks and an ending `_mask`.
 """
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from recseg.classes import Legend, check_names
 from recseg.data.annotations.export import Annotated, Export, Shape, legend_of, split_of, walk
-from recseg.data.description import HOW, read_table
+from recseg.data.description import HOW, csv_lines, read_table
 from recseg.data.images import SUFFIXES
 from recseg.errors import RecsegError
+from recseg.files import read_lines
 
 MASKS = ("segmentationclass", "segmentationclasspng", "masks", "mask")
 IMAGES = ("jpegimages", "images", "image", "imgs")
-OTHERS = ("segmentationobject", "segmentationclassvisualization", "segmentationclassnpy")  # of the same tools
+OTHERS = ("segmentationobject", "segmentationclassvisualization", "segmentationclassnpy")  # not read
 MAPS = ("classes.txt", "labelmap.txt", "_classes.csv", "class_names.txt", "class_dict.csv")
 Key = tuple[str, ...]  # folders and stem
 
@@ -31,8 +30,8 @@ def read_masks(source: Path) -> Export:
     """Pair the images and the masks of a folder, and read what the masks mean.
 
     Raises:
-        RecsegError: nothing says what values mean, or two files say it differently; a mask without an image; two images
-            or masks of one name.
+        RecsegError: no file says what values mean, or two files disagree; a mask without an image; two images or masks
+            of one name.
     """
     if not source.is_dir():
         raise RecsegError(f"{source}: expected a folder with images and masks")
@@ -82,28 +81,21 @@ def read_masks(source: Path) -> Export:
 
 
 def _legend(path: Path) -> Legend:
-    """What one of the files in `MAPS` says."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecsegError(f"{path}: is not UTF-8 text") from error
-    lines = [line.strip() for line in text.replace("\0", "").splitlines() if line.strip()]
-    kind = path.name.lower()
+    """The content of one of the files in `MAPS`."""
+    lines, kind = read_lines(path), path.name.lower()
     if kind == "labelmap.txt":  # name:red,green,blue:parts:actions
         cells = [line.rsplit(":", 3) for line in lines if not line.startswith("#")]
         rows = [[cell[0], _css(path, cell[1].split(","))] for cell in cells if len(cell) == 4]
-        lines = _table(["name", "colour"], rows)
+        lines = csv_lines([["name", "colour"], *rows])
     elif kind == "class_dict.csv":
         rows = [[row[0], _css(path, row[1:4])] for row in csv.reader(lines[1:]) if row]
-        lines = _table(["name", "colour"], rows)
+        lines = csv_lines([["name", "colour"], *rows])
     elif kind == "_classes.csv":
         lines[:1] = ["value,name"]
     elif kind == "class_names.txt":
-        lines = _table(["value", "name"], [[str(number), name] for number, name in enumerate(lines)])
-    for labelme, plain in (("_background_", "background"), ("__ignore__", "void")):
-        lines = [line.replace(labelme, plain) for line in lines]
-    legend = read_table(path, lines)
-    return legend or Legend.plain(check_names(lines, str(path)))
+        lines = csv_lines([["value", "name"], *enumerate(lines)])
+    lines = [line.replace("_background_", "background").replace("__ignore__", "void") for line in lines]
+    return read_table(path, lines) or Legend.plain(check_names(lines, str(path)))
 
 
 def _css(path: Path, colour: Sequence[str]) -> str:
@@ -112,15 +104,8 @@ def _css(path: Path, colour: Sequence[str]) -> str:
     return f"rgb({','.join(part.strip() for part in colour)})"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a CSV file, names with commas in quotes."""
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([head, *rows])
-    return stream.getvalue().splitlines()
-
-
 def _splits(files: list[Path]) -> dict[str, str]:
-    """The list that each id is in, of the lists in VOC's layout that are called train, val or test."""
+    """The list that each id is in: of the lists in VOC's layout, those called train, val or test."""
     found: dict[str, str] = {}
     for file in files:
         if file.parts[-3:-1] == ("ImageSets", "Segmentation") and (split := split_of(file.stem)):

@@ -1,11 +1,11 @@
-"""Outlines to label maps: every shape that any tool draws is filled here, in one way and in one order.
+"""Outlines to label maps: the shapes of every tool are filled here, in one way and in one order.
 
-Polygons are filled by pycocotools, so that they cover the pixels that COCO's own tools give them: a pixel counts if its
-centre is inside. (Pillow draws the outline as well, half a pixel more on each side.) Its RLE decoder is not used: where
-the runs are too short for the image, it answers with whatever the memory held.
+Polygons are filled by pycocotools, as COCO's own tools do: a pixel counts if its centre is inside. (Pillow draws the
+outline as well, half a pixel more on each side.) Its RLE decoder is not used: where runs are missing, it returns
+uninitialised memory.
 
-Where shapes overlap, the smaller one is in front: shapes are painted in the order of their `z`, then the larger first,
-then in the order of the file.
+Where shapes overlap, the smaller one is in front: shapes are painted by increasing `z`, then by decreasing area, then
+in the order of the file.
 """
 
 import math
@@ -22,7 +22,7 @@ from recseg.data.images import MOST_PIXELS, read_labels
 from recseg.errors import RecsegError
 
 Mask: TypeAlias = NDArray[np.bool_]
-# A file for one class: 0 and 1, or 0 and 255; black and white.
+# A black-and-white file for one class.
 BINARY = Legend(("background", "mask"), (0, 1), ((0, 0, 0), (255, 255, 255)))
 
 
@@ -33,7 +33,7 @@ def paint(shapes: Sequence[Shape], height: int, width: int, legend: Legend) -> t
         The label map, the area of each shape in pixels, and how many pixels belong to shapes of two classes.
 
     Raises:
-        RecsegError: a shape that is not of this image.
+        RecsegError: a shape that does not fit this image.
     """
     packed, areas = list[NDArray[np.uint8]](), list[int]()  # a bit a pixel: a photograph may have a hundred shapes
     for shape in shapes:
@@ -55,7 +55,7 @@ def fill(outline: Outline, height: int, width: int) -> Mask:
     """The pixels `(H, W)` inside an outline.
 
     Raises:
-        RecsegError: of another size, or no outline at all.
+        RecsegError: an outline that does not fit this image.
     """
     if isinstance(outline, Path):
         values = read_labels(outline, BINARY)  # (H, W)
@@ -75,7 +75,7 @@ def fill(outline: Outline, height: int, width: int) -> Mask:
 
 
 def pycocotools() -> Any:
-    """`pycocotools.mask`, or a line that says how to get it."""
+    """`pycocotools.mask`, which is an optional dependency."""
     try:
         from pycocotools import mask
     except ImportError as error:
@@ -89,8 +89,13 @@ def encode(mask: Mask) -> dict[str, Any]:
     return found
 
 
+def box(left: float, top: float, right: float, bottom: float) -> list[float]:
+    """A rectangle as a polygon."""
+    return [left, top, right, top, right, bottom, left, bottom]
+
+
 def ellipse(x: float, y: float, across: float, down: float) -> list[float]:
-    """A polygon of 128 corners around a centre, by its half axes."""
+    """A polygon of 128 corners: centre and half axes of an ellipse."""
     angles = np.linspace(0, 2 * np.pi, 128, endpoint=False)
     corners: list[float] = np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1).ravel().tolist()
     return corners
@@ -111,7 +116,7 @@ def placed(part: Mask, left: int, top: int, size: tuple[int, int], where: str) -
     inside = min(left, top) >= 0 and left + width <= size[1] and top + height <= size[0]
     if not inside or size[0] * size[1] > MOST_PIXELS:
         raise RecsegError(
-            f"{where}: has a mask of {width}×{height} at ({left}, {top}), outside of its image of {size[1]}×{size[0]}"
+            f"{where}: has a mask of {width}×{height} at ({left}, {top}), outside its image of {size[1]}×{size[0]}"
         )
     whole = np.zeros(size, bool)
     whole[top : top + height, left : left + width] = part
@@ -125,21 +130,21 @@ def _check_points(points: Any, height: int, width: int) -> None:
         side = (width, height)[number % 2]
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise RecsegError(f"has a polygon with {str(value)[:60]!r}, expected a number of pixels")
-        if not -side <= value <= 2 * side:  # tools let a shape reach over the rim, but not far
-            raise RecsegError(f"has a polygon that reaches {value}, far outside of its image of {width}×{height}")
+        if not -side <= value <= 2 * side:  # tools let a shape cross the border, but not by far
+            raise RecsegError(f"has a polygon that reaches {value}, far outside its image of {width}×{height}")
 
 
 def _runs(rle: dict[str, Any], height: int, width: int) -> Mask:
-    """The pixels of COCO's RLE: lengths of runs of 0 and 1 in turn, down the columns; a list, or packed as text."""
+    """Decode COCO's RLE: lengths of alternate runs of 0 and 1, column by column; a list, or compressed to text."""
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
-        raise RecsegError(f"has an RLE of size {str(size)[:60]}, expected [{height}, {width}], those of its image")
+        raise RecsegError(f"has an RLE of size {str(size)[:60]}, expected [{height}, {width}] as its image")
     if isinstance(counts, str):
         counts = counts.encode("ascii", "replace")
     if isinstance(counts, bytes):
         counts = _unpacked(counts)
     if not isinstance(counts, list) or not all(type(run) is int and 0 <= run <= height * width for run in counts):
-        raise RecsegError("has an RLE whose counts are no lengths of runs")
+        raise RecsegError("has an RLE whose counts are not lengths of runs")
     if sum(counts) != height * width:
         raise RecsegError(f"has an RLE of {sum(counts):,} pixels, its image has {height * width:,}")
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)  # (W·H,)
@@ -147,8 +152,8 @@ def _runs(rle: dict[str, Any], height: int, width: int) -> Mask:
 
 
 def _unpacked(text: bytes) -> list[int]:
-    """COCO's packing: five bits a sign, the lowest first, bit 5 says that more follow; from the fourth run on, what is
-    packed is the difference to the last run but one.
+    """COCO's compressed counts: five bits a character, lowest first; bit 5 says that more follow. From the fourth run
+    on, the number is the difference to the last run but one.
     """
     counts, value, shift = list[int](), 0, 0
     for sign in text:

@@ -1,10 +1,9 @@
 """An export as a folder in VOC's layout, written whole or not at all."""
 
-import csv
-import io
 import random
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +15,7 @@ from tqdm import tqdm
 from recseg.classes import BACKGROUND, VOID, Legend, has_background
 from recseg.data.annotations.export import Annotated, Export, ImageFinder
 from recseg.data.annotations.shapes import paint
-from recseg.data.description import COLUMNS, FILE
+from recseg.data.description import COLUMNS, FILE, csv_lines
 from recseg.data.images import is_turned, read_image, read_labels
 from recseg.errors import RecsegError, counted, one_line
 from recseg.files import atomic_folder, one_spelling
@@ -36,8 +35,8 @@ class Report:
         pixels: of each label.
         shared: pixels that belong to shapes of two classes.
         overlapping: images that have such pixels.
-        notes: what was not taken as it is, and how often.
-        skipped: why, by the image.
+        notes: what was dropped or changed, and how often.
+        skipped: the reason, by image.
     """
 
     legend: Legend
@@ -50,7 +49,7 @@ class Report:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """What a person should know."""
+        """A summary, to be printed."""
         whole = max(1, sum(self.pixels.values()))
         lines = [", ".join(f"{name}: {counted(len(ids), 'image')}" for name, ids in self.lists.items())]
         for label, name in [*enumerate(self.legend.names), (VOID, "void")]:
@@ -60,9 +59,13 @@ class Report:
         if self.overlapping:
             where = f"in {counted(self.overlapping, 'image')} ({self.shared / whole:.2%} of all pixels)"
             lines.append(f"overlap: shapes of several classes {where}; in front: the larger z, then the smaller shape")
-        lines += [f"note: {count} × {what}" for what, count in sorted(self.notes.items()) if count]
+        lines += [f"note: {note}" for note in self.counted_notes()]
         lines += [f"skipped: {name}: {one_line(why)}" for name, why in self.skipped.items()]
         return lines
+
+    def counted_notes(self) -> list[str]:
+        """The notes, each with its count."""
+        return [f"{count} × {what}" for what, count in sorted(self.notes.items()) if count]
 
 
 def write_folder(
@@ -77,20 +80,20 @@ def write_folder(
 ) -> Report:
     """Write images, masks, lists and classes; images are copied as they are.
 
-    Where the export has no list `val`, images are drawn for it from `train`, to which belongs what is in no list.
+    Images in no list go to `train`. If the export has no list `val`, a random part of `train` becomes `val`.
 
     Args:
-        export: what a reader gave.
+        export: what a reader returned.
         out: folder, new or empty.
-        val_fraction: share of the images that are drawn for `val`, 0.2 by default.
+        val_fraction: share of the images drawn for `val`, 0.2 by default.
         seed: of that choice.
-        drop_empty: leave out images without a shape, which are background everywhere otherwise.
-        skip: leave out an image that is missing or at fault, instead of raising.
+        drop_empty: leave out images without a shape, which are otherwise background everywhere.
+        skip: leave out an image that is missing or invalid, instead of raising.
         progress: show a bar.
 
     Raises:
-        RecsegError: an image is missing, of another size than its annotation, or two have one name; no pixel is of a
-            class; `val_fraction` is no share, or there is a list `val`. Then nothing is written.
+        RecsegError: an image is missing, differs in size from its annotation, or two have one name; no pixel is of a
+            class; `val_fraction` is out of range, or the export has a list `val`. Nothing is written then.
     """
     if val_fraction is not None and not 0 <= val_fraction < 1:
         raise RecsegError(f"val_fraction {val_fraction}: expected a share, from 0 to below 1")
@@ -119,8 +122,8 @@ def write_folder(
             _save(labels, report.legend, folder / "SegmentationClass" / f"{name}.png")
             report.lists.setdefault(image.split or "train", []).append(name)
         if not any(report.pixels[label] for label in range(1, VOID)):
-            left = "; ".join(f"{count} × {what}" for what, count in sorted(report.notes.items()) if count)
-            raise RecsegError(f"{export.root}: holds no pixel of a class{f' ({left})' if left else ''}")
+            why = f" ({'; '.join(notes)})" if (notes := report.counted_notes()) else ""
+            raise RecsegError(f"{export.root}: holds no pixel of a class{why}")
         _split(report.lists, VAL_FRACTION if val_fraction is None else val_fraction, seed)
         for split, members in report.lists.items():
             _write(folder / "ImageSets" / "Segmentation" / f"{split}.txt", members)
@@ -150,7 +153,7 @@ def _ids(images: list[Annotated]) -> list[str]:
 
 
 def _labels(image: Annotated, path: Path, legend: Legend, report: Report, drop_empty: bool) -> NDArray[np.uint8] | None:
-    """The label map of an image, upright; None for one that is to be left out."""
+    """The label map of an image, upright; None to leave the image out."""
     width, height = read_image(path).size
     if image.size not in (None, (height, width)):
         with Image.open(path) as opened:
@@ -190,7 +193,7 @@ def _save(labels: NDArray[np.uint8], legend: Legend, path: Path) -> None:
 
 
 def _split(lists: dict[str, list[str]], fraction: float, seed: int) -> None:
-    """Draw `val` from `train`, where there is none; both keep the order of the export."""
+    """Move a random part of `train` to `val`, if there is none; both keep the order of the export."""
     train = lists.get("train", [])
     if "val" in lists or not fraction or len(train) < 2:
         return
@@ -201,18 +204,15 @@ def _split(lists: dict[str, list[str]], fraction: float, seed: int) -> None:
 
 
 def _classes(legend: Legend) -> list[str]:
-    """The lines of `classes.txt`: names alone where that says all, else a table."""
+    """The lines of `classes.txt`: names alone where they say all, else a table."""
     if has_background(legend.names) and not legend.coloured:
         return list(legend.names)
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    columns = COLUMNS if legend.coloured else COLUMNS[:2]
-    table.writerow(columns)
+    rows: list[Sequence[object]] = [COLUMNS if legend.coloured else COLUMNS[:2]]
     for name, value, colour in zip(legend.names, legend.values, legend.colours, strict=True):
         if value is not None:
-            row = ("background" if value == BACKGROUND else name, value, "#{:02x}{:02x}{:02x}".format(*colour))
-            table.writerow([dict(zip(("name", "value", "colour"), row, strict=True))[column] for column in columns])
-    return stream.getvalue().splitlines()
+            row = (value, "background" if value == BACKGROUND else name, "#{:02x}{:02x}{:02x}".format(*colour))
+            rows.append(row[: len(rows[0])])
+    return csv_lines(rows)
 
 
 def _write(path: Path, lines: list[str]) -> None:
