@@ -146,7 +146,8 @@ def resize_short_side(image: Tensor, size: int) -> Tensor:
 
     A long side beyond 8 × `size` is squeezed to that.
     """
-    return resize(image, *resized_shape(*image.shape[-2:], size)).contiguous()
+    height, width = resized_shape(image.shape[-2], image.shape[-1], size)
+    return resize(image, height, width).contiguous()
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
