@@ -1,1 +1,1 @@
-"""A report on a network: one HTML page that says what it can, what it cannot, and what to try next."""
+"""A report on a network: one HTML page that shows where it does well, where it fails, and what to try next."""

@@ -1,4 +1,4 @@
-"""Line charts as SVG, without matplotlib; their colours follow the page, so that they are read in light and dark."""
+"""Line charts as SVG, without matplotlib; their colours follow the page, in light and in dark mode."""
 
 import math
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ def line_chart(
 
     Args:
         lines: at least one, with points.
-        x_label: of the horizontal axis.
-        alt: what the chart shows, in words.
+        x_label: label of the horizontal axis.
+        alt: alt text.
         square: both axes go from 0 to 100, with the diagonal.
-        breaks: x at which a vertical line stands.
+        breaks: x positions of vertical lines.
     """
     xs, ys = ([point[axis] for line in lines for point in line.points] for axis in (0, 1))
     x_ticks, y_ticks = ticks(min(0, *xs), max(xs)), ticks(min(0, *ys), max(ys))
-    right = max(xs)  # no room is left for x beyond the data
+    right = max(xs)  # the x axis ends with the data
     if square:
         x_ticks = y_ticks = ticks(0, 100)
         right = 100
@@ -78,7 +78,7 @@ def line_chart(
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers, evenly apart, whose first and last enclose a range."""
+    """Evenly spaced round numbers that enclose a range."""
     span = (high - low) or abs(high) or 1.0
     step = 10.0 ** math.floor(math.log10(span / most))
     step *= next(factor for factor in (1, 2, 5, 10) if span / (factor * step) <= most)
@@ -88,7 +88,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def smoothed(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
-    """The running mean of y over so many points, each at the x of its last."""
+    """Running mean of y over `width` points, each at the x of its last point."""
     means = np.convolve([y for _, y in points], np.ones(width) / width, mode="valid")
     return [(x, mean) for (x, _), mean in zip(points[width - 1 :], means.tolist(), strict=True)]
 

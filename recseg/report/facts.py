@@ -1,4 +1,4 @@
-"""What a report shows, from the scores of a network and from the masks of its data."""
+"""The numbers behind a report, from the scores of a network and the masks of its data."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,23 +13,23 @@ from recseg.data.survey import Survey
 from recseg.evaluation.bootstrap import MEASURES, Interval, interval, measure, resamples
 from recseg.evaluation.scores import ImageCounts
 
-MOST_COUNTED = 10  # numbers of classes in an image that are distinguished; more count as this
+MOST_COUNTED = 10  # larger numbers of classes in an image count as this one
 RESAMPLES = 2000
 
 
 class ClassRow(NamedTuple):
-    """One label. Shares are 0 … 1, or None where there is nothing to divide by.
+    """Scores of one label. Shares are in 0 … 1, or None where the denominator is 0.
 
     Attributes:
-        label: number of the label.
-        name: its name.
-        images: images that hold it.
+        label: the label.
+        name: name of its class.
+        images: images that contain it.
         named: images in which the network names it.
-        right: images for which both is true.
-        share: of all pixels that are scored.
-        precision: of the pixels that are given this label, the share that has it.
-        recall: of the pixels that have it, the share that is given it.
-        iou: of both.
+        right: images for which both are true.
+        share: its share of all scored pixels.
+        precision: of the pixels predicted as this label, the share that is correct.
+        recall: of the pixels of this label, the share predicted as such.
+        iou: intersection over union of the two.
     """
 
     label: int
@@ -45,19 +45,19 @@ class ClassRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """All that the page and its hints are made of.
+    """Everything that the page and its hints are built from.
 
     Attributes:
-        scores: of `recseg.evaluation.evaluate.evaluate`, with `per_image`.
-        legend: of the data.
-        kind: of the network: "recurrent", "dense" or "published".
-        side: short side in pixels that it works at; None: it takes images as they are.
-        cell: pixels of its input that a cell of its masks spans a side.
-        masks: of the images that were scored.
-        trained_on: name of the list that it was trained on, where the data have that list.
-        training: masks of that list.
-        shared: images that were scored and are in that list.
-        log: rows of the training's log.
+        scores: from `recseg.evaluation.evaluate.evaluate`, with `per_image`.
+        legend: classes and colours of the data.
+        kind: kind of the network: "recurrent", "dense" or "published".
+        side: short side of its input in pixels; None: images are not resized.
+        cell: output stride: side, in pixels of its input, of one cell of its masks.
+        masks: survey of the masks of the scored images.
+        trained_on: name of the list that it was trained on, if the data have that list.
+        training: survey of the masks of that list.
+        shared: number of scored images that are in that list.
+        log: rows of the training log.
     """
 
     scores: Mapping[str, Any]
@@ -73,21 +73,21 @@ class Facts:
 
     @cached_property
     def images(self) -> dict[str, ImageCounts]:
-        """What each image adds to the scores."""
+        """Counts of each image, by its id."""
         return {name: ImageCounts(**counts) for name, counts in self.scores["per_image"].items()}
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """(K, K) pixels, rows true and columns predicted."""
+        """(K, K) pixel counts, rows true and columns predicted."""
         return np.array(self.scores["confusion"], np.int64)
 
     @cached_property
     def rows(self) -> list[ClassRow]:
-        """Of each label that occurs in the ground truth or in an answer."""
+        """One row for each label that occurs in the ground truth or in a prediction."""
         hits, true, given = self.confusion.diagonal(), self.confusion.sum(axis=1), self.confusion.sum(axis=0)
         images, named, right = counts = np.zeros((3, len(true)), np.int64)
         for image in self.images.values():
-            present = {label for label, _, _ in image.confusion}  # the background, too
+            present = {label for label, _, _ in image.confusion}  # including background
             for row, labels in zip(counts, (present, set(image.named), present & set(image.named)), strict=True):
                 row[list(labels)] += 1
         return [
@@ -107,7 +107,7 @@ class Facts:
 
     @cached_property
     def counts(self) -> NDArray[np.int64]:
-        """(N, N) images, by their number of classes (rows) and the number that was named (columns)."""
+        """(N, N) image counts, by number of classes (rows) and number of classes named (columns)."""
         images = self.images.values()
         pairs = np.array([(len(image.present), len(image.named)) for image in images]).clip(max=MOST_COUNTED)  # (n, 2)
         table = np.zeros((1 + pairs.max(),) * 2, np.int64)
@@ -116,7 +116,7 @@ class Facts:
 
     @cached_property
     def swaps(self) -> NDArray[np.int64]:
-        """(K, K) images that hold the class of the row, in which that of the column, absent, is named instead."""
+        """(K, K) image counts: the row's class is present but not named, the column's is named but not present."""
         table = np.zeros_like(self.confusion)
         for image in self.images.values():
             present, named = set(image.present), set(image.named)
@@ -126,7 +126,7 @@ class Facts:
 
     @cached_property
     def image_iou(self) -> dict[str, float]:
-        """Of each image, the worst first: mean IoU over the classes that it holds or that are named in it."""
+        """Mean IoU of each image over the classes present or named in it, worst image first."""
         found = {name: _mean_iou(image) for name, image in self.images.items()}
         return dict(sorted(found.items(), key=lambda entry: entry[1]))
 
@@ -139,10 +139,10 @@ class Facts:
 
     @cached_property
     def widths(self) -> dict[int, float]:
-        """About how many pixels of its image a class is wide, for each that occurs.
+        """Approximate width in image pixels of each class that occurs.
 
         A strip of width w and length L has w L pixels and (w − 1) (L − 1) squares of 2×2 pixels, so their ratio gives
-        w where L is large. A square block comes out at half its side.
+        w where L is large. For a square block it gives half the side.
         """
         areas, solid = self.masks.pixels, self.masks.solid
         return {row.label: float(areas[row.label] / (areas[row.label] - solid[row.label])) for row in self.classes
@@ -150,7 +150,7 @@ class Facts:
 
     @cached_property
     def shrink(self) -> float:
-        """Pixels of an image, of the median size, for each pixel a side that the network sees."""
+        """Factor by which an image of median size is shrunk for the network, per side."""
         if self.side is None or not len(self.masks.sizes):
             return 1.0
         return float(np.median(self.masks.sizes.min(axis=1)) / self.side)
@@ -172,7 +172,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def objective_changes(log: list[dict[str, Any]]) -> Iterator[int]:
-    """Steps of a training from which on the loss has other terms than before."""
+    """Steps of a training at which the terms of the loss change."""
     terms = [(row["step"], {key for key in row if not key.startswith("val_")}) for row in log if "loss" in row]
     for (_, before), (step, after) in zip(terms, terms[1:], strict=False):
         if before != after:

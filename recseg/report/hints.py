@@ -1,6 +1,6 @@
-"""What the numbers say in words, and what to do about it: one sentence or two for each thing that stands out.
+"""Findings in words, each with what to do about it, in one or two sentences.
 
-The bounds are rules of thumb: they choose what is worth a reader's minute, and prove nothing.
+The thresholds are rules of thumb: they select what is worth reporting, and prove nothing.
 """
 
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from recseg.data.check import FEW
 from recseg.errors import some
 from recseg.report.facts import Facts
 
-OFTEN = 0.2  # share of a class's images, or pixels, from which on a confusion is reported
-FEWEST_CASES = 3  # images that must show it
+OFTEN = 0.2  # smallest share of a class's images, or pixels, at which a confusion is reported
+FEWEST_CASES = 3  # images in which it must occur
 MOST_SHRUNK = 3.0
-UNSURE = 0.1  # error of calibration from which on probabilities are not to be trusted
-MOST_NAMED = 5  # confusions that are reported
+UNSURE = 0.1  # calibration error above which probabilities are reported as unreliable
+MOST_NAMED = 5  # number of confusions reported
 
 
 def hints(facts: Facts) -> list[str]:
-    """What stands out, what undoes the scores first."""
+    """What stands out; what invalidates the scores comes first."""
     kinds = (_leak, _training, _shrunk, _thin, _rare, _never, _swapped, _mistaken, _stop, _calibration)
     return [sentence for kind in kinds for sentence in kind(facts)]
 
@@ -29,7 +29,7 @@ def _leak(facts: Facts) -> Iterator[str]:
     if facts.shared:
         yield (
             f"{facts.shared} of these {len(facts.images)} images are in the list that the network was trained on "
-            f"({facts.trained_on}): the scores flatter it. Score a list that it has not seen."
+            f"({facts.trained_on}): the scores are too good. Score a list that it was not trained on."
         )
 
 
@@ -41,21 +41,21 @@ def _training(facts: Facts) -> Iterator[str]:
     last = scored[-1]
     if best == last[0] and value - scored[-3][1] > 0.005:
         yield (
-            f"The validation mIoU still rose at the end of the training (by {_points(value - scored[-3][1])} in the "
+            f"The validation mIoU was still rising at the end of training (by {_points(value - scored[-3][1])} in the "
             "last two validations): train longer."
         )
     elif value - last[1] > 0.02:
         yield (
-            f"The validation mIoU was best at step {best:,}, {_points(value - last[1])} above the last: the run's "
-            "best.safetensors holds those weights."
+            f"The validation mIoU was best at step {best:,}, {_points(value - last[1])} above the last: those "
+            "weights are in the run's best.safetensors."
         )
 
 
 def _shrunk(facts: Facts) -> Iterator[str]:
     if facts.shrink > MOST_SHRUNK:
         yield (
-            f"An image shrinks {facts.shrink:.1f}-fold, to a short side of {facts.side} pixels, for the network: small "
-            "things are lost. Train and predict at a larger --image-size, or predict in windows (--tile)."
+            f"Images are shrunk {facts.shrink:.1f}-fold for the network, to a short side of {facts.side} pixels: small "
+            "objects are lost. Train and predict at a larger --image-size, or predict in windows (--tile)."
         )
 
 
@@ -65,7 +65,7 @@ def _thin(facts: Facts) -> Iterator[str]:
     if thin:
         names = [f"{facts.legend.names[label]} (about {width:.0f} pixels wide)" for width, label in thin]
         yield (
-            f"Thinner than the output stride, which spans {cell:.0f} pixels of an image: {some(names)}. "
+            f"Thinner than the output stride ({cell:.0f} pixels of an image): {some(names)}. "
             "A larger --image-size, or windows (--tile) with a network trained at that scale, make them wider."
         )
 
@@ -87,12 +87,12 @@ def _never(facts: Facts) -> Iterator[str]:
     answered = float(facts.confusion[:, BACKGROUND].sum() / facts.confusion.sum())
     if answered and not facts.confusion[BACKGROUND].any():
         yield (
-            f"{_percent(answered)} of the pixels are answered {facts.legend.names[BACKGROUND]}, which no mask holds. "
-            "If every pixel belongs to some class, a table in classes.txt without a row background says so."
+            f"{_percent(answered)} of the pixels are predicted as {facts.legend.names[BACKGROUND]}, which no mask "
+            "contains. If every pixel belongs to some class, use a table in classes.txt without a row background."
         )
     absent = [row.name for row in facts.classes if not row.images]
     if absent:
-        yield f"Named, though no image holds it: {some(absent)}. No mean counts it; its pixels cost the others."
+        yield f"Named, but in no image: {some(absent)}. No mean includes it, but it lowers the IoU of others."
 
 
 def _swapped(facts: Facts) -> Iterator[str]:
@@ -109,7 +109,7 @@ def _swapped(facts: Facts) -> Iterator[str]:
 
 
 def _mistaken(facts: Facts) -> Iterator[str]:
-    """Of pixels: what a class is lost to, and which classes are missed."""
+    """Confusions of pixels: between classes, and with the background."""
     shares = facts.confusion / facts.confusion.sum(axis=1, keepdims=True).clip(min=1)
     lost, missed = [], []
     for row in facts.classes:
@@ -121,10 +121,10 @@ def _mistaken(facts: Facts) -> Iterator[str]:
         if row.images and shares[row.label, BACKGROUND] > 0.5:
             missed.append((float(shares[row.label, BACKGROUND]), row.name))
     if lost:
-        yield f"Pixels of one class that are given to another: {some(name for _, name in sorted(lost, reverse=True))}."
+        yield f"Pixels of one class predicted as another: {some(name for _, name in sorted(lost, reverse=True))}."
     if missed:
         names = [f"{name} ({_percent(share)})" for share, name in sorted(missed, reverse=True)]
-        yield f"More than half of the pixels are taken for {facts.legend.names[BACKGROUND]}: {some(names)}."
+        yield f"More than half of the pixels are predicted as {facts.legend.names[BACKGROUND]}: {some(names)}."
 
 
 def _stop(facts: Facts) -> Iterator[str]:
@@ -136,7 +136,7 @@ def _stop(facts: Facts) -> Iterator[str]:
         subject = "Too few classes are named" if few > many else "Too many classes are named"
     else:
         subject = "The stop comes too early" if few > many else "The stop comes too late"
-    parts = f"fewer classes are named than there are in {_percent(few)} of the images, more in {_percent(many)}"
+    parts = f"fewer classes than are present are named in {_percent(few)} of the images, more in {_percent(many)}"
     yield f"{subject}: {parts}."
 
 
@@ -148,10 +148,10 @@ def _calibration(facts: Facts) -> Iterator[str]:
             said, true = (
                 sum(row[name] * row["decisions"] for row in bins) / total for name in ("probability", outcome)
             )
-            figures = f"it says {_percent(said)}, and {_percent(true)} is true"
-            side = f"too sure: {figures}" if said > true else f"not sure enough: {figures}"
+            figures = f"{_percent(said)} on average, while {_percent(true)} are true"
+            side = f"overconfident: {figures}" if said > true else f"underconfident: {figures}"
             if abs(said - true) < error / 2:
-                side = "too sure of some cases and not sure enough of others"
+                side = "overconfident in some cases and underconfident in others"
             yield f"Probabilities of {words} are off by {_points(error)} on average; the network is {side}."
 
 

@@ -1,4 +1,4 @@
-"""Images of a report: the image, its ground truth, what the network answers, and mask after mask how it got there."""
+"""Images of a report: the image, its ground truth, the prediction, and the mask of each step."""
 
 import base64
 import io
@@ -19,10 +19,10 @@ MOST_STEPS = 12
 
 
 def panels(model: SegmentationModel, dataset: SegmentationFolder, name: str) -> str:
-    """The image of an id, its ground truth, the network's answer and its steps, each a `<figure>`.
+    """The image with this id, its ground truth, the prediction and its steps, each as a `<figure>`.
 
     Raises:
-        RecsegError: it cannot be read.
+        RecsegError: the image cannot be read.
     """
     index, palette = dataset.ids.index(name), dataset.legend.palette
     rgb = Image.fromarray(dataset.pixels(index))
@@ -36,7 +36,7 @@ def panels(model: SegmentationModel, dataset: SegmentationFolder, name: str) -> 
     shown = [
         _figure(small, "image", f"the image {name}"),
         _figure(true, words, f"{name}, {words}"),
-        _figure(given, "answer", f"{name}, answer in {describe(found)}"),
+        _figure(given, "prediction", f"{name}, prediction in {describe(found)}"),
     ]
     for number, step in enumerate(found.steps[:MOST_STEPS], 1):
         mask = _shrunk(np.where(step.mask, step.class_id, 0).astype(np.uint8), small)
@@ -47,7 +47,7 @@ def panels(model: SegmentationModel, dataset: SegmentationFolder, name: str) -> 
 
 
 def _figure(image: Image.Image, caption: str, alt: str) -> str:
-    """A `<figure>` with the image inside, as a compact WebP."""
+    """A `<figure>` with the image embedded as a compact WebP."""
     stream = io.BytesIO()
     image.save(stream, format="WEBP", quality=72, method=4)
     data = base64.b64encode(stream.getvalue()).decode()
@@ -57,5 +57,5 @@ def _figure(image: Image.Image, caption: str, alt: str) -> str:
 
 
 def _shrunk(labels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
-    """A label map (H, W) at the size of a smaller image."""
+    """A label map (H, W), resized to a smaller image."""
     return np.asarray(Image.fromarray(labels).resize(image.size, Image.Resampling.NEAREST))

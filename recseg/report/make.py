@@ -1,4 +1,4 @@
-"""From a network and a split of a data set to the page."""
+"""Build the report page for a network and a split of a data set."""
 
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,7 +24,7 @@ from recseg.resources import resource
 from recseg.viz.figures import read_log
 from recseg.weights.registry import published_weights
 
-WORST, BEST = 8, 4  # images that are shown
+WORST, BEST = 8, 4  # number of images shown
 
 
 def make_report(
@@ -42,14 +42,14 @@ def make_report(
     Args:
         model: any network that `recseg.evaluate` scores.
         dataset: a split, without a transform.
-        title: of the page.
-        log: of the training, `log.jsonl` of its run.
-        training: the list that the network was trained on, where the data have it.
-        command: what a reader types to get the page again.
-        progress: show bars on stderr.
+        title: title of the page.
+        log: training log, the `log.jsonl` of the run.
+        training: the list that the network was trained on, if the data have it.
+        command: command that reproduces the page.
+        progress: show progress bars on stderr.
 
     Raises:
-        RecsegError: as `evaluate`, or a log that cannot be read.
+        RecsegError: as for `evaluate`, or a log that cannot be read.
     """
     rows = [] if log is None else [row for row in read_log(log) if isinstance(row, dict) and "step" in row]
     scores = evaluate(model, dataset, progress=progress, per_image=True)
@@ -72,7 +72,7 @@ def make_report(
 
 
 def cell_size(model: SegmentationModel, dataset: SegmentationFolder) -> float:
-    """Pixels of the network's input that a cell of its masks or logits spans a side."""
+    """Output stride: side, in pixels of the network's input, of one cell of its masks or logits."""
     with inference_mode(model) as network:
         pixels = prepare(Image.fromarray(dataset.pixels(0)), network)[None]  # (1, 3, h, w)
         planes = network.pixel_logits(pixels)  # (1, K, h, w)
@@ -83,19 +83,19 @@ def cell_size(model: SegmentationModel, dataset: SegmentationFolder) -> float:
 
 
 def _origin(model: SegmentationModel, command: str) -> dict[str, dict[str, Any]]:
-    """Tables of settings, by their captions."""
+    """Tables of settings, by caption."""
     commit, changed = commit_of_clone()
     made = {"command": command, "commit": commit and commit[:12] + (" and changes" if changed else ""), **versions()}
     training = {key: value for key, value in model.metadata.items() if value is not None and key != "network"}
     return {
         "This report": {key: value for key, value in {**made, **hardware()}.items() if value},
-        "The training, as its weights say": without_paths(training),
+        "The training, as recorded in the weights": without_paths(training),
         "The network": {"kind": model.kind, **(asdict(model.config) if model.config else {})},
     }
 
 
 def find_log(weights: str) -> Path | None:
-    """The log of a training: in a run's folder, beside a file of it, or published with a name."""
+    """The training log: in a run's folder, next to a weight file, or published with a name."""
     if any(entry["name"] == weights for entry in published_weights()):
         with suppress(RecsegError):
             return resource("results", f"{weights}-log.jsonl")
@@ -106,7 +106,7 @@ def find_log(weights: str) -> Path | None:
 
 
 def open_training(model: SegmentationModel, data: str, dataset: SegmentationFolder) -> SegmentationFolder | None:
-    """The list that a network was trained on, if the data have one of its name; pictograms would have to be drawn."""
+    """The list that a network was trained on, if the data have one of that name; None for pictograms."""
     split = model.metadata.get("split")
     if not isinstance(split, str) or data == "pictograms":
         return None

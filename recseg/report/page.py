@@ -1,4 +1,4 @@
-"""The page of a report: its sections, one HTML file that asks nothing of any server and runs no script."""
+"""The page of a report: one self-contained HTML file without scripts."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -13,12 +13,12 @@ from recseg.report.facts import Facts, objective_changes
 from recseg.report.hints import hints
 from recseg.report.tables import class_table, confusion_table, count_table, facts_table, share_of_largest
 
-# Nothing is fetched and nothing runs, whatever a class or a file may be called.
+# Nothing is fetched or executed, whatever the name of a class or a file.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 CARDS = {
     "miou": ("mIoU", "mean overlap of predicted and true pixels of a class"),
     "label_set_f1": ("label-set F1", "are the right classes named?"),
-    "count_accuracy": ("count accuracy", "images with as many classes as are named"),
+    "count_accuracy": ("count accuracy", "images in which the right number of classes is named"),
 }
 VALIDATION = {"val_miou": "mIoU", "val_label_set_f1": "label-set F1", "val_count_accuracy": "count accuracy"}
 
@@ -30,17 +30,17 @@ def page(
 
     Args:
         title: what was scored on what.
-        facts: what it shows.
-        shown: figures of images, as HTML by the images' ids, first the worst images, then the best.
-        worst: how many of them are the worst ones.
-        origin: tables of settings, by their captions.
+        facts: the numbers to show.
+        shown: image id → its figures as HTML; the worst images first, then the best.
+        worst: how many of them are the worst.
+        origin: tables of settings, by caption.
     """
     images = [
         f'<h3>{escape(name)}: IoU {percent(facts.image_iou[name], 0)} %</h3><div class="panels">{figures}</div>'
         for name, figures in shown.items()
     ]
     sections = {
-        "In short": _summary(facts),
+        "Summary": _summary(facts),
         "What stands out": _hints(facts),
         "Training": _training(facts),
         "Classes": class_table(facts),
@@ -48,7 +48,7 @@ def page(
         "Naming": _naming(facts),
         "The worst images": "".join(images[:worst]),
         "The best images": "".join(images[worst:]),
-        "Where it comes from": "".join(facts_table(caption, dict(values)) for caption, values in origin.items()),
+        "How it was made": "".join(facts_table(caption, dict(values)) for caption, values in origin.items()),
     }
     style = files("recseg.report").joinpath("style.css").read_text(encoding="utf-8")
     body = "".join(
@@ -71,9 +71,8 @@ def _summary(facts: Facts) -> str:
     accuracy = percent(facts.scores["pixel_accuracy"])
     return (
         f'<ul class="cards">{cards}<li>pixel accuracy<b>{accuracy} %</b>pixels with the right label</li></ul>'
-        f'<p class="note">Of {counted(len(facts.images), "image")}. Below a score is its 95 % interval over images: as '
-        "far as other images of the same kind would move it. An answer that gives all pixels the most frequent label "
-        "would score an mIoU of "
+        f'<p class="note">Of {counted(len(facts.images), "image")}. Below a score is its 95 % bootstrap '
+        "interval over images. Predicting the most frequent label everywhere would give an mIoU of "
         f"{percent(share_of_largest(facts.confusion))} %. mIoU is the mean over the classes that occur in the ground "
         "truth.</p>"
     )
@@ -82,7 +81,7 @@ def _summary(facts: Facts) -> str:
 def _hints(facts: Facts) -> str:
     found = hints(facts)
     if not found:
-        return "<p>Nothing that these numbers could show: look at the worst images.</p>"
+        return "<p>Nothing stands out in these numbers: look at the worst images.</p>"
     return f'<ul class="hints">{"".join(f"<li>{escape(sentence)}</li>" for sentence in found)}</ul>'
 
 
@@ -97,11 +96,11 @@ def _training(facts: Facts) -> str:
             alt = f"{title} over steps. " + ". ".join(_told(line) for line in drawn)
             charts.append(f"<div><h3>{title}</h3>{line_chart(drawn, 'step', alt, breaks=breaks)}</div>")
     if not charts:
-        return "<p>There is no log of the training beside these weights, so no curves.</p>"
+        return "<p>No curves: there is no training log next to these weights.</p>"
     note = ""
     if changes:
         steps = ", ".join(f"{step:,}" for step in changes)
-        words = f"At step {steps} the loss gets other terms: what it is before and after does not compare."
+        words = f"At step {steps} the terms of the loss change: values before and after are not comparable."
         note = f'<p class="note">{words}</p>'
     return f'<div class="charts">{"".join(charts)}</div>{note}'
 
@@ -122,7 +121,7 @@ def _told(line: Line) -> str:
 def _naming(facts: Facts) -> str:
     table = count_table(facts)
     bins = {
-        "a class is there": ("present", facts.scores["class_calibration"]),
+        "a class is present": ("present", facts.scores["class_calibration"]),
         "nothing is left": ("ended", facts.scores["stop_calibration"]),
     }
     lines = [
@@ -131,9 +130,9 @@ def _naming(facts: Facts) -> str:
         if rows
     ]
     if not lines:
-        words = "This network gives no probability that a class is in an image: there is nothing to calibrate."
+        words = "This network gives no probability that a class is in an image, so there is no calibration."
         return f'{table}<p class="note">{words}</p>'
-    alt = "Calibration: how often a statement is true, over the probability that the network gives it. "
-    chart = line_chart(lines, "said, % (upwards: true, %)", alt + ". ".join(map(_told, lines)), square=True)
-    words = "On the diagonal, probabilities are right; below it, the network is too sure."
+    alt = "Calibration: how often a statement is true, by the probability that the network gives it. "
+    chart = line_chart(lines, "predicted, % (vertical: observed, %)", alt + ". ".join(map(_told, lines)), square=True)
+    words = "On the diagonal, probabilities are calibrated; below it, the network is overconfident."
     return f'{table}<div class="charts"><div><h3>Calibration</h3>{chart}<p class="note">{words}</p></div></div>'

@@ -1,4 +1,4 @@
-"""Tables of a report as HTML: each has a caption and headers of rows and columns, and a wide one scrolls."""
+"""Tables of a report as HTML, with captions and row and column headers; wide ones scroll."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -10,11 +10,11 @@ from recseg.classes import BACKGROUND, Legend
 from recseg.evaluation.report import percent
 from recseg.report.facts import MOST_COUNTED, ClassRow, Facts
 
-MOST_CONFUSED = 30  # classes of a matrix that a person can still read
+MOST_CONFUSED = 30  # largest matrix that is still readable
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
-    """A table whose first column names its rows; the cells are HTML."""
+    """A table whose first column holds the row headers; cells are HTML."""
     columns = "".join(f'<th scope="col">{cell}</th>' for cell in head)
     lines = "".join(f'<tr><th scope="row">{first}</th>{"".join(rest)}</tr>' for first, *rest in map(_cells, rows))
     return (
@@ -33,14 +33,14 @@ def named(legend: Legend, label: int) -> str:
 
 
 def class_table(facts: Facts) -> str:
-    """Scores of each class, the worst IoU first."""
-    head = ["class", "IoU", "precision", "recall", "pixels", "images", "named in", "of them right"]
+    """Scores of each class, worst IoU first."""
+    head = ["class", "IoU", "precision", "recall", "pixels", "images", "named in", "correctly"]
     if facts.training is not None:
         head.append(f"images in {escape(facts.trained_on or '')}")
     rows = sorted(facts.rows, key=lambda row: (row.iou is None, row.iou))
     return table(
-        "Each class, the worst IoU first. IoU, precision and recall are of pixels, in %; pixels are the class's share "
-        "of all that are scored, in %.",
+        "Scores of each class, worst IoU first. IoU, precision and recall are over pixels, in %; pixels: the class's "
+        "share of all scored pixels, in %.",
         head,
         [_class_row(facts, row) for row in rows],
         "numbers",
@@ -56,16 +56,16 @@ def _class_row(facts: Facts, row: ClassRow) -> list[str]:
 
 
 def confusion_table(facts: Facts) -> str:
-    """Where the pixels of each class go, in whole percent; of many classes those that lose most."""
+    """Confusion matrix in whole percent; of many classes, those with the most wrong pixels."""
     labels = [row.label for row in facts.rows]
     wrong = facts.confusion.sum(axis=0) + facts.confusion.sum(axis=1) - 2 * facts.confusion.diagonal()
     few = sorted(sorted(labels, key=lambda label: -wrong[label])[:MOST_CONFUSED])
-    left_out = f" Of {len(labels)} classes the {len(few)} with most wrong pixels." if len(few) < len(labels) else ""
+    left_out = f" Of {len(labels)} classes the {len(few)} with the most wrong pixels." if len(few) < len(labels) else ""
     shares = facts.confusion / facts.confusion.sum(axis=1, keepdims=True).clip(min=1)
     return table(
-        "Where the pixels of a class (row) are put (column), in % of its pixels; blank is less than half a percent."
+        "Predicted class (column) of the pixels of each class (row), in % of its pixels; blank: below half a percent."
         + left_out,
-        ["true ↓ · given →", *(f"<span>{escape(facts.legend.names[label])}</span>" for label in few)],
+        ["true ↓ · predicted →", *(f"<span>{escape(facts.legend.names[label])}</span>" for label in few)],
         [
             [named(facts.legend, true), *(_shaded(shares[true, given], true == given) for given in few)]
             for true in few
@@ -76,7 +76,7 @@ def confusion_table(facts: Facts) -> str:
 
 
 def count_table(facts: Facts) -> str:
-    """How many classes an image holds, and how many are named."""
+    """How many classes an image has, and how many are named."""
     used = np.flatnonzero(facts.counts.any(axis=0) | facts.counts.any(axis=1))
     numbers = range(used[0], used[-1] + 1)
     names = [f"{number} or more" if number == MOST_COUNTED else str(number) for number in numbers]
@@ -86,7 +86,7 @@ def count_table(facts: Facts) -> str:
         for true, name in zip(numbers, names, strict=True)
         if facts.counts[true].any()
     ]
-    caption = "Images by their number of classes (row) and the number that is named (column)."
+    caption = "Images by number of classes present (row) and number of classes named (column)."
     return table(caption, ["classes ↓ · named →", *names], rows, "matrix")
 
 
@@ -104,6 +104,6 @@ def facts_table(caption: str, values: dict[str, object]) -> str:
 
 
 def share_of_largest(confusion: NDArray[np.int64]) -> float:
-    """mIoU of an answer that gives every pixel the most frequent label."""
+    """mIoU of predicting the most frequent label for every pixel."""
     true = confusion.sum(axis=1)
     return float(true.max() / true.sum() / np.count_nonzero(true))
