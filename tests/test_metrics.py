@@ -240,7 +240,7 @@ def test_slots_refuse_what_is_no_foreground_class(wrong: int) -> None:
 
 
 def test_slots_refuse_masks_of_another_size() -> None:
-    with pytest.raises(RecsegError, match="do not fit"):
+    with pytest.raises(RecsegError, match="do not match"):
         SlotMetric(4).update([1], torch.ones(1, 3, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.int64))
 
 

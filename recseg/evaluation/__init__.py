@@ -1,1 +1,1 @@
-"""Scores, how they are stored, and whether they are found again. Chapter 9."""
+"""Metrics, stored results, and their verification. Chapter 9."""

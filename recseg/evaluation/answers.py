@@ -1,8 +1,8 @@
-"""What a network says of an image: a label map, the classes it names, a mask for each of them.
+"""A network's answer for an image: a label map, the classes it names, and a mask for each of them.
 
-A recurrent network names classes and paints them. A dense one gives a logit to each class at each pixel; which classes
-it names is a matter of a rule, and `answers_by_rule` knows several. They are the controls of a comparison: the same
-pixels under other names say what the naming is worth, and what a perfect one would be.
+A recurrent network names classes and segments them. A dense one gives logits for each class at each pixel, and a rule
+decides which classes it names. `answers_by_rule` applies several rules, the controls of a comparison: the same pixels
+with other named classes show what the naming contributes, and what perfect naming would give.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from recseg.models.recurrent_unet import RecurrentOutput
 
 SLOT_SIZE = 256  # the baseline's images and masks
 
-# Rules of `answers_by_rule`; thresholds add more.
+# Rules of `answers_by_rule`; each threshold adds one.
 OWN = "answer"
 PIXELS = "own pixels"
 NAMED = "own pixels, named classes only"
@@ -28,15 +28,15 @@ TRUE = "own pixels, true classes only"
 
 
 class Answer(NamedTuple):
-    """What a network says of one image.
+    """A network's answer for one image.
 
     Attributes:
         labels: (H, W) label map at the image's own size.
         classes: class id of each step, in the network's own order.
         masks: (N, 256, 256) bool, the mask of each step.
-        stops: probability that the sequence had ended, for each decision that was taken; empty without a learned stop.
-        probabilities: of the class of each step; empty for a dense network, which is sure of pixels, not of classes.
-        areas: share of the image that each label covers, where pixels were free to take any; empty otherwise.
+        stops: stop probability of each decision taken; empty without a learned stop.
+        probabilities: probability of the class of each step; empty for a dense network, which has none.
+        areas: share of the image that each label covers, if pixels could take any label; else empty.
     """
 
     labels: Tensor
@@ -48,9 +48,9 @@ class Answer(NamedTuple):
 
 
 def answers(output: RecurrentOutput | Tensor, size: tuple[int, int], *, background: bool = True) -> Iterator[Answer]:
-    """The answer for each image of a batch, its label map at `size`, (H, W) of the labels.
+    """The answer for each image of a batch, with label maps of `size` (H, W).
 
-    Dense logits name the classes that cover at least 0.4 % of their label map, in ascending id. With `background` False
+    Dense logits name the classes that cover at least 0.4 % of the label map, in ascending id. With `background` False,
     every pixel has some class.
     """
     if isinstance(output, RecurrentOutput):
@@ -63,7 +63,7 @@ def answers(output: RecurrentOutput | Tensor, size: tuple[int, int], *, backgrou
 def own_answers(
     model: SegmentationModel, images: Tensor, size: tuple[int, int], present: Sequence[Collection[int]]
 ) -> Iterator[dict[str, Answer]]:
-    """For each image what the network says of itself. Arguments as for `answers_by_rule`."""
+    """The network's own answer for each image. Arguments as for `answers_by_rule`."""
     found = answers(model(images), size, background=model.has_background)
     return ({OWN: answer} for answer in found)
 
@@ -71,7 +71,7 @@ def own_answers(
 def pixel_answers(
     model: SegmentationModel, images: Tensor, size: tuple[int, int], present: Sequence[Collection[int]]
 ) -> Iterator[dict[str, Answer]]:
-    """For each image what its pixels say, free to take any class: what thresholds are chosen by."""
+    """The per-pixel answer for each image, with all classes allowed; thresholds are chosen on it."""
     pixels = _pixels(model, images, model(images))
     if pixels is None:
         return ({} for _ in images)
@@ -86,7 +86,7 @@ def answers_by_rule(
     *,
     thresholds: Mapping[str, float],
 ) -> Iterator[dict[str, Answer]]:
-    """For each image the network's own answer, and those of its pixels under other rules of naming.
+    """For each image, the network's own answer and the per-pixel answers under other naming rules.
 
     Pixels are the logits of a dense network, or of a recurrent one's per-pixel classifier. A rule names some classes;
     each pixel then takes the best of these and the background, where there is one.
@@ -96,11 +96,11 @@ def answers_by_rule(
         images: (B, 3, h, w) floats in [0, 1].
         size: (H, W) of the label maps.
         present: the true classes of each image.
-        thresholds: further rules: name → share of the image that a class must cover to be named.
+        thresholds: further rules, name → share of the image that a class must cover to be named.
 
     Yields:
-        `OWN`; where the network has pixels `TRUE` and the thresholds; if it is recurrent also `PIXELS` (any class,
-        named as a dense network names) and `NAMED` (those that the steps named).
+        `OWN`; if the network has pixel logits, `TRUE` and the thresholds; if it is also recurrent, `PIXELS` (any class,
+        named as for a dense network) and `NAMED` (the classes that the steps named).
     """
     output = model(images)
     pixels = _pixels(model, images, output)
@@ -124,19 +124,19 @@ def _pixels(model: SegmentationModel, images: Tensor, output: RecurrentOutput | 
 
 
 def large(areas: Sequence[float], least: float) -> list[int]:
-    """Foreground classes that cover at least a share of the image, given the share of each label."""
+    """Foreground classes whose share of the image, from `areas`, is at least `least`."""
     return [label for label, area in enumerate(areas) if label != BACKGROUND and area >= least]
 
 
 def from_pixels(
     logits: Tensor, size: tuple[int, int], named: Collection[int] | None = None, *, background: bool = True
 ) -> Answer:
-    """The answer of a dense map: (K, h, w) logits.
+    """The answer from dense logits (K, h, w).
 
     Args:
-        named: foreground classes that pixels may take beside the background. None: all of them, and those that cover
-            0.4 % of the image are named.
-        background: whether a pixel may belong to no class. Otherwise pixels may take all classes where none is named.
+        named: foreground classes that pixels may take besides background. None: all of them; those that cover at
+            least 0.4 % of the image are named.
+        background: whether a pixel may be background. If not, and no class is named, pixels may take any class.
     """
     classes = list(range(1, len(logits))) if named is None else sorted(set(named))
     rivals = [BACKGROUND, *classes] if background else classes or list(range(1, len(logits)))
@@ -160,14 +160,14 @@ def _from_sequence(output: RecurrentOutput, size: tuple[int, int], background: b
     for image, count in enumerate(output.lengths.tolist()):
         pairs = slice(first, first + count)
         first += count
-        masks = resize(output.masks[pairs], (SLOT_SIZE, SLOT_SIZE)) > 0  # logit 0 is probability one half
-        # Decisions taken: one before each live step, and the one that ended the sequence.
+        masks = resize(output.masks[pairs], (SLOT_SIZE, SLOT_SIZE)) > 0  # logit 0 is probability 0.5
+        # Stop decisions: one before each live step, and the one that ended the sequence.
         taken = stops[image][: count + 1] if background else []
         yield Answer(labels[image], steps[pairs], masks.cpu(), taken, probabilities[pairs], [])
 
 
 def argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (B, C, h, w) and take the largest: (B, H, W). One class at a time: C full-size planes may not fit."""
+    """Resize (B, C, h, w), then argmax: (B, H, W). One class at a time: C full-size planes may not fit in memory."""
     best = resize(logits[:, 0], size)  # (B, H, W)
     labels = torch.zeros_like(best, dtype=torch.int64)
     for label in range(1, logits.shape[1]):
@@ -178,13 +178,13 @@ def argmax(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Stretch logits (N, h, w) → (N, H, W)."""
+    """Resize logits bilinearly, (N, h, w) → (N, H, W)."""
     if not len(planes):
         return planes.new_zeros(0, *size)
     return F.interpolate(planes[:, None].float(), size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def to_slot_size(labels: Tensor) -> Tensor:
-    """Labels (H, W) → (256, 256), each the label at the centre of its square: labels are names and do not blend."""
-    planes = labels[None, None].float()  # whole numbers up to 255 are exact
+    """Resize labels (H, W) → (256, 256) by nearest neighbour."""
+    planes = labels[None, None].float()  # integers up to 255 are exact
     return F.interpolate(planes, size=(SLOT_SIZE, SLOT_SIZE), mode="nearest-exact")[0, 0].long()

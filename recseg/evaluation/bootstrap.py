@@ -1,11 +1,11 @@
-"""How far a score, or the difference of two, may be luck of the images: the bootstrap over images.
+"""Confidence intervals of a score, or of the difference of two: the bootstrap over images.
 
-Images are drawn anew from the list, with replacement and as many as it has, and everything is scored on them. What the
-middle 95 % of many such draws give is the interval (Efron and Tibshirani, "An introduction to the bootstrap", 1993:
-the percentile interval). Two networks are scored on the same draws: an image that is hard for both widens neither.
+As many images as the list has are drawn from it with replacement, and everything is scored on them. The middle 95 % of
+many such draws is the percentile interval (Efron and Tibshirani, "An introduction to the bootstrap", 1993). Two
+networks are scored on the same draws, so an image that is hard for both does not widen their difference.
 
-A mean over classes is over the classes that occur in the ground truth of the images drawn, in every row the same ones:
-what a network invents elsewhere costs the classes that it takes pixels from.
+A mean over classes is over the classes that occur in the ground truth of the images drawn, the same for every network:
+pixels wrongly given to another class count against the classes they belong to.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ MEASURES = ("miou", "label_set_f1", "label_set_recall", "count_accuracy", "slot_
 
 
 class Interval(NamedTuple):
-    """A value on the list as it is, and the ends of its 95 % interval."""
+    """A value on the original list, and the ends of its 95 % interval."""
 
     value: float
     low: float
@@ -38,7 +38,7 @@ def resamples(images: int, number: int = RESAMPLES, seed: int = 0) -> Array:
 
 
 def interval(values: Array) -> Interval:
-    """Of a score on each row of `resamples`; draws on which nothing is defined are left out."""
+    """Interval of a score given for each row of `resamples`; undefined (NaN) values are left out."""
     low, high = np.nanpercentile(values[1:], [2.5, 97.5]) if np.isfinite(values[1:]).any() else (np.nan, np.nan)
     return Interval(float(values[0]), float(low), float(high))
 
@@ -47,12 +47,12 @@ def measure(images: Sequence[ImageCounts], num_classes: int, weights: Array) -> 
     """Every score of `MEASURES` on each of R resampled lists, and the IoU of each class.
 
     Args:
-        images: N counts, of one way to answer.
+        images: counts of N images, under one rule.
         num_classes: K labels, background included.
         weights: (R, N), how often each image counts.
 
     Returns:
-        (R,) arrays by name, and `iou_per_class` (R, K); NaN where nothing is defined.
+        (R,) arrays by name, and `iou_per_class` (R, K); NaN where undefined.
     """
     sums = weights @ _columns(images, num_classes)  # (R, 6 K + 4)
     by_class, pooled = sums[:, :-4], sums[:, -4:].T
@@ -71,7 +71,7 @@ def measure(images: Sequence[ImageCounts], num_classes: int, weights: Array) -> 
 
 
 def _columns(images: Sequence[ImageCounts], num_classes: int) -> Array:
-    """What each image adds to each sum: (N, 6 K + 4)."""
+    """Contribution of each image to each sum: (N, 6 K + 4)."""
     by_class = np.zeros((len(images), 6, num_classes))
     pooled = np.zeros((len(images), 4))
     for row, sums, image in zip(by_class, pooled, images, strict=True):
@@ -92,6 +92,6 @@ def _ratio(part: Array, whole: Array) -> Array:
 
 
 def _mean(values: Array) -> Array:
-    """Mean over classes (R, K) → (R,) of what is defined."""
+    """Mean over classes, (R, K) → (R,), ignoring NaN."""
     defined = np.isfinite(values)
     return _ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1))

@@ -1,6 +1,6 @@
-"""Compare networks, several seeds of each, from counts of the same images: differences with intervals.
+"""Compare networks, several seeds of each, from counts on the same images: differences with intervals.
 
-How the counts are made: `recseg.evaluation.counts`. How a comparison is written: `recseg.evaluation.report`.
+`recseg.evaluation.counts` makes the counts; `recseg.evaluation.report` formats the comparison.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,16 +18,16 @@ from recseg.evaluation.counts import CHOSEN, THRESHOLDS, naming_curve
 def summarise(counts: dict[str, Any], number: int = RESAMPLES) -> dict[str, Any]:
     """Means and ranges over seeds, and differences with their 95 % interval over images.
 
-    A row is a group (its own answers), or a group and a rule. Within a resampled list of images the scores of a group's
-    seeds are averaged; an interval shows the chance in the choice of images, a range that of the seeds.
+    A row is a group (its own answers), or a group and a rule. On each resampled list of images, the scores of a group's
+    seeds are averaged. An interval shows the variation over images, a range the variation over seeds.
 
     Returns:
-        JSON-able: `images`, `classes` (of all means), `classes_not_in_ground_truth` (of none), `resamples`,
-        `thresholds_chosen_on`, `runs`, `rows`, `differences` and `naming`: the curves over thresholds of area, and the
-        thresholds that were chosen.
+        JSON-able: `images`, `classes` (part of every mean), `classes_not_in_ground_truth` (part of none), `resamples`,
+        `thresholds_chosen_on`, `runs`, `rows`, `differences` and `naming`: the curves over area thresholds, and the
+        thresholds chosen.
 
     Raises:
-        RecsegError: rows of other images, or with other ground truth: their means would be over different classes.
+        RecsegError: rows differ in their images or ground truth, so their means would be over different classes.
     """
     names = counts["classes"]
     groups: dict[str, list[dict[str, Any]]] = counts["groups"]
@@ -63,12 +63,12 @@ def summarise(counts: dict[str, Any], number: int = RESAMPLES) -> dict[str, Any]
 
 
 def row_name(group: str, rule: str) -> str:
-    """Name of a row: the group's own answers have the group's name alone."""
+    """Name of a row; for the group's own answers, the name of the group."""
     return group if rule == OWN else f"{group}: {rule}"
 
 
 def _check_same_truth(counts: dict[str, Any]) -> None:
-    """Every row has the same images and the same pixels of each class in the ground truth."""
+    """Check that all rows have the same images and the same ground-truth pixels of each class."""
     expected: Array | None = None
     for group, runs in counts["groups"].items():
         for run in runs:
@@ -81,14 +81,14 @@ def _check_same_truth(counts: dict[str, Any]) -> None:
                 if len(images) != len(counts["ids"]) or not np.array_equal(pixels, expected):
                     raise RecsegError(
                         f"{row_name(group, rule)}, {run['about']['weights']}: counted on other images or with other "
-                        "ground truth than the first row; a mean is over the same classes in every row"
+                        "ground truth than the first row; expected the same for all rows"
                     )
 
 
 def _pairs(groups: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
-    """A group minus its own controls, and minus each later group and that one's controls; true classes are left out."""
+    """A group minus its own controls, and minus each later group and its controls; `TRUE` is left out."""
     for index, (first, runs) in enumerate(groups.items()):
-        if PIXELS in runs[0]["images"]:  # the thresholds of a dense group are no control of itself
+        if PIXELS in runs[0]["images"]:  # thresholds are no control for their own dense group
             yield from ((first, row_name(first, rule)) for rule in runs[0]["images"] if rule not in (OWN, TRUE))
         for second, others in list(groups.items())[index + 1 :]:
             yield from ((first, row_name(second, rule)) for rule in others[0]["images"] if rule != TRUE)
@@ -110,7 +110,7 @@ def _number(value: Any) -> float | None:
 
 
 def _naming(groups: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[tuple[str, Any]]:
-    """For each group with pixels: the curves on the reported images, mean over seeds, and the chosen thresholds."""
+    """For each group with pixel logits: curves on the reported images, averaged over seeds, and chosen thresholds."""
     for group, runs in groups.items():
         if TRUE not in runs[0]["images"]:
             continue

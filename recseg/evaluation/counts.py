@@ -1,8 +1,8 @@
-"""Run several networks, several seeds of each, and count for each image what it adds to the scores of each rule.
+"""Run several networks, several seeds of each, and record the counts of each image under each rule.
 
-The rules are those of `recseg.evaluation.answers.answers_by_rule`: a recurrent network is scored beside its own pixels,
-and all pixels are named alike. `recseg.evaluation.compare` makes the comparison from these counts alone, so who has
-them can make it again without images or weights.
+The rules are those of `recseg.evaluation.answers.answers_by_rule`: a recurrent network is scored together with its own
+pixel logits, and the same naming rules apply to all pixel logits. `recseg.evaluation.compare` needs only these counts,
+so a comparison can be repeated without images or weights.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from recseg.evaluation.scores import ImageCounts
 from recseg.files import atomic_write
 from recseg.models.model import SegmentationModel
 
-# A class is named where it covers this share of the image: which one, is chosen on other images, for one of two scores.
+# A class is named if it covers this share of the image; the share is chosen on other images, for each of two scores.
 THRESHOLDS = (0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2)
 CHOSEN = {
     "own pixels, large classes only (best F1)": "label_set_f1",
@@ -45,24 +45,24 @@ def count(
     limit: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Run all networks, and count for each image what it adds to the scores of each rule.
+    """Run all networks, and record the counts of each image under each rule.
 
     Args:
-        groups: for each group its name, then its runs, which differ in their seed only.
-        data: as `recseg.data.open_dataset` takes it.
+        groups: for each group its name, then its runs, which differ only in their seed.
+        data: as for `recseg.data.open_dataset`.
         split: the images to report on.
-        choose_split: other images, to choose thresholds of area on; None: no thresholds.
-        load: gives the network of a run.
+        choose_split: other images, to choose area thresholds on; None: no thresholds.
+        load: loads the network of a run.
         image_size: short side of the networks' input; by default each network's own.
-        limit: only that many images of each list.
-        progress: show bars on stderr.
+        limit: use only the first `limit` images of each list.
+        progress: show progress bars on stderr.
 
     Returns:
         `classes`, `ids` of the images, `thresholds_chosen_on` (a number of images), and `groups`: for each run
         `about` (its origin), `thresholds`, and `images`: the `ImageCounts` of each rule, in the order of `ids`.
 
     Raises:
-        RecsegError: as `evaluate`; the lists share an image; a group has no runs, or runs that differ in more than
+        RecsegError: as for `evaluate`; the lists share an image; a group has no runs, or runs that differ in more than
             their seed; a name is given twice.
     """
     named: dict[str, dict[str, SegmentationModel]] = {}
@@ -76,8 +76,8 @@ def count(
     dataset, choice = open_dataset(data, split), None if choose_split is None else open_dataset(data, choose_split)
     if choice is not None and (shared := shared_ids(dataset.ids, choice.ids)):
         raise RecsegError(
-            f"{min(shared)}: in both lists ({len(shared)} such images); thresholds are chosen on images that are not "
-            "reported on"
+            f"{min(shared)}: in both lists ({len(shared)} such images); expected thresholds to be chosen on "
+            "other images than those reported on"
         )
     options: dict[str, Any] = {"image_size": image_size, "limit": limit, "progress": progress}
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in named}
@@ -93,7 +93,7 @@ def count(
 
 
 def _choose(model: SegmentationModel, choice: SegmentationFolder, options: dict[str, Any]) -> dict[str, float]:
-    """The threshold of each rule of `CHOSEN`, the smallest of the best; none for a network without pixels."""
+    """The best threshold of each rule of `CHOSEN`, the smallest in a tie; none for a network without pixel logits."""
     scores, _ = score(model, choice, pixel_answers, **options)
     if not scores:
         return {}
@@ -102,7 +102,7 @@ def _choose(model: SegmentationModel, choice: SegmentationFolder, options: dict[
 
 
 def naming_curve(images: Sequence[ImageCounts]) -> dict[str, list[float]]:
-    """Label-set F1 and count accuracy at each of `THRESHOLDS`, of counts that have areas."""
+    """Label-set F1 and count accuracy at each of `THRESHOLDS`, from counts with areas."""
     curve: dict[str, list[float]] = {name: [] for name in CHOSEN.values()}
     once = np.ones((1, len(images)))
     for least in THRESHOLDS:
@@ -131,26 +131,26 @@ def _check_alike(group: str, runs: Sequence[Mapping[str, Any]]) -> None:
             if run[key] != runs[0][key]:
                 raise RecsegError(
                     f"group {group}: {run['weights']} and {runs[0]['weights']} differ in {key} "
-                    f"({run[key]} and {runs[0][key]}); the runs of a group differ in their seed only"
+                    f"({run[key]} and {runs[0][key]}); expected runs that differ only in their seed"
                 )
 
 
 def counts_file(result: Path) -> Path:
-    """Where the counts of a result lie: beside it."""
+    """Path of the counts of a result, next to it."""
     return result.with_suffix(".counts.json.gz")
 
 
 def write_counts(path: Path, counts: dict[str, Any]) -> None:
-    """Counts as compressed JSON, which any language reads; without paths of this machine."""
+    """Write counts as gzipped JSON, without paths of this machine."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(gzip.compress(json.dumps(without_paths(counts), separators=(",", ":")).encode(), mtime=0))
 
 
 def read_counts(path: Path) -> dict[str, Any]:
-    """What `write_counts` wrote.
+    """Read a file written by `write_counts`.
 
     Raises:
-        RecsegError: missing, or not such a file.
+        RecsegError: the file is missing, or not a file of counts.
     """
     try:
         counts: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))

@@ -1,7 +1,7 @@
 """Run a network over a split of a data set and score it by all three protocols of `recseg.evaluation.metrics`.
 
-The network sees each image at the size it was trained for; its logits, never its labels, are then stretched back, and
-what is compared is the answer at the image's own resolution (VOC, set) and at 256×256 (slots, as the baseline does).
+The network gets each image at the size it was trained for. Its logits, not its labels, are resized back, and the answer
+is scored at the image's own resolution (VOC, set) and at 256×256 (slots, as for the baseline).
 """
 
 import os
@@ -26,7 +26,7 @@ from recseg.evaluation.scores import Scores
 from recseg.inference.mode import inference_mode
 from recseg.models.model import SegmentationModel
 
-_BATCH_PIXELS = 1 << 25  # of full-size labels in one batch: photographs of 12 megapixels go two by two
+_BATCH_PIXELS = 1 << 25  # full-size label pixels in one batch: 12-megapixel photographs go in pairs
 
 
 def evaluate(
@@ -44,22 +44,22 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a network on a data set, by the protocols VOC, slot and set.
 
-    The network runs in `eval()` mode: dropout off, batch statistics frozen. Each module's mode is put back at the end.
+    The network runs in `eval()` mode: dropout off, batch statistics frozen. Each module's mode is restored at the end.
 
-    A dense network has no steps. It is taken to name the classes that cover at least 0.4 % of its label map, in
-    ascending id: that is the 5 % quantile of class areas in VOC, below which its scattered specks would count as names.
+    A dense network has no steps. The classes that cover at least 0.4 % of its label map count as named, in ascending
+    id. 0.4 % is the 5 % quantile of class areas in VOC; with a lower threshold, scattered specks would count.
 
     Args:
         model: recurrent, published or dense, from `recseg.load` or from training.
-        dataset: without a transform: labels are needed as they are.
-        batch_size: most images in one batch; only images of one shape share a batch.
+        dataset: without a transform: labels are needed at their own size.
+        batch_size: maximum images per batch; only images of one shape share a batch.
         device: where to run; by default where the model is.
-        workers: processes that read images beside this one.
+        workers: number of data loading processes; 0: read in this process.
         image_size: short side of the network's input; by default the model's own `image_size`.
-        limit: only that many images, the first ones; by default all.
-        progress: show a bar on stderr.
-        on_bad_image: "stop": an image that cannot be read is an error; "skip": it is left out, and listed.
-        per_image: also return what each image adds to the scores.
+        limit: use only the first `limit` images; by default all.
+        progress: show a progress bar on stderr.
+        on_bad_image: "stop": an image that cannot be read is an error; "skip": it is left out and listed.
+        per_image: also return the counts of each image.
 
     Returns:
         JSON-able: `miou`, `iou_per_class` (name → value, None where a class occurs nowhere), `pixel_accuracy`,
@@ -67,11 +67,11 @@ def evaluate(
         `slot_iou_per_class`, `slot_classes_without_hits`, `best_slot_accuracy` and `best_slot_iou` (class and value);
         `label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`;
         `stop_calibration_error`, `stop_calibration`, `class_calibration_error`, `class_calibration`; `images`,
-        `seconds`; with "skip", `skipped` (id → why); with `per_image` that, the fields of `ImageCounts` by image id;
-        where the network names a class that the ground truth lacks, `miou_with_absent` (see `VOCMetric`).
+        `seconds`; with "skip", `skipped` (id → reason); with `per_image`, the fields of `ImageCounts` by image id;
+        if the network predicts a class that is not in the ground truth, `miou_with_absent` (see `VOCMetric`).
 
     Raises:
-        RecsegError: an empty data set, one of nothing but void, an image that cannot be read, or classes that are not
+        RecsegError: an empty data set, masks with nothing but void, an image that cannot be read, or classes other than
             those of the model.
     """
     start = time.perf_counter()
@@ -90,7 +90,7 @@ def evaluate(
         )
     result = {**scores[OWN].compute(), "seconds": round(time.perf_counter() - start, 3)}
     if on_bad_image == "skip":
-        where = f"{dataset.root}{os.sep}"  # a result names images, not the path of a folder on some machine
+        where = f"{dataset.root}{os.sep}"  # a result names images, not folders of a machine
         result["skipped"] = {name: why.replace(where, "") for name, why in skipped.items()}
     if per_image:
         found = sorted(scores[OWN].images.items())
@@ -111,15 +111,15 @@ def score(
     progress: bool = True,
     on_bad_image: str = "stop",
 ) -> tuple[dict[str, Scores], dict[str, str]]:
-    """Score several ways to answer at once: what `evaluate` does, before any ratio is taken.
+    """Score several rules at once: `evaluate`, before any ratio is computed.
 
     Args:
-        answer: gives the answers for each image of a batch by the name of a rule, as `own_answers` does.
+        answer: yields, for each image of a batch, its answers by name of the rule, as `own_answers` does.
 
     Other arguments and errors are those of `evaluate`.
 
     Returns:
-        The scores of each rule, and the images that could not be read (id → why).
+        The scores of each rule, and the images that could not be read (id → reason).
     """
     _check(model, dataset)
     if limit is not None and limit < 1:
@@ -158,19 +158,19 @@ def _check(model: SegmentationModel, dataset: SegmentationFolder) -> None:
     if dataset.transform is not None:
         raise RecsegError("evaluation needs labels at their own size: open the data set without a transform")
     if isinstance(dataset, PackedFolder):
-        raise RecsegError(f"{dataset.root}: is a pack, made smaller for training; score on what it was made of")
+        raise RecsegError(f"{dataset.root}: is a pack, resized for training; score on the data it was made from")
     known = model.num_classes
     if known != dataset.num_classes:
-        raise RecsegError(f"the model knows {known} classes and the data set has {dataset.num_classes}")
+        raise RecsegError(f"the model has {known} classes but the data set has {dataset.num_classes}")
     for index, (mine, theirs) in enumerate(zip(model.classes, dataset.classes, strict=False)):
         if mine != theirs:
-            raise RecsegError(f"class {index} is {mine!r} to the model and {theirs!r} in the data set")
+            raise RecsegError(f"class {index} is {mine!r} in the model but {theirs!r} in the data set")
 
 
 class _Bad(NamedTuple):
-    """An image that cannot be read, or None where none is to blame, and why.
+    """An image that cannot be read (None if no single image is at fault), and the error.
 
-    Handed on: an error would cross processes as a page of traceback.
+    Returned rather than raised: raised in a worker process, it would arrive as a page of traceback.
     """
 
     id: str | None
@@ -178,7 +178,7 @@ class _Bad(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """An image at the network's size and its labels at their own, both uint8, and its index in the list."""
+    """An image at the network's size, its labels at their own size, both uint8, and its index in the list."""
 
     image: Tensor  # (3, h, w)
     labels: Tensor  # (H, W)
@@ -190,7 +190,7 @@ class _Prepared(Dataset[Ready | _Bad]):
 
     def __init__(self, dataset: SegmentationFolder, size: int | None, square: int | None, limit: int | None) -> None:
         self.dataset = dataset
-        self.part = shard(min(len(dataset), limit or len(dataset)))  # of this process; without others, all
+        self.part = shard(min(len(dataset), limit or len(dataset)))  # of this process; all if there is only one
         self.transform = eval_transform(size)
         self.square = square
 
@@ -213,7 +213,7 @@ class _Prepared(Dataset[Ready | _Bad]):
 
 
 def _good(samples: Iterable[Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, str] | None) -> Iterator[Ready]:
-    """The samples that could be read; the others go into `skipped`, or, where that is None, are an error."""
+    """The samples that could be read; the others go into `skipped`, or raise if that is None."""
     for sample in samples:
         if not isinstance(sample, _Bad):
             yield sample
@@ -225,13 +225,13 @@ def _good(samples: Iterable[Ready | _Bad], bar: "tqdm[Any]", skipped: dict[str, 
 
 
 def batches_of_one_shape(samples: Iterable[Ready], batch_size: int) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
-    """Group images of one shape: (B, 3, h, w), (B, H, W) and their B indices, in whatever order they fill."""
+    """Group images of one shape: (B, 3, h, w), (B, H, W) and their B indices, in the order that batches fill up."""
     waiting: dict[tuple[torch.Size, torch.Size], list[Ready]] = {}
     for sample in samples:
         shape = (sample.image.shape, sample.labels.shape)
         waiting.setdefault(shape, []).append(sample)
         full = len(waiting[shape]) >= min(batch_size, max(1, _BATCH_PIXELS // sample.labels.numel()))
-        if not full and sum(map(len, waiting.values())) > 4 * batch_size:  # many odd shapes must not fill the memory
+        if not full and sum(map(len, waiting.values())) > 4 * batch_size:  # bounds the memory for many shapes
             shape, full = max(waiting, key=lambda key: len(waiting[key])), True
         if full:
             yield _stack(waiting.pop(shape))
@@ -245,7 +245,7 @@ def _stack(samples: list[Ready]) -> tuple[Tensor, Tensor, list[int]]:
 
 
 def _by_name(result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Lists by class id → dictionaries by class name, and the best class of each slot figure."""
+    """Turn lists by class id into dictionaries by class name, and add the best class of each slot score."""
     result["iou_per_class"] = by_name(names, result["iou_per_class"])
     result["slot_classes_without_hits"] = [names[k] for k in result["slot_classes_without_hits"]]
     for key in ("slot_accuracy", "slot_iou"):

@@ -1,12 +1,12 @@
-"""Three protocols to score one segmentation, never to be mixed in one column.
+"""Three protocols for scoring a segmentation; their scores are not comparable with each other.
 
-- `VOCMetric`: one confusion matrix over the whole split, as the PASCAL VOC development kit counts.
-- `SlotMetric`: the two figures of the published recurrent baseline, over slots 1 … 5.
-- `SetMetric`: which classes the model says are present, and how many steps it takes to say so; `CalibrationMetric`:
-  whether the probabilities that it gives, for a class or for having finished, are to be believed.
+- `VOCMetric`: one confusion matrix over the whole split, as in the PASCAL VOC development kit.
+- `SlotMetric`: the two scores of the published recurrent baseline, over slots 1 … 5.
+- `SetMetric`: which classes the model names, and in how many steps; `CalibrationMetric`: whether its probabilities, for
+  a class or for the stop, are calibrated.
 
-All state is whole numbers, so a score does not depend on the order of the images, nor on how they were split over
-processes: `a.merge(b)` gives exactly what one metric would have seen.
+All state is integer, so a score depends neither on the order of the images nor on how they were split over processes:
+`a.merge(b)` is exactly what one metric would have counted.
 
 Sources: Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015 (VOC);
 "Recurrently Semantic Segmentation" (slots).
@@ -27,12 +27,12 @@ IOU_UNIT = 1 << 40
 
 
 class _Sums:
-    """A metric whose state is sums over images, but for the attributes in `_fixed`, which say what is counted."""
+    """A metric whose state is sums over images, except for the attributes in `_fixed`, its settings."""
 
     _fixed: ClassVar[tuple[str, ...]] = ()
 
     def merge(self, other: Self) -> Self:
-        """Add what another metric has counted."""
+        """Add the counts of another metric."""
         for name in self._fixed:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -45,10 +45,10 @@ class _Sums:
 class VOCMetric(_Sums):
     """Mean intersection over union of a whole split, at the resolution of the labels, void ignored.
 
-    Averaging IoUs image by image is another (and higher) figure: here a class is counted over all pixels of all images.
+    A class is counted over all pixels of all images; averaging the IoU of each image is another, higher score.
 
     Args:
-        num_classes: labels with the background, e.g. 21.
+        num_classes: labels, background included, e.g. 21.
     """
 
     _fixed = ("num_classes",)
@@ -62,7 +62,7 @@ class VOCMetric(_Sums):
         """Count the pixels of one image (H, W) or of a batch (B, H, W); void (255) in `labels` is left out.
 
         Raises:
-            RecsegError: shapes differ, or a label is none of the classes.
+            RecsegError: shapes differ, or a label is out of range.
         """
         if predicted.shape != labels.shape:
             raise RecsegError(f"prediction {tuple(predicted.shape)} and labels {tuple(labels.shape)} differ in shape")
@@ -73,15 +73,15 @@ class VOCMetric(_Sums):
                 wrong = values[(values < 0) | (values >= self.num_classes)][0]
                 raise RecsegError(f"{name} {int(wrong)} is not one of 0 … {self.num_classes - 1}")
         pairs = torch.bincount(truth * self.num_classes + guess, minlength=self.num_classes**2)
-        # Not in place, so that a sum begun in inference mode can be continued outside; (C²,) -> (C, C)
+        # Not in place, so that a sum started in inference mode can be continued outside it; (C²,) -> (C, C)
         self.confusion = self.confusion + pairs.view(self.num_classes, self.num_classes).cpu()
 
     def compute(self) -> dict[str, Any]:
-        """`miou`, `iou_per_class`, `pixel_accuracy`, `confusion` (a list of rows, one a true class).
+        """`miou`, `iou_per_class`, `pixel_accuracy`, `confusion` (a list of rows, one per true class).
 
-        `miou` is the mean over the classes that occur in the ground truth: the same ones for every network. A class
-        that occurs in predictions alone has IoU 0; where there is one, `miou_with_absent` is the mean that counts it
-        too. A class that occurs in neither has IoU None, and is no part of a mean.
+        `miou` is the mean over the classes that occur in the ground truth, the same for every network. A class that
+        occurs only in predictions has IoU 0; if there is one, `miou_with_absent` is the mean that includes it. A class
+        that occurs in neither has IoU None and is part of no mean.
         """
         hits = self.confusion.diagonal()
         union = self.confusion.sum(0) + self.confusion.sum(1) - hits
@@ -100,17 +100,17 @@ class VOCMetric(_Sums):
 class SlotMetric(_Sums):
     """The baseline's slot accuracy and slot IoU.
 
-    The true classes of an image, in ascending id, fill slots 1 … `slots`. Predicted steps of one class are merged,
-    sorted by class id, and fill slots likewise. A slot is a hit where both hold the same class. Slot accuracy of a
-    class is the share of its slots that are hits; slot IoU is the mean IoU **over those hits only**, so a model that
-    names few classes right can still have a high slot IoU: read the two together.
+    The true classes of an image, in ascending id, fill slots 1 … `slots`. Predicted steps are merged by class, sorted
+    by class id, and fill slots likewise. A slot is a hit if both have the same class. Slot accuracy of a class is the
+    share of its slots that are hits; slot IoU is the mean IoU **over those hits only**, so a model that gets few
+    classes right can still have a high slot IoU: read the two together.
 
-    One class that is missing or too many shifts all later slots, which is why the same steps are also scored in the
-    model's own order (`slot_accuracy_own_order`, steps of one class merged at the first of them).
+    One missing or extra class shifts all later slots, so the same steps are also scored in the model's own order
+    (`slot_accuracy_own_order`, steps of one class merged into the first of them).
 
     Args:
-        num_classes: labels with the background, e.g. 21.
-        slots: how many slots there are; classes beyond them are not scored.
+        num_classes: labels, background included, e.g. 21.
+        slots: number of slots; further classes are not scored.
     """
 
     _fixed = ("num_classes", "slots")
@@ -118,7 +118,7 @@ class SlotMetric(_Sums):
     def __init__(self, num_classes: int, slots: int = 5) -> None:
         self.num_classes = num_classes
         self.slots = slots
-        self.total = np.zeros(num_classes, np.int64)  # slots that a class truly has
+        self.total = np.zeros(num_classes, np.int64)  # slots of each class in the ground truth
         self.hits = np.zeros(num_classes, np.int64)
         self.hits_own_order = np.zeros(num_classes, np.int64)
         self.iou = np.zeros(num_classes, np.int64)  # over hits, in units of 2^-40
@@ -132,11 +132,11 @@ class SlotMetric(_Sums):
             labels: (H, W) true labels at the same size, resized by nearest neighbour; void counts as background.
 
         Raises:
-            RecsegError: shapes do not agree, or a class id is none of the foreground classes.
+            RecsegError: shapes do not match, or a class id is not a foreground class.
         """
         if masks.shape != (len(classes), *labels.shape):
             raise RecsegError(
-                f"masks {tuple(masks.shape)} do not fit {len(classes)} classes and labels {tuple(labels.shape)}"
+                f"masks {tuple(masks.shape)} do not match {len(classes)} classes and labels {tuple(labels.shape)}"
             )
         merged: dict[int, Tensor] = {}
         for class_id, mask in zip(classes, masks.bool(), strict=True):
@@ -157,10 +157,10 @@ class SlotMetric(_Sums):
                 self.iou[class_id] += (intersection * IOU_UNIT + union // 2) // union  # union > 0: the class is present
 
     def compute(self) -> dict[str, Any]:
-        """Slot accuracy and slot IoU: means over classes, and a list of C - 1 values, that of class k + 1 at index k.
+        """Slot accuracy and slot IoU: means over classes, and lists of C - 1 values with class k + 1 at index k.
 
-        A class that never occurs has None and is no part of either mean; a class without hits has no IoU, is left out
-        of that mean, and its id is listed in `slot_classes_without_hits`.
+        A class that never occurs has None and is part of neither mean; a class without hits has no IoU, is left out of
+        that mean, and is listed in `slot_classes_without_hits`.
         """
         total, hits = self.total[1:].tolist(), self.hits[1:].tolist()
         accuracy = list(map(_ratio, hits, total))
@@ -178,21 +178,21 @@ class SlotMetric(_Sums):
 class SetMetric(_Sums):
     """Precision, recall and F1 of the set of classes named, and how often the number of steps is right.
 
-    Micro-averaged: labels of all images are pooled before dividing. An average over images would give an image of
-    one class, where a miss costs everything, the weight of an image of five.
+    Micro-averaged: labels of all images are pooled before dividing. A mean over images would give an image of one
+    class, where a single miss means 0, the same weight as an image of five.
     """
 
     def __init__(self) -> None:
         self.images = self.steps = self.right_counts = 0
-        self.named = self.present = self.correct = 0  # classes; the correct ones are named and present
+        self.named = self.present = self.correct = 0  # counts of classes; correct: named and present
 
     def update(self, predicted: Collection[int], true: Collection[int], steps: int) -> None:
         """Score one image.
 
         Args:
             predicted: foreground class ids that the model names (repeats count once).
-            true: foreground class ids that are present, at the labels' own resolution.
-            steps: steps that the model ran, repeats included: the count is right where it equals the true one.
+            true: foreground class ids present, at the labels' own resolution.
+            steps: steps that the model ran, repeats included; the count is right if it equals the number of classes.
         """
         named, present = set(predicted) - {BACKGROUND, VOID}, set(true) - {BACKGROUND, VOID}
         self.images += 1
@@ -205,7 +205,7 @@ class SetMetric(_Sums):
     def compute(self) -> dict[str, Any]:
         """`label_set_precision`, `label_set_recall`, `label_set_f1`, `count_accuracy`, `mean_steps`, `images`.
 
-        Nothing named where nothing is present is right (1.0); where one of the two is empty, the score is 0.0.
+        If nothing is named and nothing is present, the scores are 1.0; if only one of the two is empty, 0.0.
         """
         nothing = float(self.named == self.present == 0)
         return {
@@ -219,16 +219,16 @@ class SetMetric(_Sums):
 
 
 class CalibrationMetric(_Sums):
-    """Is a probability to be believed: of the times it is 30 %, does the thing happen in 30 %?
+    """Expected calibration error: of the events predicted with 30 %, do 30 % happen?
 
-    Pairs are sorted into bins by the probability given. The error is the mean over pairs of the difference, in a bin,
-    between mean probability and share of what happened (Guo et al., "On calibration of modern neural networks", ICML
+    Predictions are binned by probability. The error is the absolute difference between mean probability and observed
+    frequency in each bin, averaged over predictions (Guo et al., "On calibration of modern neural networks", ICML
     2017).
 
     Args:
-        name: of what is given a probability, such as "stop".
-        outcome: what may happen, such as "ended".
-        bins: of equal width, from 0 to 1.
+        name: name of the prediction, such as "stop".
+        outcome: name of the event, such as "ended".
+        bins: number of bins of equal width in 0 … 1.
     """
 
     _fixed = ("name", "outcome", "bins")
@@ -240,7 +240,7 @@ class CalibrationMetric(_Sums):
         self.probability = np.zeros(bins, np.int64)  # in units of 2^-40
 
     def update(self, probabilities: Sequence[float], outcomes: Sequence[bool]) -> None:
-        """Count some pairs: what was said, and whether it happened."""
+        """Count predicted probabilities and whether each event happened."""
         for probability, outcome in zip(probabilities, outcomes, strict=True):
             index = min(int(probability * self.bins), self.bins - 1)
             self.decisions[index] += 1
@@ -248,7 +248,7 @@ class CalibrationMetric(_Sums):
             self.probability[index] += round(probability * IOU_UNIT)
 
     def compute(self) -> dict[str, Any]:
-        """`NAME_calibration_error` (None where nothing was counted), and `NAME_calibration`: the bins not empty."""
+        """`NAME_calibration_error` (None if nothing was counted), and `NAME_calibration`: the non-empty bins."""
         bins = np.stack([self.decisions, self.happened, self.probability], axis=1)  # (bins, 3)
         rows = [
             {"probability": total / count / IOU_UNIT, self.outcome: happened / count, "decisions": count}
@@ -267,6 +267,6 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of what is defined; None where nothing is."""
+    """Mean of the values that are not None; None if there are none."""
     defined = [value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else None

@@ -1,4 +1,4 @@
-"""A comparison in words: one line on what is separable, then tables in Markdown, which read well in a terminal too."""
+"""A comparison as text: one line on which differences are separable, then Markdown tables."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,9 +11,9 @@ FEWEST_SEEDS = 3
 
 
 def findings(result: dict[str, Any]) -> list[str]:
-    """What is separable and what is not, and what a reader must know before repeating it.
+    """Which differences are separable and which are not, and the caveats that go with them.
 
-    Separable: the 95 % interval of the difference, over images, leaves out 0.
+    Separable: the 95 % interval of the difference, over images, excludes 0.
     """
     text: dict[bool, list[str]] = {True: [], False: []}
     for difference in headline_differences(result):
@@ -31,17 +31,17 @@ def findings(result: dict[str, Any]) -> list[str]:
         said = ", ".join(f"{name} {' and '.join(numbers)}" for name, numbers in updates.items())
         lines.append(f"Not trained alike: {said} updates.")
     if result["classes_not_in_ground_truth"]:
-        lines.append(f"In no mean, since in no ground truth: {', '.join(result['classes_not_in_ground_truth'])}.")
+        lines.append(f"In no mean, since not in the ground truth: {', '.join(result['classes_not_in_ground_truth'])}.")
     return lines
 
 
 def separable(interval: dict[str, float]) -> bool:
-    """Whether an interval leaves out 0."""
+    """Whether an interval excludes 0."""
     return interval["low"] > 0 or interval["high"] < 0
 
 
 def headline_differences(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Between two groups, and of a group and its own pixels."""
+    """Differences between two groups, and between a group and its own pixels."""
     return [
         each
         for each in result["differences"]
@@ -89,7 +89,7 @@ def _title(difference: dict[str, Any]) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share as a percentage; a dash for none."""
+    """A share as a percentage; a dash for None."""
     return "–" if share is None else f"{100 * share:.{digits}f}"
 
 
@@ -102,12 +102,12 @@ def points(interval: dict[str, float | None]) -> str:
 
 
 def signed(value: float) -> str:
-    """Points with their sign; none where they round to zero."""
+    """Points with their sign, without one if they round to zero."""
     return f"{value:+.1f}".replace("-", "−") if abs(value) >= 0.05 else "0.0"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose columns are as wide in the source."""
+    """A Markdown table with aligned columns."""
     rows = [head, *lines]
     first, *widths = (max(map(len, column)) for column in zip(*rows, strict=True))
     rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in widths)])

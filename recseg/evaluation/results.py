@@ -1,6 +1,6 @@
-"""A measurement and all it takes to repeat it: command, seed, commit, versions, hardware, date. One JSON file each.
+"""Results as JSON files, with all it takes to repeat them: command, seed, commit, versions, hardware, date.
 
-A result does not say where the folders of a machine are: paths from outside the project are cut to their last name.
+Paths outside the project are cut to their last component, so that a result does not reveal the folders of a machine.
 """
 
 import importlib.metadata
@@ -22,10 +22,10 @@ from recseg.errors import RecsegError
 from recseg.files import atomic_write
 
 _CLONE = Path(__file__).resolve().parents[2]
-# Where a path from outside the project begins: at the root, at home, above this folder, on a drive of Windows.
+# Start of a path outside the project: the root, a home folder, a parent folder, or a Windows drive.
 _START = r"(?:/|~[\w.-]*[/\\]|\.\.[/\\]|[A-Za-z]:[/\\])"
 _WHOLE = re.compile(rf"([\w-]+=)?{_START}.*", re.DOTALL)  # a word that is a path, or an option with one
-# In a sentence; neither a URL nor a path in the project.
+# Within a sentence; neither a URL nor a path inside the project.
 _WITHIN = re.compile(rf"(?<![\w.:/~*\\-]){_START}[^\s'\":;,=]*")
 
 
@@ -37,13 +37,13 @@ def write_result(
     seed: int | None = None,
     **details: Any,
 ) -> dict[str, Any]:
-    """Write a result with its origin; an older file is replaced only by a whole new one.
+    """Write a result with its origin, atomically.
 
     Args:
         path: the JSON file.
         result: what was measured, e.g. what `evaluate` returns.
-        command: what a reader types to get it again; by default the command line of this process.
-        seed: of the random number generator, where one took part.
+        command: command that reproduces the result; by default the command line of this process.
+        seed: seed of the random number generator, if one was used.
         details: further entries, such as `data="voc"` and `split="val"`.
 
     Returns:
@@ -51,7 +51,7 @@ def write_result(
         `uncommitted_changes` of the package, `versions`, `hardware`, `date`.
 
     Raises:
-        RecsegError: a value that JSON cannot hold (NaN and infinity among them), or a file that cannot be written.
+        RecsegError: a value that JSON cannot represent (such as NaN or infinity), or a file that cannot be written.
     """
     if command is None:
         command = [Path(sys.argv[0]).name, *sys.argv[1:]]
@@ -77,7 +77,7 @@ def write_result(
 
 
 def without_paths(value: Any) -> Any:
-    """`value` with every path from outside the project, in any string within, cut down to its last name.
+    """`value` with every path outside the project, in any string in it, cut to its last component.
 
     >>> without_paths({"weights": "/home/me/run", "json": "data/results/voc.json"})
     {'weights': 'run', 'json': 'data/results/voc.json'}
@@ -96,12 +96,12 @@ def without_paths(value: Any) -> Any:
 
 
 def _quoted(word: str) -> str:
-    """A word as one types it: quoted only where a shell needs it (`shlex.quote` quotes `A=1` too)."""
+    """A word, quoted only if a shell needs it (`shlex.quote` quotes `A=1` too)."""
     return word if re.fullmatch(r"[^\s'\"\\$&|<>;()*?`#!]+", word) else shlex.quote(word)
 
 
 def versions() -> dict[str, str]:
-    """Versions that a figure may depend on."""
+    """Versions of Python and the packages that a result may depend on."""
     found = {"python": platform.python_version()}
     for package in ("recseg", "torch", "torchvision"):
         try:
@@ -112,7 +112,7 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, number of its cores that may be used, and GPU (None without one)."""
+    """Processor, number of usable cores, and GPU (None without one)."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": _processor(), "cores": usable, "gpu": gpu}

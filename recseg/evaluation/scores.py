@@ -1,7 +1,7 @@
-"""All protocols for one list of images and one way to answer, in sums over the list and in counts of each image.
+"""All protocols for one list of images under one rule, as sums over the list and as counts of each image.
 
-Every score is a ratio of sums over images, so the counts of each image are enough to compute any of them again, over
-these images or over a resampled list of them: `recseg.evaluation.bootstrap`.
+Every score is a ratio of sums over images, so it can be recomputed from the counts of each image, on the same list or
+on a resampled one: `recseg.evaluation.bootstrap`.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from recseg.evaluation.metrics import CalibrationMetric, SetMetric, SlotMetric, 
 
 
 class ImageCounts(NamedTuple):
-    """What one image adds to the scores, in lists that JSON can hold.
+    """Contribution of one image to the scores, as JSON-able lists.
 
     Attributes:
-        confusion: the entries of its confusion matrix that are not 0: true label, predicted label, pixels.
+        confusion: the non-zero entries of its confusion matrix: true label, predicted label, pixels.
         present: true classes, in ascending id.
         named: class of each step, or each class that a rule names.
         slots: class, 1 for a hit, and IoU of the hit in units of 2^-40, for each slot that has a true class.
-        areas: share of the image that each label covers where pixels were free to take any; else empty.
+        areas: share of the image that each label covers, if pixels could take any label; else empty.
     """
 
     confusion: list[list[int]]
@@ -58,13 +58,13 @@ class Scores:
         self.images[index] = ImageCounts(entries, list(present), list(answer.classes), slots, answer.areas)
 
     def merge(self, other: "Scores") -> Self:
-        """Add what another process has counted: sums of whole numbers, which no order of adding changes."""
+        """Add the counts of another process; these are integer sums, so the order does not matter."""
         for name in ("voc", "slot", "label_set", "stop", "named"):
             getattr(self, name).merge(getattr(other, name))
         self.images |= other.images
         return self
 
     def compute(self) -> dict[str, Any]:
-        """The figures of all protocols, by class id."""
+        """The scores of all protocols, by class id."""
         metrics: tuple[Any, ...] = (self.voc, self.slot, self.label_set, self.stop, self.named)
         return {name: value for metric in metrics for name, value in metric.compute().items()}

@@ -1,8 +1,7 @@
-"""Published scores, and their comparison, figure by figure, with a new measurement: `recseg results --verify`.
+"""Published results, and their comparison with a new measurement, figure by figure: `recseg results --verify`.
 
-The same weights, images and code give the same figures. Another processor or another version of a library rounds
-differently: a few pixels at the edge of a mask change, now and then a whole step. The tolerances below are those of
-every result.
+The same weights, images and code give the same figures. Another processor or library version rounds differently, which
+changes a few pixels at the edge of a mask, and occasionally a whole step. The same tolerances apply to every result.
 """
 
 import json
@@ -14,15 +13,15 @@ from recseg.errors import RecsegError
 from recseg.resources import resource
 from recseg.weights.registry import published_weights
 
-OVERALL = 0.002  # a figure of the whole list, most of them shares of one
-PER_CLASS = 0.02  # a figure of one class: a list may hold it twenty times only
-MOVED = 0.002  # of all pixels, or of all decisions: how many may be counted elsewhere
-ORIGIN = ("data", "split", "seed", "commit", "command")  # what a published score has to say
+OVERALL = 0.002  # for a figure of the whole list, usually in 0 … 1
+PER_CLASS = 0.02  # for a figure of one class, which may occur in only twenty images
+MOVED = 0.002  # share of all pixels, or of all decisions, that may be counted elsewhere
+ORIGIN = ("data", "split", "seed", "commit", "command")  # required in a published result
 _NOT_MEASURED = {*ORIGIN, "training", "uncommitted_changes", "versions", "hardware", "date", "seconds"}
 
 
 class Compared(NamedTuple):
-    """One published figure, the one measured now, their distance, and the largest distance at which they agree."""
+    """A published figure, the one measured now, their distance, and the tolerance."""
 
     name: str
     published: Any
@@ -36,7 +35,7 @@ class Compared(NamedTuple):
 
 
 def published_results() -> dict[str, Path]:
-    """The evaluations and comparisons that come with recseg: name → file."""
+    """The evaluations and comparisons shipped with recseg: name → file."""
     try:
         folder = resource("results")
     except RecsegError:
@@ -46,18 +45,18 @@ def published_results() -> dict[str, Path]:
 
 
 def from_counts(published: dict[str, Any]) -> bool:
-    """Whether the networks of a comparison are not all here, so that the counts of each image have to do."""
+    """Whether some networks of a comparison are missing, so that it is recomputed from the counts of each image."""
     names = {entry["name"] for entry in published_weights()}
     runs = [run["weights"] for group in published.get("runs", {}).values() for run in group]
     return not all(Path(run).exists() or run in names for run in runs)
 
 
 def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Compared]:
-    """Each figure of two evaluations or comparisons, the worst first.
+    """Compare two evaluations or comparisons figure by figure, worst first.
 
-    Numbers of the whole list may differ by `OVERALL`, those of a class by `PER_CLASS`; of the pixels in the confusion
-    matrix and of the decisions in the tables of calibration a share of `MOVED` may be counted elsewhere. Everything
-    else has to be the same, and a figure that only one of the two has does not agree.
+    Figures of the whole list may differ by `OVERALL`, those of a class by `PER_CLASS`. A share `MOVED` of the pixels in
+    the confusion matrix, and of the decisions in the calibration tables, may be counted elsewhere. Everything else must
+    be equal, and a figure that only one of the two has does not agree.
     """
     old, new = (
         dict(pair for key, value in result.items() if key not in _NOT_MEASURED for pair in _figures(key, value))
@@ -73,7 +72,7 @@ def compare(published: dict[str, Any], measured: dict[str, Any]) -> list[Compare
 
 
 def _figures(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The figures within a value of a result, by names such as "iou_per_class of cat"; tables of counts whole."""
+    """Flatten a value of a result into figures, named e.g. "iou_per_class of cat"; a table of counts is one figure."""
     if name == "confusion":
         yield name, {(row, column): count for row, counts in enumerate(value) for column, count in enumerate(counts)}
     elif name.endswith("_calibration"):
@@ -91,7 +90,7 @@ def _figures(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _distance(name: str, old: Any, new: Any) -> tuple[float, float]:
-    """Distance and tolerance; what is neither a number nor a table of counts is the same or infinitely far."""
+    """Distance and tolerance; values other than floats and tables of counts are equal or infinitely far apart."""
     if old == new:
         return 0.0, 0.0
     if isinstance(old, dict) and isinstance(new, dict):
@@ -102,7 +101,7 @@ def _distance(name: str, old: Any, new: Any) -> tuple[float, float]:
 
 
 def _moved(old: dict[Any, float], new: dict[Any, float]) -> float:
-    """Share of what was counted that two tables of counts hold in different cells; infinite for different totals."""
+    """Share of the counts that are in different cells of two tables; infinite if the totals differ."""
     total = sum(old.values())
     if total != sum(new.values()):
         return float("inf")
@@ -110,7 +109,7 @@ def _moved(old: dict[Any, float], new: dict[Any, float]) -> float:
 
 
 def _bins(rows: list[dict[str, Any]]) -> dict[Any, float]:
-    """Decisions of each tenth of probability that happened, and that did not; empty tenths have no row."""
+    """For each tenth of probability, the decisions that happened and those that did not; empty tenths are left out."""
     counts = {}
     for row in rows:
         (outcome,) = row.keys() - {"probability", "decisions"}
@@ -121,10 +120,10 @@ def _bins(rows: list[dict[str, Any]]) -> dict[Any, float]:
 
 
 def read_result(file: Path) -> dict[str, Any]:
-    """A stored result; empty where the file holds something else than a table.
+    """A stored result; empty if the file does not contain a JSON object.
 
     Raises:
-        RecsegError: missing, or not JSON.
+        RecsegError: the file is missing, or not JSON.
     """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
