@@ -1,4 +1,4 @@
-"""`python -m recseg.cli`, as `torchrun -m recseg.cli` starts it."""
+"""Entry point for `python -m recseg.cli` and `torchrun -m recseg.cli`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Numbers, names and outputs on the command line: the value, or a line that says what was expected."""
+"""Argument types of the command line, for numbers, names and outputs, with error messages in plain words."""
 
 import argparse
 from functools import partial
@@ -25,18 +25,18 @@ positive = partial(_number, convert=int, least=1, words="a whole number from 1")
 side = partial(_number, convert=int, least=2, words="a whole number from 2")
 real = partial(_number, convert=float, least=1e-12, words="a number above 0")
 zero_or_more = partial(_number, convert=float, least=0, words="a number from 0")
-share = partial(_number, convert=float, least=0, words="a share, from 0 to below 1", below=1)
+share = partial(_number, convert=float, least=0, words="a number from 0 to below 1", below=1)
 
 
 def text_file(text: str) -> Path:
-    """An output of text alone: `-` is standard output, `./-` a file that is called so."""
+    """A text output: `-` is standard output, `./-` a file with that name."""
     return STDOUT if text == "-" else Path(text)
 
 
 def folder(text: str) -> Path:
     """An output folder."""
     if text == "-":
-        raise argparse.ArgumentTypeError("'-' is standard output, expected a folder (./- for one that is called so)")
+        raise argparse.ArgumentTypeError("'-' is standard output, expected a folder (./- for one with that name)")
     return Path(text)
 
 

@@ -1,4 +1,4 @@
-"""`recseg benchmark`: measure time and memory beside a dense U-Net and the published network."""
+"""`recseg benchmark`: compare time and memory with a dense U-Net and the published network."""
 
 import argparse
 import sys
@@ -15,18 +15,18 @@ def add(commands: Commands) -> None:
     """The arguments of `recseg benchmark`."""
     parser = command(commands, "benchmark", run)
     option = parser.add_argument
-    option("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)} (default all)")
-    option("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (256)")
-    option("--rounds", type=positive, default=5, metavar="N", help="rounds of each network (5)")
+    option("--only", nargs="+", choices=PARTS, metavar="PART", help=f"any of {', '.join(PARTS)} (default all)")
+    option("--size", type=positive, default=256, metavar="PIXELS", help="side of the images (default 256)")
+    option("--rounds", type=positive, default=5, metavar="N", help="rounds per network (default 5)")
     option("--encoder", type=encoder, metavar="NAME", default="mobilenet_v2", help="(default mobilenet_v2)")
-    option("--threads", type=positive, metavar="N", help="of the CPU (default: one a core)")
-    option("--reference", type=Path, metavar="FILE", help="a TensorFlow Lite network to compare the exported one with")
-    option("--json", type=text_file, metavar="FILE", help="write all figures, with how they were measured (- prints)")
+    option("--threads", type=positive, metavar="N", help="CPU threads (default: one per core)")
+    option("--reference", type=Path, metavar="FILE", help="TensorFlow Lite network to compare the exported one with")
+    option("--json", type=text_file, metavar="FILE", help="write all figures and how they were measured (- prints)")
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure time and memory beside a dense U-Net and the published network.
+    """Compare time and memory with a dense U-Net and the published network.
 
     example: recseg benchmark --only inference --json inference.json
     """

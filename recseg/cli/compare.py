@@ -1,4 +1,4 @@
-"""`recseg compare`: several seeds of several networks on the same images, with controls and intervals."""
+"""`recseg compare`: compare networks, several seeds of each, with controls and intervals."""
 
 import argparse
 import sys
@@ -16,20 +16,20 @@ def add(commands: Commands) -> None:
     parser = command(commands, "compare", run)
     parser.add_argument(
         "--group", action="append", nargs="+", required=True, metavar=("NAME", "RUN"),
-        help=f"a name, then a run for each seed ({WEIGHTS_HELP}, or an exported .onnx); the first is compared with all",
+        help=f"a name, then a run per seed ({WEIGHTS_HELP}, or an exported .onnx); each is compared with later ones",
     )  # fmt: skip
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", default="val", help="images to report on (default val)")
-    parser.add_argument("--choose-split", metavar="SPLIT", help="other images, to choose thresholds of area on")
+    parser.add_argument("--choose-split", metavar="SPLIT", help="other images, to choose area thresholds on")
     parser.add_argument("--image-size", type=side, metavar="PIXELS", help="short side (default: each network's own)")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of each list")
     parser.add_argument("--per-class", action="store_true", help="also print the IoU of each class")
-    parser.add_argument("--json", type=text_file, metavar="FILE", help="write the result, and beside it the counts")
+    parser.add_argument("--json", type=text_file, metavar="FILE", help="write the result, and the counts next to it")
     add_device(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compare networks, several seeds of each: differences with intervals, controls beside them.
+    """Compare networks, several seeds of each: differences with intervals, and controls.
 
     example: recseg compare --group recurrent runs/r0 runs/r1 --group dense runs/d0 runs/d1 --data voc
     """

@@ -23,11 +23,11 @@ def add(commands: Commands) -> None:
     option("--images", type=positive, required=True, metavar="N", help="number of images")
     option("--seed", type=natural, default=0, metavar="S", help="same seed, same images (default 0)")
     option = command(kinds, "voc", voc).add_argument
-    option("--root", type=folder, metavar="DIR", help="folder that will hold VOCdevkit (default: a cache)")
+    option("--root", type=folder, metavar="DIR", help="folder to put VOCdevkit in (default: a cache)")
     option = command(kinds, "pack", pack).add_argument
     option("--data", required=True, help=DATA_HELP)
-    option("--split", help="split to pack (default train; voc: train_aug where it is there)")
-    option("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller ones stay")
+    option("--split", help="split to pack (default train; voc: train_aug if present)")
+    option("--size", type=side, required=True, metavar="PIXELS", help="short side; smaller images are kept as they are")
     option("--out", type=Path, required=True, metavar="FILE", help="must end in .pack")
     option = command(kinds, "check", check).add_argument
     option("folder", metavar="DIR", help="in VOC's layout")
@@ -37,15 +37,15 @@ def add(commands: Commands) -> None:
     option("--format", required=True, choices=FORMATS, help="see below")
     option("--out", type=folder, required=True, metavar="DIR", help="folder to write; must be new or empty")
     option(
-        "--val-fraction", type=share, metavar="F", help="of the images, where the export has no val list (default 0.2)"
+        "--val-fraction", type=share, metavar="F", help="share of val images, if the export lists none (default 0.2)"
     )
     option("--seed", type=natural, default=0, metavar="S", help="same seed, same val list (default 0)")
-    option("--drop-empty", action="store_true", help="leave out images without a shape (else background everywhere)")
-    option("--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="missing, or at fault (default stop)")
+    option("--drop-empty", action="store_true", help="leave out images without shapes (else: all background)")
+    option("--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="for missing or unusable images (default stop)")
 
 
 def pictograms(arguments: argparse.Namespace) -> None:
-    """Draw pictograms, a data set with VOC's layout and labels: as many images as you like.
+    """Draw any number of pictograms, a data set with VOC's layout and labels.
 
     example: recseg data pictograms --out data/mine --images 2000 --seed 1
     """
@@ -58,7 +58,7 @@ def pictograms(arguments: argparse.Namespace) -> None:
 
 
 def voc(arguments: argparse.Namespace) -> None:
-    """Download PASCAL VOC 2012, 2 GB: checksum checked, resumes where it stopped.
+    """Download PASCAL VOC 2012 (2 GB), resuming where it stopped, and verify its checksum.
 
     example: recseg data voc --root ~/data/voc && export RECSEG_VOC_ROOT=~/data/voc
     """
@@ -88,13 +88,13 @@ def pack(arguments: argparse.Namespace) -> None:
     source = open_train(arguments.data, arguments.split)
     check_writable(out, reads=source.files)
     if isinstance(source, PackedFolder):
-        raise RecsegError(f"--data {arguments.data}: is a pack already; pack what it was made of")
+        raise RecsegError(f"--data {arguments.data}: is already a pack; give the data that it was made from")
     if out.exists():
         old = PackedFolder(out)
         if old.size == arguments.size and old.header["fingerprint"] == fingerprint(source):
             print(f"{out}: is up to date")
             return
-    if arguments.data not in ("pictograms", "voc"):  # a pack keeps labels alone: what is amiss shows now or never
+    if arguments.data not in ("pictograms", "voc"):  # a pack keeps only labels, so problems can be found only now
         print("\n".join(examine(source, None)), flush=True)
     shapes = packed_shapes(source, arguments.size)
     print(f"{out}: {counted(len(source), 'image')} of {source.split}, {pack_bytes(shapes) / 1e6:,.0f} MB", flush=True)
@@ -103,7 +103,7 @@ def pack(arguments: argparse.Namespace) -> None:
 
 
 def import_(arguments: argparse.Namespace) -> None:
-    """Make a folder of an annotation tool's export.
+    """Convert an annotation tool's export to a folder in VOC's layout.
 
     formats:
       coco      JSON with polygons or RLE: COCO, CVAT, Roboflow, Label Studio ("COCO with images")
@@ -112,7 +112,7 @@ def import_(arguments: argparse.Namespace) -> None:
       masks     images, masks, and what their values or colours mean: CVAT ("Segmentation mask 1.1", labelmap.txt),
                 Roboflow (_classes.csv), labelme2voc (class_names.txt), class_dict.csv, classes.txt; or, in black and
                 white, a folder masks/NAME for each class
-    Of shapes that overlap, the smaller is in front; in CVAT's XML, first of all the one with the larger z_order.
+    Where shapes overlap, the smaller is in front; in CVAT's XML, a larger z_order takes precedence.
 
     example: recseg data import export.json --format coco --out my_images && recseg data check my_images
     """
@@ -135,7 +135,7 @@ def import_(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Say what a folder holds, and what in it may be misunderstood.
+    """Summarise a folder, and list faults and likely mistakes.
 
     example: recseg data check my_images --sheet sheet.png
     """
@@ -144,7 +144,7 @@ def check(arguments: argparse.Namespace) -> None:
 
     root = find_root(Path(arguments.folder).expanduser())
     lists = list(splits(root)) or ["train"]
-    # Those that a training takes by itself; of a folder without them, all.
+    # The splits that training uses by default; all splits if there are none of these.
     names = [name for name in ("train", "val") if name in lists] or lists
     chosen = [SegmentationFolder(root, name) for name in names]
     if arguments.sheet is not None:

@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images")
     parser.add_argument("--on-bad-image", choices=ON_BAD_IMAGE, default="stop", help="(default stop)")
     parser.add_argument(
-        "--json", type=text_file, metavar="FILE", help="write the scores, with how they were measured (- prints)"
+        "--json", type=text_file, metavar="FILE", help="write the scores and how they were measured (- prints)"
     )
     add_device(parser)
 
@@ -77,14 +77,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _notes(dataset: "SegmentationFolder", scores: dict[str, Any], trained: dict[str, Any]) -> Iterator[str]:
-    """What makes scores look better than the network is."""
+    """Reasons why scores may look better than the network is."""
     from recseg.data.folder import read_split, shared_ids
 
     if not any(any(row) for row in scores["confusion"][1:]):
-        yield "the ground truth holds no class, only background"
+        yield "the ground truth has no class, only background"
     split = trained.get("split")
     if isinstance(split, str) and split != dataset.split:
-        with suppress(RecsegError):  # no such list here: it learned from other data
+        with suppress(RecsegError):  # no such list here: it was trained on other data
             shared = len(shared_ids(dataset.ids, read_split(dataset.root, split)))
             if shared:
                 yield f"{shared} of these {len(dataset)} images are in the list that it was trained on ({split})"
@@ -103,7 +103,7 @@ def load_network(weights: str, device: str | None) -> Any:
 
 
 def score_table(scores: dict[str, Any], title: str) -> str:
-    """The three protocols, one under the other: their figures are never to be compared with each other."""
+    """The three protocols, one below the other; their scores are not comparable with each other."""
 
     def percent(value: float | None) -> str:
         return "   –" if value is None or math.isnan(value) else f"{100 * value:4.1f}"
@@ -113,7 +113,7 @@ def score_table(scores: dict[str, Any], title: str) -> str:
         f"VOC    mIoU {percent(scores['miou'])} %   pixel accuracy {percent(scores['pixel_accuracy'])} %",
     ]
     if "miou_with_absent" in scores:
-        absent = "mIoU over these classes and those that only the network names"
+        absent = "mIoU with the classes that occur only in predictions"
         lines.append(f"       {absent} {percent(scores['miou_with_absent'])} %")
     classes = [f"{name:<16}{percent(value)}" for name, value in scores["iou_per_class"].items()]
     rows = -(-len(classes) // 3)
@@ -121,6 +121,6 @@ def score_table(scores: dict[str, Any], title: str) -> str:
     lines += [
         f"Slot   accuracy {percent(scores['slot_accuracy'])} %   IoU of the hits {percent(scores['slot_iou'])} %",
         f"Set    label-set F1 {percent(scores['label_set_f1'])} %   "
-        f"count accuracy {percent(scores['count_accuracy'])} %   steps an image {scores['mean_steps']:.2f}",
+        f"count accuracy {percent(scores['count_accuracy'])} %   steps per image {scores['mean_steps']:.2f}",
     ]
     return "\n".join(lines)

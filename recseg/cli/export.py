@@ -14,15 +14,15 @@ def add(commands: Commands) -> None:
     parser = command(commands, "export", run)
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     parser.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="NAME.onnx")
-    parser.add_argument("--int8", action="store_true", help="in 8 bits: smaller, faster, and a little less exact")
-    parser.add_argument("--calibrate", metavar="DATA", help="with --int8: training images that show the ranges")
-    parser.add_argument("--split", help="of --calibrate (default train)")
+    parser.add_argument("--int8", action="store_true", help="in 8 bits: smaller, faster, slightly less accurate")
+    parser.add_argument("--calibrate", metavar="DATA", help="with --int8: training images to calibrate the ranges on")
+    parser.add_argument("--split", help="split of --calibrate (default train)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write a network as ONNX graphs, which run without torch.
-    The graphs take one image at a time, whose sides are multiples of the deepest features' stride, 16 or 32
-    pixels. recseg.export.runtime pads images so, and runs the loop over time steps.
+    The graphs take one image at a time; its sides must be multiples of the encoder's stride, 16 or 32 pixels.
+    recseg.export.runtime pads images accordingly, and runs the loop over time steps.
 
     example: recseg export --weights runs/first --onnx first.onnx && recseg predict *.jpg --onnx first.onnx --out out
     """
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
     outputs = [part_path(arguments.onnx, part) for part in PARTS]
     check_writable(*outputs, reads=[*files_of(arguments.weights), *(images.files if images else ())])
     if images is not None and any(path.exists() and not path.is_file() for path in outputs):
-        raise RecsegError(f"--int8 {arguments.onnx}: expected a regular file, which is read again to be rounded")
+        raise RecsegError(f"--int8 {arguments.onnx}: expected a regular file, since quantisation reads it again")
     model = load(arguments.weights)
     files = export(model, arguments.onnx)
     if images is not None:

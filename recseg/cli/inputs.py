@@ -1,4 +1,4 @@
-"""Images named on the command line, as files, folders and patterns, and a name for the outputs of each."""
+"""Images given on the command line as files, folders and patterns, and names for their outputs."""
 
 import glob
 import os
@@ -13,8 +13,8 @@ class Input(NamedTuple):
     """An image to read.
 
     Attributes:
-        path: of the file.
-        relative: where it lies in the folder that was named; of a file that was named itself, its name.
+        path: path of the file.
+        relative: path relative to the folder that was given, or the name of a file given itself.
     """
 
     path: Path
@@ -22,13 +22,13 @@ class Input(NamedTuple):
 
 
 def find_images(named: Sequence[Path], out: Path) -> list[Input]:
-    """The images that these files, folders and patterns stand for, in their order, those of a folder sorted.
+    """The images given by files, folders and patterns, in that order; those of a folder are sorted.
 
-    Of a folder, files with the suffix of an image, also in folders below; hidden ones are passed over, and so is `out`.
-    A pattern (`**` for any folders) stands for what a shell would make of it.
+    A folder is searched recursively for files with the suffix of an image, except for hidden ones and `out`. A pattern
+    (`**` for any folders) is expanded as a shell would.
 
     Raises:
-        RecsegError: nothing of that name, a folder without images, or one that is `out` itself.
+        RecsegError: no such file, a folder without images, or a folder that is `out` itself.
     """
     return [image for path in named for each in _matches(path) for image in _images(each, out)]
 
@@ -47,7 +47,7 @@ def _images(path: Path, out: Path) -> list[Input]:
         return [Input(path, Path(path.name))]
     if _same(path, out):
         raise RecsegError(
-            f"--out {out}: is the folder of the images; expected another, or outputs would be read as images"
+            f"--out {out}: is the folder of the images; expected another one, since outputs would be read as images"
         )
     found = [Input(file, file.relative_to(path)) for file in _below(path, out)]
     if not found:
@@ -56,7 +56,7 @@ def _images(path: Path, out: Path) -> list[Input]:
 
 
 def _below(folder: Path, out: Path) -> Iterator[Path]:
-    from recseg.data.images import SUFFIXES  # imports NumPy: a misspelt name is refused before
+    from recseg.data.images import SUFFIXES  # imports NumPy: check that paths exist first
 
     def complain(error: OSError) -> None:
         raise RecsegError(f"{error.filename}: cannot be read ({error.strerror})") from error
@@ -73,13 +73,13 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def unique_names(paths: Iterable[Path]) -> list[Path]:
-    """For the outputs of each image: its relative path without the suffix, with -2, -3 … where two would clash."""
+    """Output names: relative paths without the suffix, with -2, -3 … where two would clash."""
     taken: set[str] = set()
     names: list[Path] = []
     for path in paths:
         first = name = path.with_name(path.stem)
         number = 1
-        while str(name).casefold() in taken:  # some file systems do not tell A from a
+        while str(name).casefold() in taken:  # some file systems ignore case
             number += 1
             name = first.with_name(f"{first.name}-{number}")
         taken.add(str(name).casefold())

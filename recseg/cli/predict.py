@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SkippedImages(RecsegError):
-    """Some images could not be read; the others are done."""
+    """Some images could not be read; the others were processed."""
 
     exit_code = 1
 
@@ -35,24 +35,24 @@ def add(commands: Commands) -> None:
     option = parser.add_argument
     option(
         "images", nargs="+", type=Path, metavar="IMAGE",
-        help="files, folders with all below them, or patterns in quotes ('photos/**/*.jpg')",
+        help="files, folders (searched recursively), or quoted patterns ('photos/**/*.jpg')",
     )  # fmt: skip
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--weights", help=f"{WEIGHTS_HELP}, or an .onnx file")
-    network.add_argument("--onnx", type=Path, metavar="FILE", help="of recseg export; runs without torch")
+    network.add_argument("--onnx", type=Path, metavar="FILE", help="from recseg export; runs without torch")
     option(
         "--out", type=folder, required=True, metavar="DIR",
         help="for STEM-overlay.png, the classes in colour with their names, and STEM-labels.png, the label map; "
-        "what lies in a folder of IMAGE lies in the same folder here",
+        "subfolders of IMAGE are kept",
     )  # fmt: skip
-    option("--gif", action="store_true", help="and STEM.gif, the recurrence step by step")
+    option("--gif", action="store_true", help="also write STEM.gif, the recurrence step by step")
     option("--json", type=text_file, metavar="FILE", help="write all steps as JSON (- prints)")
     option("--coco", type=text_file, metavar="FILE", help="write all masks in COCO's format, as RLE (- prints)")
     option(
         "--on-bad-image", choices=ON_BAD_IMAGE, default="stop",
-        help="skip: go on without images that cannot be read, list them, and end with status 1 (default stop)",
+        help="skip: leave out images that cannot be read, list them, and exit with status 1 (default stop)",
     )  # fmt: skip
-    option("--tile", action="store_true", help="large images in overlapping windows: small things are seen")
+    option("--tile", action="store_true", help="split large images into overlapping windows, to keep small objects")
     option(
         "--tile-size", type=side, metavar="N", help="side of the windows in pixels (default: the network's image size)"
     )
@@ -60,12 +60,12 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Segment images: for each an overlay, an indexed PNG, and its steps.
+    """Segment images: an overlay, an indexed PNG and the steps of each.
     All images are decoded before anything is written.
 
     example: recseg predict *.jpg --weights pictograms-recurrent --out out --gif --json out/steps.json
     """
-    images = find_images(arguments.images, arguments.out)  # before seconds of imports
+    images = find_images(arguments.images, arguments.out)  # before the slow imports
     from recseg.data.images import MOST_PIXELS, MOST_PIXELS_TILED
     from recseg.data.images import read_image as read
     from recseg.inference.coco import CocoFile
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"written: {report}", file=messages)
     if bad:
         raise SkippedImages(
-            f"skipped {counted(len(bad), 'image')} that cannot be read, the others are done: {', '.join(map(str, bad))}"
+            f"skipped {counted(len(bad), 'image')} that cannot be read; the others are done: {', '.join(map(str, bad))}"
         )
 
 
@@ -124,9 +124,9 @@ def _write_images(found: "Prediction", rgb: "Image", files: dict[str, Path]) -> 
 def _decode(
     images: Sequence[Input], read: "Callable[[Path], Image]", skip: bool
 ) -> tuple[dict[Path, int], dict[Path, RecsegError]]:
-    """The short side of each image, and with `skip` why some cannot be read.
+    """The short side of each image, and with `skip` the errors of those that cannot be read.
 
-    Decoded for their sizes and their errors: the tenth being bad should not cost nine.
+    All images are decoded first, so that a bad one does not cost the work on those before it.
     """
     from tqdm import tqdm
 
@@ -148,12 +148,12 @@ def _decode(
 def _write_json(path: Path, content: Any) -> None:
     with atomic_write(path) as temporary:
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        # A file's name may be no text; JSON writes such a byte as the escape that this makes of it.
+        # A file's name may not be valid text; backslashreplace gives escapes that are valid JSON.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 class _Network(NamedTuple):
-    """What segments an image, the side that it works at, and its classes."""
+    """A function that segments an image, the short side that it resizes to, and its classes."""
 
     segment: "Callable[[Image], Prediction]"
     own_size: int | None
@@ -161,7 +161,7 @@ class _Network(NamedTuple):
 
 
 def _network(arguments: argparse.Namespace, tile: bool | int) -> _Network:
-    """An exported network without torch, or any other with it."""
+    """An exported network, which runs without torch, or any other."""
     onnx = arguments.onnx
     if onnx is None and arguments.weights.endswith(".onnx"):
         onnx = Path(arguments.weights)
@@ -180,13 +180,13 @@ def _network(arguments: argparse.Namespace, tile: bool | int) -> _Network:
 
 
 def _warn_of_shrinking(short_sides: dict[Path, int], own_size: int) -> None:
-    """Say so where what is small in an image cannot be seen by the network."""
+    """Warn if images are shrunk so much that small objects are lost."""
     shrunk = [path for path, length in short_sides.items() if length > 3 * own_size]
     if shrunk:
         most = max(shrunk, key=lambda path: short_sides[path])
         print(
             f"recseg: warning: {len(shrunk)} of {len(short_sides)} images shrunk more than threefold for the network "
-            f"({most}: {short_sides[most]} pixels to {own_size}); small things are lost, --tile keeps them",
+            f"({most}: {short_sides[most]} pixels to {own_size}); small objects are lost; --tile keeps them",
             file=sys.stderr,
         )
 
@@ -195,6 +195,6 @@ def _step_lines(found: "Prediction") -> Iterable[str]:
     for number, step in enumerate(found.steps, 1):
         yield f"  {number}  {step.name:<16} {step.probability:6.1%}   covers {step.area:6.1%}"
     if not found.steps:
-        yield "  –  nothing but background"
+        yield "  –  only background"
     if found.stop_probability is not None:
         yield f"     stop             {found.stop_probability:6.1%}"

@@ -1,4 +1,4 @@
-"""`recseg report`: whether a network is any good, and what to try next, as one page."""
+"""`recseg report`: how good a network is and what to try next, on one HTML page."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("weights", metavar="RUN", help=f"{WEIGHTS_HELP}, or an exported .onnx")
     parser.add_argument("--data", required=True, help=DATA_HELP)
     parser.add_argument("--split", default="val", help="(default val)")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only N images, evenly spread over the list")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only N images, evenly spaced over the list")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="(default report.html in the run's folder, or NAME-report.html here)"
     )
@@ -24,9 +24,9 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Show on one HTML page whether a network is any good, and what to try next.
-    Curves of the training, scores of each class, what is taken for what, the worst and the best
-    images with their steps, and what stands out. The page asks nothing of any server; it holds
+    """Show on one HTML page how good a network is, and what to try next.
+    Training curves, scores of each class, confusions between classes, the worst and the best
+    images with their steps, and what stands out. The page is self-contained and includes
     images of the data.
 
     example: recseg report runs/mine --data my_images --out report.html
@@ -58,6 +58,6 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def default_name(weights: str) -> Path:
-    """In the folder of a run; of a published name or a file, here."""
+    """In the run's folder; for a published name or a file, in the current folder."""
     path = Path(weights)
     return path / "report.html" if path.is_dir() else Path(f"{path.stem}-report.html")

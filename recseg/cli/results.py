@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ScoreDiffers(RecsegError):
-    """A published score that the machine at hand does not find again."""
+    """A published score is not reproduced on this machine."""
 
     exit_code = 1
 
@@ -24,8 +24,8 @@ class ScoreDiffers(RecsegError):
 def add(commands: Commands) -> None:
     """The arguments of `recseg results`."""
     parser = command(commands, "results", run)
-    parser.add_argument("--verify", metavar="NAME", help="repeat this evaluation; exit code 1 if it differs")
-    parser.add_argument("--data", help="where its images are, if not where its command says")
+    parser.add_argument("--verify", metavar="NAME", help="repeat this evaluation; exit code 1 if its scores differ")
+    parser.add_argument("--data", help="data set to use instead of the one in its command")
     add_device(parser)
 
 
@@ -55,11 +55,11 @@ def run(arguments: argparse.Namespace) -> None:
         )
     exact = sum(figure.distance == 0 for figure in figures)
     print(
-        f"{arguments.verify} on {where}: all {len(figures)} figures agree, {exact} of them to the last digit "
+        f"{arguments.verify} on {where}: all {len(figures)} figures agree, {exact} of them exactly "
         f"({_miou(published, 2)}; largest distance {worst.distance:.2g}, {worst.name})"
     )
     if "differences" in published and from_counts(published):
-        print("computed again from the counts of each image: the trainings that it names are not all here")
+        print("recomputed from the counts of each image, since not all runs that it names are here")
 
 
 def _miou(result: dict[str, Any], digits: int = 1) -> str:
@@ -73,10 +73,10 @@ def _miou(result: dict[str, Any], digits: int = 1) -> str:
 def verify(
     name: str, *, data: str | None = None, device: str | None = None, progress: bool = False
 ) -> tuple[dict[str, Any], list["Compared"]]:
-    """Repeat the evaluation or the comparison that a published result names; its figures beside those measured now.
+    """Repeat a published evaluation or comparison: the published result, and its figures compared with those measured.
 
-    Not all trainings of a comparison are published: where one is missing, its figures are computed again from the
-    counts of each image that lie beside the result. `data` says where the images are, if not where the command says.
+    Not all runs of a comparison are published: if one is missing, the figures are recomputed from the counts of each
+    image, stored next to the result. `data` overrides the data set of the command.
     """
     from recseg.devices import choose_device
     from recseg.evaluation.compare import summarise
@@ -88,7 +88,7 @@ def verify(
 
     known = published_results()
     if name not in known:
-        raise RecsegError(f"{name!r}: no such result (there is {', '.join(known) or 'none'})")
+        raise RecsegError(f"{name!r}: no such result (available: {', '.join(known) or 'none'})")
     published = read_result(known[name])
     given = repeated(known[name], published)
     where, data = choose_device(device), data or given.data
@@ -111,17 +111,17 @@ def verify(
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Raised: who typed `recseg results` has not typed this."""
+        """Raise instead of exiting: the command comes from a result, not from the user."""
         raise RecsegError(message)
 
 
 def repeated(file: Path, published: dict[str, Any]) -> argparse.Namespace:
-    """The arguments of the command that a result names, where the result says all that is needed to repeat it."""
+    """The parsed command of a result, which must have everything that is needed to repeat it."""
     from recseg.evaluation.verify import ORIGIN
 
     for key in ORIGIN:
         if published.get(key) is None:
-            raise RecsegError(f"{file}: does not say its {key}, so nobody can repeat it")
+            raise RecsegError(f"{file}: has no {key}, so it cannot be repeated")
     kind, parser = (compare if "differences" in published else evaluate), _Parser(prog="recseg")
     kind.add(parser.add_subparsers(required=True, metavar="COMMAND"))
     program, *words = shlex.split(published["command"])
@@ -129,9 +129,9 @@ def repeated(file: Path, published: dict[str, Any]) -> argparse.Namespace:
         given = parser.parse_args(words if program == "recseg" else [])
     except RecsegError as error:
         verb = kind.__name__.rpartition(".")[-1]
-        raise RecsegError(f"{file}: cannot be repeated by recseg {verb} ({error}): {published['command']}") from error
+        raise RecsegError(f"{file}: cannot be repeated with recseg {verb} ({error}): {published['command']}") from error
     if (given.data, given.split) != (published["data"], published["split"]):
-        raise RecsegError(f"{file}: names {published['data']} {published['split']}, its command other images")
+        raise RecsegError(f"{file}: names {published['data']} {published['split']}, but its command names other images")
     if not re.fullmatch(r"[0-9a-f]{40}", str(published["commit"])):
-        raise RecsegError(f"{file}: commit {published['commit']!r} is not one of git's")
+        raise RecsegError(f"{file}: commit {published['commit']!r} is not a git commit")
     return given

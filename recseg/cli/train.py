@@ -1,4 +1,4 @@
-"""`recseg train`: train a network, or go on with an interrupted run."""
+"""`recseg train`: train a network, or continue an interrupted run."""
 
 import argparse
 import json
@@ -15,8 +15,8 @@ from recseg.models.config import ENCODERS, RecurrentUNetConfig
 from recseg.training.config import AMP, MODELS, ON_BAD_IMAGE, OPTIMISERS, ORDERS, TrainConfig, load_config, resolve
 from recseg.training.run_folder import BEST
 
-RESUMABLE = ("data", "device", "workers", "on_bad_image")  # of place and machine, not of what is learned
-LONGER = ("steps", "minutes", "lr")  # with which a run is no longer the one that began
+RESUMABLE = ("data", "device", "workers", "on_bad_image")  # about the machine, not about what is learned
+LONGER = ("steps", "minutes", "lr")  # these change the training itself
 
 
 def add(commands: Commands) -> None:
@@ -26,15 +26,15 @@ def add(commands: Commands) -> None:
     others, longer = (", ".join(f"--{name.replace('_', '-')}" for name in names) for names in (RESUMABLE, LONGER))
     parser.add_argument(
         "--resume", type=Path, metavar="RUN",
-        help=f"go on with an interrupted run; takes {others} for another place, {longer} to go on longer",
+        help=f"continue an interrupted run; {others} may differ, {longer} to train for longer",
     )  # fmt: skip
     parser.add_argument("--out", type=folder, metavar="RUN", help="folder for the run; must be new or empty")
     parser.add_argument("--model", choices=MODELS, help="network (default recurrent)")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--minutes", type=real, metavar="M", help="train for so long (default 20)")
-    budget.add_argument("--steps", type=positive, metavar="N", help="train for so many updates instead")
+    budget.add_argument("--minutes", type=real, metavar="M", help="training time in minutes (default 20)")
+    budget.add_argument("--steps", type=positive, metavar="N", help="number of updates, instead of --minutes")
     parser.add_argument("--seed", type=natural, metavar="S", help="of weights, order and augmentation (default 0)")
-    parser.add_argument("--split", help="split to train on (default train; voc: train_aug where it is there)")
+    parser.add_argument("--split", help="split to train on (default train; voc: train_aug if present)")
     option = parser.add_argument_group("network").add_argument
     widths: dict[str, Any] = {"type": positive, "nargs": "+", "metavar": "N"}
     option("--encoder", type=encoder, metavar="NAME", help=f"{', '.join(ENCODERS)} or timm:NAME (default plain)")
@@ -42,62 +42,62 @@ def add(commands: Commands) -> None:
     blocks = "channels after each decoder block, coarse to fine (default 96 64 40; 160 96 64 with another encoder)"
     option("--decoder-widths", **widths, help=blocks)
     option("--hidden", type=positive, metavar="N", help="channels of the ConvLSTM's state" + default("hidden"))
-    option("--reduced", type=positive, metavar="N", help="channels that the ConvLSTM reads" + default("reduced"))
-    option("--max-steps", type=positive, metavar="N", help="most classes of an image (default: by data)")
-    option("--init", metavar="WEIGHTS", help=f"fine-tune, sizes included: {WEIGHTS_HELP}")
+    option("--reduced", type=positive, metavar="N", help="input channels of the ConvLSTM" + default("reduced"))
+    option("--max-steps", type=positive, metavar="N", help="maximum classes per image (default: by data)")
+    option("--init", metavar="WEIGHTS", help=f"fine-tune these weights, network sizes included: {WEIGHTS_HELP}")
     option("--encoder-weights", metavar="FILE", help="ImageNet weights as safetensors")
     option("--pretrained", action="store_const", const=True, help="download ImageNet weights")
-    option("--freeze", type=natural, metavar="N", help="finest encoder stages to keep (default 2 if pretrained)")
-    option("--order", choices=ORDERS, help="which step learns which target (default matched)")
-    option("--pixels-first", type=share, metavar="SHARE", help="of the budget on single pixels alone (default 0.5)")
+    option("--freeze", type=natural, metavar="N", help="finest encoder stages to freeze (default 2 if pretrained)")
+    option("--order", choices=ORDERS, help="which target each step gets (default matched)")
+    option("--pixels-first", type=share, metavar="SHARE", help="of the budget, on the pixel loss alone (default 0.5)")
     loop = parser.add_argument_group("loop")
     option = loop.add_argument
     option("--size", type=side, metavar="PIXELS", help="side of the crops" + defaults("size"))
     option("--scale", type=real, nargs=2, metavar=("MIN", "MAX"), help="range of the random resize" + defaults("scale"))
-    flip = "never mirror: for what has a left and a right"
+    flip = "no mirroring, for classes that depend on left and right"
     option("--no-flip", action="store_const", const=False, dest="flip", help=flip)
-    jitter = "of brightness, contrast, saturation" + default("colour_jitter")
+    jitter = "strength, for brightness, contrast, saturation" + default("colour_jitter")
     option("--colour-jitter", type=share, metavar="SHARE", help=jitter)
     option("--balance", action="store_const", const=True, help="draw images with rare classes more often")
-    image_size = "short side of images to predict on (default 7/6 of --size)"
+    image_size = "short side of images at inference (default 7/6 of --size)"
     option("--image-size", type=side, metavar="PIXELS", help=image_size)
-    option("--batch-size", type=positive, metavar="N", help="images an update" + defaults("batch_size"))
-    option("--optimiser", choices=OPTIMISERS, help="rule of the updates (default muon)")
+    option("--batch-size", type=positive, metavar="N", help="images per update" + defaults("batch_size"))
+    option("--optimiser", choices=OPTIMISERS, help="optimiser (default muon)")
     option("--lr", type=real, metavar="RATE", help="peak learning rate" + defaults("lr"))
-    option("--warmup", type=natural, metavar="N", help="updates in which the rate rises" + default("warmup"))
+    option("--warmup", type=natural, metavar="N", help="updates of learning-rate warmup" + default("warmup"))
     option("--weight-decay", type=zero_or_more, metavar="RATE", help="of matrices" + default("weight_decay"))
-    option("--clip", type=real, metavar="NORM", help="longest gradient" + default("clip"))
-    option("--ema", type=share, metavar="DECAY", help="of the averaged weights" + default("ema"))
-    option("--workers", type=natural, metavar="N", help="processes that read images")
-    option("--on-bad-image", choices=ON_BAD_IMAGE, help="where one cannot be read (default stop)")
-    option("--amp", choices=AMP, help="16-bit arithmetic (default auto)")
-    compiled = "compile encoder and decoder, for GPUs; takes minutes at the start"
+    option("--clip", type=real, metavar="NORM", help="maximum gradient norm" + default("clip"))
+    option("--ema", type=share, metavar="DECAY", help="decay of the averaged weights" + default("ema"))
+    option("--workers", type=natural, metavar="N", help="number of data loading processes")
+    option("--on-bad-image", choices=ON_BAD_IMAGE, help="for an image that cannot be read (default stop)")
+    option("--amp", choices=AMP, help="mixed precision (default auto)")
+    compiled = "compile encoder and decoder, for GPUs; adds minutes of start-up"
     option("--compile", action="store_const", const=True, help=compiled)
-    seconds = "between two checkpoints" + default("checkpoint_seconds")
+    seconds = "seconds between checkpoints" + default("checkpoint_seconds")
     option("--checkpoint-seconds", type=real, metavar="S", help=seconds)
     add_device(loop)
-    validation = "of the averaged weights; it takes nothing of the budget"
+    validation = "of the averaged weights; does not count towards the budget"
     option = parser.add_argument_group("validation", validation).add_argument
     option("--val-split", metavar="SPLIT", help="split to score, or none (default val, if there is one)")
-    every = "updates between two (default a tenth of the budget, at least 100)"
+    every = "updates between validations (default a tenth of the budget, at least 100)"
     option("--val-every", type=positive, metavar="N", help=every)
-    option("--val-limit", type=positive, metavar="N", help="most images of one (default 500)")
-    option("--tensorboard", action="store_const", const=True, help="write TensorBoard's format into RUN/tensorboard")
+    option("--val-limit", type=positive, metavar="N", help="maximum images per validation (default 500)")
+    option("--tensorboard", action="store_const", const=True, help="write TensorBoard logs to RUN/tensorboard")
 
 
 def default(name: str) -> str:
-    """Words for the default of an option, as the configuration of the training or of the network has it."""
+    """Help text for the default of an option, from the configuration of the training or the network."""
     config = TrainConfig if hasattr(TrainConfig, name) else RecurrentUNetConfig
     return f" (default {words(getattr(config, name))})"
 
 
 def words(value: Any) -> str:
-    """One number, or several."""
+    """Format one number, or several."""
     return " ".join(f"{number:g}" for number in (value if isinstance(value, tuple) else (value,)))
 
 
 def defaults(name: str) -> str:
-    """Words for a default that the network decides, as `resolve` has it."""
+    """Help text for a default that depends on the network, from `resolve`."""
     plain, other = RecurrentUNetConfig(), RecurrentUNetConfig(encoder=ENCODERS[1])
     one, two = (words(getattr(resolve(TrainConfig(data="", network=each)), name)) for each in (plain, other))
     return f" (default {one}{'' if one == two else f'; {two} with another encoder'})"
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
         extra = sorted(given.keys() - {"resume", *RESUMABLE, *LONGER})
         if extra:
             option = "--no-flip" if extra[0] == "flip" else f"--{extra[0].replace('_', '-')}"
-            raise RecsegError(f"--resume: goes on as the run began, so {option} does not apply")
+            raise RecsegError(f"--resume: continues the run with its own settings, so {option} does not apply")
         if not arguments.resume.is_dir():
             raise RecsegError(f"{arguments.resume}: no such run folder")
         from recseg.training.train import resume

@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--weights", required=True, help=WEIGHTS_HELP)
     kinds = "a .mp4 (extra [video]), or a .gif: at most 300 frames and 640 pixels; without sound"
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=kinds)
-    parser.add_argument("--every", type=positive, default=1, metavar="N", help="take each N-th frame (default 1)")
+    parser.add_argument("--every", type=positive, default=1, metavar="N", help="use every N-th frame (default 1)")
     parser.add_argument("--max-frames", type=positive, metavar="N", help="stop after N frames (camera: 150)")
     add_device(parser)
 
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     from recseg.inference.video import open_clip, segment_video
     from recseg.weights.io import load
 
-    open_clip(arguments.source)  # a misspelt name is found before the weights are read
+    open_clip(arguments.source)  # check the source before loading the weights
     check_writable(arguments.out, reads=[Path(arguments.source), *files_of(arguments.weights)])
     model = load(arguments.weights, choose_device(arguments.device))
 

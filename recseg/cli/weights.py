@@ -1,4 +1,4 @@
-"""`recseg weights`: list what is published."""
+"""`recseg weights`: list the published weights."""
 
 import argparse
 import json
@@ -13,7 +13,7 @@ def add(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """List what is published.
+    """List the published weights.
 
     example: recseg weights --json
     """
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps(entries, indent=2))
         return
     if not entries:
-        print("nothing is published with this installation: train, and give the run's folder to --weights")
+        print("no published weights in this installation: train a network, and pass the run's folder to --weights")
         return
     rows = [("name", "data", "mIoU", "size", "sha256")]
     for entry in entries:
