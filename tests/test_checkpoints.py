@@ -174,7 +174,7 @@ def test_truncated(file: Path, share: float) -> None:
 
 def test_safetensors_of_something_else(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    refused(tmp_path / "other.safetensors", "not weights of recseg")
+    refused(tmp_path / "other.safetensors", "not recseg weights")
 
 
 @pytest.mark.parametrize(

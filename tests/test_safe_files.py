@@ -213,7 +213,7 @@ def test_encoder_weights_are_judged_likewise(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "weights.safetensors")
-    with pytest.raises(recseg.RecsegError, match="no regular file"), open_tensors(tmp_path / "weights.safetensors"):
+    with pytest.raises(recseg.RecsegError, match="not a regular file"), open_tensors(tmp_path / "weights.safetensors"):
         pass
 
 

@@ -1,1 +1,1 @@
-"""Trained weights on disk, the published ones by name, and those of the Hugging Face Hub."""
+"""Trained weights: files, the published ones by name, and the Hugging Face Hub."""

@@ -1,7 +1,7 @@
-"""A trained network as a folder, and networks from the Hugging Face Hub: `save_pretrained` and `from_pretrained`.
+"""Trained networks as folders, and from the Hugging Face Hub: `save_pretrained` and `from_pretrained`.
 
-The folder holds `weights.safetensors`, which says by itself what network it holds and is all that is read, and
-`config.json`, the same description for people and for the Hub's pages.
+The folder has `weights.safetensors`, which includes the configuration and is the only file read, and `config.json`, the
+same description for people and for the Hub's pages.
 """
 
 import json
@@ -28,20 +28,20 @@ def save_pretrained(
     image_size: int | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Path:
-    """Write a network to a folder that `from_pretrained` and `recseg.load` read, and that can be uploaded to the Hub.
+    """Write a network to a folder for `from_pretrained`, `recseg.load`, or upload to the Hub.
 
     Args:
         model: a network of this package.
-        folder: made where it is missing; files of an earlier call are replaced.
-        classes: names of its labels, the background first. None: those that a loaded network carries.
-        image_size: short side, in pixels, of the images that it was trained for. None: likewise.
-        metadata: anything JSON can hold: data, score, command … None: what the network carries, if anything.
+        folder: created if missing; existing files are replaced.
+        classes: names of its labels, background first. None: those of the loaded network.
+        image_size: short side, in pixels, of the images that it was trained for. None: that of the loaded network.
+        metadata: anything JSON-able: data, score, command … None: that of the loaded network, if any.
 
     Returns:
         The folder.
 
     Raises:
-        RecsegError: neither given nor carried are classes or image size; or the folder cannot be written.
+        RecsegError: classes or image size are neither given nor known, or the folder cannot be written.
     """
     folder = Path(folder)
     about: dict[str, Any] = {"classes": classes, "image_size": image_size, "metadata": metadata}
@@ -49,7 +49,7 @@ def save_pretrained(
         if about[name] is None:
             about[name] = getattr(model, name)
         if not about[name] and name != "metadata":
-            raise RecsegError(f"{folder}: this network was not loaded and carries no {name}: expected {name}=…")
+            raise RecsegError(f"{folder}: this network was not loaded from a file and has no {name}: expected {name}=…")
     weights = folder / RUN_WEIGHTS
     save_weights(weights, model, **about)
     with open_tensors(weights) as file:
@@ -63,16 +63,16 @@ def save_pretrained(
 def from_pretrained(
     source: Path | str, *, revision: str | None = None, device: str | torch.device = "cpu"
 ) -> SegmentationModel:
-    """A trained network in `eval()` mode, as `recseg.load` gives it, also from the Hugging Face Hub.
+    """Load a trained network in `eval()` mode, as `recseg.load` does, or from the Hugging Face Hub.
 
     Args:
-        source: a folder or file, the name of published weights, or `"user/repository"` on the Hub, which is asked only
-            where no such folder is here (extra `[hub]`).
-        revision: branch, tag or commit of the repository on the Hub. None: its newest state.
-        device: where the network goes.
+        source: a folder or file, the name of published weights, or `"user/repository"` on the Hub, which is used only
+            if there is no such local folder (extra `[hub]`).
+        revision: branch, tag or commit of the Hub repository. None: the latest.
+        device: device of the network.
 
     Raises:
-        RecsegError: nothing of that name here or there, or a file that does not fit.
+        RecsegError: no such name locally or on the Hub, or a file that does not fit.
     """
     name = str(source)
     if Path(source).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -80,10 +80,10 @@ def from_pretrained(
     try:
         from huggingface_hub import hf_hub_download
     except ImportError as error:
-        raise RecsegError(f"{name}: no such folder; to ask the Hugging Face Hub for it, install recseg[hub]") from error
+        raise RecsegError(f"{name}: no such folder; to ask the Hugging Face Hub, install recseg[hub]") from error
     try:
         path = hf_hub_download(name, RUN_WEIGHTS, revision=revision)
-    except Exception as error:  # network, disk, names and permissions: these have no common class
+    except Exception as error:  # network, disk, names, permissions: no common base class
         message = one_line(str(error)) or type(error).__name__
         raise RecsegError(
             f"{name}: no such folder, and {RUN_WEIGHTS} could not be fetched from the Hugging Face Hub ({message})"

@@ -1,7 +1,7 @@
-"""Trained weights: one safetensors file that says by itself what network it holds.
+"""Trained weights: one self-contained safetensors file.
 
-As text it carries the network's configuration, the class names and where its score comes from, so that loading needs no
-other file. Unlike a pickle it holds nothing that could run: it is safe to open whoever made it.
+Its header has the network's configuration, the class names and the origin of its score, so that loading needs no other
+file. Unlike a pickle, it cannot execute code: it is safe to open files from untrusted sources.
 """
 
 import json
@@ -26,13 +26,13 @@ from recseg.weights.safetensors import TensorFile, open_tensors, write_tensors
 FORMAT = "recseg-2"
 FIRST_EDITION = "recseg-1"
 
-# Which class rebuilds which kind of network: a file names a row of this table, never a class to import.
+# Network and configuration class of each kind: a file names a kind, never a class to import.
 _KINDS: dict[str, tuple[Callable[[Any], SegmentationModel], type]] = {
     "recurrent": (RecurrentUNet, RecurrentUNetConfig),
     "dense": (UNet, UNetConfig),
     "published": (PublishedNetwork, PublishedConfig),
 }
-_PICKLE = "a file of torch.save, which could run programs and is not opened"
+_PICKLE = "a torch.save file, which could execute code and is not opened"
 _FOREIGN = {
     ".onnx": "an exported network, which only recseg predict and recseg evaluate can run",
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), _PICKLE),
@@ -50,19 +50,19 @@ def save_weights(
     metadata: dict[str, Any],
     half: bool = False,
 ) -> None:
-    """Write a network's weights and all that `load` needs to build it again.
+    """Write a network's weights and everything that `load` needs to rebuild it.
 
     Args:
         path: a `.safetensors` file, replaced only when the new one is complete.
         model: a network with `kind` and `config`.
-        classes: names of its labels, the background first.
+        classes: names of its labels, background first.
         image_size: short side, in pixels, of the images that it was trained for.
-        metadata: anything JSON can hold: data, score, command …
-        half: store floating-point tensors in 16 bits, which halves the file; `load` gives 32 bits again.
+        metadata: anything JSON-able: data, score, command …
+        half: store floating-point tensors as float16, which halves the file; `load` converts to float32.
 
     Raises:
-        RecsegError: a weight does not fit into 16 bits, `load` would refuse the names or the metadata, or the file
-            cannot be written.
+        RecsegError: a weight overflows float16, `load` would refuse the names or the metadata, or the file cannot be
+            written.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -85,31 +85,31 @@ def save_weights(
 
 
 def load(source: str | Path, device: str | torch.device = "cpu") -> SegmentationModel:
-    """A trained network, ready to predict: in `eval()` mode, 32-bit floats.
+    """Load a trained network in `eval()` mode, in float32.
 
-    It carries `classes` (names, the background first), `image_size` (short side that it wants) and `metadata`.
-    The state of the global random number generator is left as it was.
+    It has the attributes `classes` (names, background first), `image_size` (short side of its input) and `metadata`.
+    The state of the global random number generator is not changed.
 
     Args:
         source: the name of published weights (see `recseg weights`), a `.safetensors` file, or the folder of a run.
-            A published name wins over a file of the same name: write `./NAME` for the file.
-        device: where the network goes.
+            A published name takes precedence over a file of that name: write `./NAME` for the file.
+        device: device of the network.
 
     Raises:
-        RecsegError: nothing of that name, a damaged file, or a file that does not fit the network that it names.
+        RecsegError: no such name, a damaged file, or tensors that do not match the file's configuration.
     """
     with open_tensors(_weight_file(source)) as file:
         return _build(file).to(device).eval()
 
 
 def network_config(source: Path | str) -> Any:
-    """The configuration of the network in a weight file, of which no tensor is read.
+    """The configuration of the network in a weight file, without reading its tensors.
 
     Args:
-        source: as of `load`.
+        source: as for `load`.
 
     Raises:
-        RecsegError: nothing of that name, or a file that names no network.
+        RecsegError: no such name, or a file without a valid configuration.
     """
     with open_tensors(_weight_file(source)) as file:
         return _header(file).config
@@ -123,7 +123,7 @@ def _weight_file(source: Path | str) -> Path:
 
 
 class _Header(NamedTuple):
-    """What a file says of its network, each value checked."""
+    """The checked header of a weight file."""
 
     build: Callable[[Any], SegmentationModel]
     config: Any
@@ -136,11 +136,11 @@ def _header(file: TensorFile) -> _Header:
     path, text = file.path, file.text
     if text.get("format") == FIRST_EDITION and text.get("kind") == "recurrent":
         raise RecsegError(
-            f"{path}: a recurrent network of recseg 0.1, which this version no longer has; to read it: "
+            f"{path}: a recurrent network of recseg 0.1, which this version does not support; to read it: "
             "pip install recseg==0.1.0"
         )
-    if text.get("format") not in (FORMAT, FIRST_EDITION):  # dense networks are what they were
-        raise RecsegError(f"{path}: not weights of recseg: format {text.get('format')!r}, expected {FORMAT!r}")
+    if text.get("format") not in (FORMAT, FIRST_EDITION):  # dense networks have not changed
+        raise RecsegError(f"{path}: not recseg weights: format {text.get('format')!r}, expected {FORMAT!r}")
     _check_text(path, text)
     kind = text.get("kind", "")
     if kind not in _KINDS:
@@ -165,9 +165,9 @@ def _build(file: TensorFile) -> SegmentationModel:
     path = file.path
     build, config, classes, image_size, metadata = _header(file)
     try:
-        with torch.device("meta"):  # shapes without memory: a forged configuration cannot ask for a terabyte
+        with torch.device("meta"):  # shapes without memory: a forged configuration cannot allocate a terabyte
             file.check(build(config).state_dict())
-        with torch.random.fork_rng(devices=[]):  # random initial weights are thrown away: do not use up a seed
+        with torch.random.fork_rng(devices=[]):  # the initial weights are discarded: keep the random state
             model = build(config)
     except RecsegError as error:
         raise error if str(path) in str(error) else RecsegError(f"{path}: {one_line(str(error))}") from error
@@ -179,18 +179,18 @@ def _build(file: TensorFile) -> SegmentationModel:
 
 
 def _check_text(path: Path, text: dict[str, str]) -> None:
-    """Also before writing: a training must not end with a file that `load` refuses."""
+    """Limit the header's entries; also before writing, so that `load` accepts what `save_weights` writes."""
     for key, value in text.items():
         if len(value) > _LONGEST_TEXT:
             raise RecsegError(f"{path}: its {key!r} is longer than {_LONGEST_TEXT} characters")
 
 
 def _check_extent(path: Path, config: dict[str, Any]) -> None:
-    """Bound what no tensor's shape bounds: the number of stages, and of steps."""
+    """Limit the number of stages and steps, which the tensors' shapes do not limit."""
     for name, value in config.items():
         if isinstance(value, tuple) and len(value) > _MOST_STAGES:
             raise RecsegError(f"{path}: configuration {name} has {len(value)} entries, expected {_MOST_STAGES} at most")
-        if name in ("num_classes", "max_steps") and value > VOID:  # a label map's bytes hold no more
+        if name in ("num_classes", "max_steps") and value > VOID:  # label maps are uint8
             raise RecsegError(f"{path}: configuration {name} = {value}, expected {VOID} at most")
 
 
@@ -205,7 +205,7 @@ def _json(path: Path, text: dict[str, str], key: str, kind: type) -> Any:
 
 
 def config_from_json(path: Path, kind: type, values: dict[str, Any]) -> Any:
-    """A configuration from JSON values, each of the type of its field's default; a tuple holds whole numbers."""
+    """A configuration from JSON values, each of the type of its field's default; tuples are of integers."""
     defaults = vars(kind())
     unknown = sorted(values.keys() - defaults.keys())
     if unknown:

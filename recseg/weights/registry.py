@@ -1,7 +1,7 @@
-"""Which trained weights are published, and the check that the file at hand is the one that was measured.
+"""The registry of published weights, and the verification of their checksums.
 
-`data/weights/registry.json` holds, for each name, the file, its sha256 and the result that it is published with. A
-clone holds every file; a wheel carries some, and the others are fetched into the cache when they are asked for.
+`data/weights/registry.json` has, for each name, the file, its sha256 and the result that it is published with. A clone
+includes every file; a wheel includes some, and the others are downloaded to the cache on demand.
 """
 
 import hashlib
@@ -37,10 +37,10 @@ def published_weights() -> list[dict[str, Any]]:
 
 
 def find(name: str) -> Path | None:
-    """The file of published weights, its checksum verified; None where nothing is published under that name.
+    """The file of published weights, its checksum verified; None if nothing is published under that name.
 
     Raises:
-        RecsegError: the file is not the one that was published, or is not here and could not be fetched.
+        RecsegError: the file is not the one that was published, or is missing and could not be downloaded.
     """
     for entry in published_weights():
         if entry["name"] == name:
@@ -56,12 +56,12 @@ def find(name: str) -> Path | None:
 
 
 def locate(source: str | Path) -> Path:
-    """The file of weights that a published name, a file or the folder of a run stands for.
+    """The weight file for a published name, a file, or the folder of a run.
 
-    A published name wins over a file of the same name: write `./NAME` for the file.
+    A published name takes precedence over a file of that name: write `./NAME` for the file.
 
     Raises:
-        RecsegError: nothing of that name.
+        RecsegError: no such name, file or run.
     """
     path = find(source) if isinstance(source, str) else None
     if path is not None:
@@ -78,10 +78,10 @@ def locate(source: str | Path) -> Path:
 
 
 def addresses(file: str) -> list[str]:
-    """Where a published file is fetched from: the release of this version, then the repository as it is today.
+    """URLs of a published file: the release of this version, then the current state of the repository.
 
-    The repository's address is that of pyproject.toml, which an installation knows. Weights may have been trained anew
-    since: then the checksum differs.
+    The repository's URL is from the package metadata. Weights in the repository may have been retrained since; then the
+    checksum differs.
     """
     try:
         about = importlib.metadata.metadata("recseg")
@@ -94,8 +94,8 @@ def addresses(file: str) -> list[str]:
 
 def _fetch(entry: dict[str, Any]) -> Path:
     file, checksum = Path(entry["file"]), entry["sha256"]
-    path = cache_dir() / "weights" / f"{file.stem}-{checksum[:8]}{file.suffix}"  # other versions have other weights
-    if path.is_file() and _sha256(path) == checksum:  # also where the cache cannot be written
+    path = cache_dir() / "weights" / f"{file.stem}-{checksum[:8]}{file.suffix}"  # versions differ in their weights
+    if path.is_file() and _sha256(path) == checksum:  # works with a read-only cache
         return path
     try:
         return download(addresses(file.name), checksum, path, expected_size=entry.get("bytes"))
@@ -107,31 +107,31 @@ def _fetch(entry: dict[str, Any]) -> Path:
 
 
 def register(name: str, file: Path | str, result: dict[str, Any], *, folder: Path | None = None) -> dict[str, Any]:
-    """Copy a weight file to `data/weights` of the clone as `NAME.safetensors`, and note it in the registry.
+    """Copy a weight file to `data/weights` of the clone as `NAME.safetensors`, and add it to the registry.
 
     Args:
         name: lower-case letters, digits, `.`, `_` and `-`; an entry of that name is replaced.
         file: the weights.
         result: the measurement that it is published with; needs `data`, `split`, `miou` and `images`.
-        folder: another folder than `data/weights` of this clone.
+        folder: folder to use instead of `data/weights` of this clone.
 
     Returns:
         The entry written.
 
     Raises:
-        RecsegError: a file that does not load, a bad name, a result without these keys, or no clone to write to.
+        RecsegError: the file does not load, the name is invalid, the result lacks these keys, or this is not a clone.
     """
-    from recseg.weights.io import load  # which finds files through this module
+    from recseg.weights.io import load  # here, since it imports this module
 
     model = load(Path(file))
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
         raise RecsegError(f"{name!r}: expected a name of lower-case letters, digits, '.', '_' and '-'")
     missing = [key for key in _NEEDED if key not in result]
     if missing:
-        raise RecsegError(f"{name}: the result that it is to be published with lacks {', '.join(missing)}")
+        raise RecsegError(f"{name}: the result to publish it with lacks {', '.join(missing)}")
     if folder is None:
         if not (_CLONE / "pyproject.toml").is_file():
-            raise RecsegError("weights are published from a clone of the project, and this is an installed package")
+            raise RecsegError("weights are published from a clone of the project, but this is an installed package")
         folder = _CLONE / "data" / "weights"
     path = folder / "registry.json"
     registry = _read(path) if path.exists() else {}  # read before the weights are replaced: it may be damaged
@@ -164,7 +164,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         raise RecsegError(f"{path}: not a registry of weights: expected an object with an entry for each name")
     for name, entry in registry.items():
         file = entry.get("file") if isinstance(entry, dict) else None
-        # A plain name: an entry must not reach outside the folder of weights.
+        # A plain name: an entry must not point outside the folder of weights.
         if not isinstance(file, str) or not file or Path(file).name != file or not isinstance(entry.get("sha256"), str):
             raise RecsegError(f"{path}: entry {name!r} needs 'file', a plain file name, and 'sha256'")
     return registry

@@ -1,7 +1,7 @@
-"""Tensors in safetensors files: written whole or not at all, read only where the table of contents is as expected.
+"""Safetensors files: written atomically, and checked before they are read.
 
-safetensors itself checks that the table lies within the file and that no two tensors overlap. The rest is checked here:
-names, shapes and types before memory is allocated, and that every value is finite.
+safetensors itself checks that the tensors lie within the file and do not overlap. This module checks names, shapes and
+types before memory is allocated, and that all values are finite.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,19 +17,19 @@ from torch import Tensor
 from recseg.errors import RecsegError, one_line, some
 from recseg.files import atomic_write
 
-# Types by safetensors' names: what holds weights, and what holds counts.
+# Types by safetensors' names: for weights, and for counters.
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 INTEGERS = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
 
 
 class TensorFile:
-    """An open file: its text and its table of contents.
+    """An open file: its metadata and its table of contents.
 
     Attributes:
         path: the file.
-        text: the strings of its header.
-        shapes: of each tensor.
-        kinds: of each tensor, in safetensors' words: "F32", "I64" …
+        text: the metadata strings of its header.
+        shapes: shape of each tensor.
+        kinds: type of each tensor, by safetensors' name: "F32", "I64" …
     """
 
     def __init__(self, path: Path, stream: Any) -> None:
@@ -40,16 +40,16 @@ class TensorFile:
         self.kinds = {name: str(part.get_dtype()) for name, part in slices.items()}
 
     def check(self, expected: Mapping[str, Tensor], *, beside: tuple[str, ...] = ()) -> None:
-        """Compare the table of contents with tensors, which may be without memory (device "meta").
+        """Compare the table of contents with tensors, which may be on the meta device.
 
-        Any float type will do for a float; integers must have the expected type.
+        Any float type is accepted for a float; integers must have the expected type.
 
         Args:
             expected: name → tensor.
-            beside: prefixes of names that are not compared.
+            beside: prefixes of names to ignore.
 
         Raises:
-            RecsegError: tensors are missing, unknown, or of another shape or type.
+            RecsegError: tensors are missing, unknown, or of the wrong shape or type.
         """
         found = {name for name in self.shapes if not name.startswith(beside)}
         problems = {
@@ -71,10 +71,10 @@ class TensorFile:
                 raise RecsegError(f"{self.path}: tensor {name} has type {found_kind}, expected {tensor.dtype}")
 
     def read(self, name: str) -> Tensor:
-        """One tensor.
+        """Read one tensor.
 
         Raises:
-            RecsegError: it holds values that are not finite.
+            RecsegError: it has values that are not finite.
         """
         tensor: Tensor = self._stream.get_tensor(name)
         if not (tensor.float() if tensor.dtype == torch.float64 else tensor).isfinite().all():  # in 32 bits, as used
@@ -87,14 +87,14 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
     """Open a safetensors file.
 
     Raises:
-        RecsegError: no such file, another kind of file (a pickle, an archive), cut short, or a forged header.
+        RecsegError: the file is missing, truncated, of another kind (a pickle, an archive), or has a forged header.
     """
     if path.exists() and not path.is_file():
-        raise RecsegError(f"{path}: is no regular file, expected a safetensors file")
+        raise RecsegError(f"{path}: is not a regular file; expected a safetensors file")
     try:
         try:
             opened = safe_open(path, framework="pt")
-        except RuntimeError as error:  # PyTorch's way to say that a file is too large to be mapped into memory
+        except RuntimeError as error:  # raised by PyTorch if the file is too large to be mapped into memory
             raise MemoryError(str(error)) from error
         with opened as stream:
             yield TensorFile(path, stream)
@@ -105,13 +105,12 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], text: Mapping[str, str]) -> None:
-    """Write a safetensors file; whoever reads it sees the old one or the new one.
+    """Write a safetensors file atomically.
 
     Raises:
-        RecsegError: the file cannot be written; names it.
+        RecsegError: the file cannot be written.
     """
-    # Not by safetensors' own save_file, which writes under a hidden name of its own choice: a process killed within
-    # it would leave a file that nobody knows to remove.
+    # Not with safetensors' save_file: it writes to a hidden temporary file, which a killed process would leave behind.
     content = save(dict(tensors), dict(text))
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
