@@ -1,1 +1,1 @@
-"""What a person sees: overlays and plots."""
+"""Visualisation: overlays and plots."""

@@ -1,4 +1,4 @@
-"""Figures of a comparison, from what `recseg compare --json` writes: scores by seed, intervals, curves of naming."""
+"""Figures of a comparison, from the output of `recseg compare --json`: intervals and naming curves."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,10 +13,10 @@ NAMES = {"miou": "mIoU", "label_set_f1": "label-set F1", "count_accuracy": "coun
 
 
 def difference_intervals(result: Mapping[str, Any]) -> "Figure":
-    """Each difference as a point with its 95 % interval, one panel for each score; grey where the interval holds 0.
+    """Each difference as a point with its 95 % interval, one panel per score; grey if the interval contains 0.
 
     Args:
-        result: of `recseg compare`.
+        result: JSON of `recseg compare`.
     """
     rows = result["differences"]
     names = [f"{row['of']} − {row['minus'].removeprefix(row['of'] + ': ')}".replace(", ", ",\n") for row in rows]
@@ -42,7 +42,7 @@ def naming_curves(result: Mapping[str, Any]) -> "Figure":
     """Label-set F1 and count accuracy of pixels over the minimum area of a named class; dashed: the model's own steps.
 
     Args:
-        result: of `recseg compare`.
+        result: JSON of `recseg compare`.
     """
     figure = new_figure(7.6, 3.2)
     keys = ("label_set_f1", "count_accuracy")
@@ -51,7 +51,7 @@ def naming_curves(result: Mapping[str, Any]) -> "Figure":
             style = {"color": LINES[number % len(LINES)]}
             x, y = ([100 * value for value in curve[name]] for name in ("thresholds", key))
             axes.plot(x, y, linestyle=DASHES[0], marker=".", label=f"{group}: own pixels", **style)
-            if f"{group}: own pixels" in result["rows"]:  # it names by steps
+            if f"{group}: own pixels" in result["rows"]:  # a recurrent model
                 axes.axhline(100 * result["rows"][group]["mean"][key], linestyle=DASHES[1], label=group, **style)
         axes.set_xscale("log")
         axes.set_title(f"{NAMES[key]}, %", loc="left")

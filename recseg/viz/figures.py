@@ -1,6 +1,6 @@
-"""Figures of results: bars by class, learning curves, answers beside the ground truth, the palette.
+"""Figures of results: bars by class, learning curves, predictions next to the ground truth, the palette.
 
-Lines take the Okabe–Ito colours, which colour-blind readers can tell apart, and differ in dash as well.
+Lines use the Okabe–Ito colours, which colour-blind readers can tell apart, and differ in dash as well.
 """
 
 import hashlib
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL import Image
 
-# Okabe & Ito, "Color Universal Design", 2008 (their yellow left out: too pale on white).
+# Okabe & Ito, "Color Universal Design", 2008 (without yellow, which is too pale on white).
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", "-.", ":")
 MISTAKES = {"missed": "#d55e00", "invented": "#0072b2", "another class": "#000000", "void": "#b8bec6"}
-BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number readable where it meets a line
+BEHIND = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps a number readable over a line
 
 
 def class_bars(scores: Mapping[str, Mapping[str, float | None]], *, names: Sequence[str] = VOC_CLASSES) -> "Figure":
-    """Bars of per-class scores, one panel for each score, classes in label order.
+    """Bars of per-class scores, one panel per score, classes in label order.
 
     Args:
         scores: score name → class name → value in [0, 1]; None or NaN for a class without one.
-        names: the classes by label, so that each bar gets its label's colour; classes in no panel are left out.
+        names: classes by label, which sets the colours of the bars; classes in no panel are left out.
     """
     rows = [name for name in names if any(name in values for values in scores.values())]
     figure = new_figure(3.4 * len(scores) + 1.4, 0.24 * len(rows) + 0.9)
@@ -56,7 +56,7 @@ def class_bars(scores: Mapping[str, Mapping[str, float | None]], *, names: Seque
         mean = float(np.mean(found)) if found else float("nan")
         axes.axvline(mean, color=INK, linewidth=1, linestyle="--")
         axes.set_title(f"{score}, %  (mean {100 * mean:.1f}, dashed)", loc="left")
-        most = 1.0 if max(found, default=1) > 0.5 else math.ceil(5 * max(found)) / 5  # small shares fill the panel, too
+        most = 1.0 if max(found, default=1) > 0.5 else math.ceil(5 * max(found)) / 5  # small values fill the panel, too
         ticks = np.linspace(0, most, 5)
         axes.set_xlim(0, 1.08 * most)
         axes.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
@@ -67,7 +67,7 @@ def class_bars(scores: Mapping[str, Mapping[str, float | None]], *, names: Seque
 
 
 def read_log(path: Path | str) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines log; a last line cut off by an interruption is left out."""
+    """Rows of a JSON-lines log; a truncated last line is left out."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -85,12 +85,12 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
 def learning_curves(
     logs: Mapping[str, Path | str], y: str = "loss", x: str = "step", *, smooth: int = 1, axes: "Axes | None" = None
 ) -> "Figure":
-    """One line for each run: value `y` of its JSON-lines log over `x`.
+    """One line per run: value `y` of its JSON-lines log over `x`.
 
     Args:
-        logs: run's name → path of its log. Rows without both keys are skipped.
+        logs: name of a run → path of its log. Rows without both keys are skipped.
         smooth: width of a running mean, in rows; 1 draws the values as they are.
-        axes: draw here instead of on a new figure.
+        axes: axes to draw on instead of a new figure.
     """
     figure = new_figure(6.4, 3.4) if axes is None else axes.get_figure(root=True)
     assert figure is not None
@@ -111,10 +111,10 @@ def learning_curves(
 
 
 def palette_legend(names: Sequence[str] = VOC_CLASSES, palette: NDArray[np.uint8] | None = None) -> "Figure":
-    """Colour, number and name of each label, void's last.
+    """Colour, number and name of each label, void last.
 
     Args:
-        names: of the labels; one without a name, as of a background that there is not, is left out.
+        names: names of the labels; empty ones, as of a missing background, are left out.
         palette: (256, 3) colours, such as those of a `recseg.classes.Legend`; VOC's by default.
     """
     entries = [(label, name) for label, name in [*enumerate(names), (VOID, "void")] if name]
@@ -136,13 +136,13 @@ def palette_legend(names: Sequence[str] = VOC_CLASSES, palette: NDArray[np.uint8
 
 
 def comparison(rows: Sequence[tuple[str, ImageLike, NDArray[np.uint8], NDArray[np.uint8]]]) -> "Figure":
-    """A row for each image: the image, the ground truth, the answer, and the pixels where the two differ.
+    """A row per image: the image, the ground truth, the answer, and the pixels where the two differ.
 
-    A pixel is *missed* where the answer is background and the ground truth is not, *invented* the other way round, and
-    of *another class* where the two classes differ. Void is grey: it is not scored.
+    A pixel is *missed* if the answer is background and the ground truth is not, *invented* if it is the other way
+    round, and *another class* if the two are different classes. Void is grey: it is not scored.
 
     Args:
-        rows: title, image, ground truth and answer for each row; both label maps (H, W), of the image's size.
+        rows: title, image, ground truth and answer of each row; both are label maps (H, W) of the image's size.
     """
     from matplotlib.patches import Patch
 
@@ -162,17 +162,17 @@ def comparison(rows: Sequence[tuple[str, ImageLike, NDArray[np.uint8], NDArray[n
 
 
 def mistakes(truth: NDArray[np.uint8], answer: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) image of the pixels at which two label maps (H, W) differ, in the colours of `MISTAKES`."""
+    """(H, W, 3) image of the pixels where two label maps (H, W) differ, in the colours of `MISTAKES`."""
     if truth.shape != answer.shape:
-        raise RecsegError(f"truth {truth.shape} and answer {answer.shape}: expected label maps of one size")
+        raise RecsegError(f"ground truth {truth.shape} and answer {answer.shape}: expected label maps of one size")
     differs, void = truth != answer, truth == VOID
     kinds = {
         "missed": differs & (answer == 0),
         "invented": differs & (truth == 0),
         "another class": differs & (truth > 0) & (answer > 0),
-        "void": void,  # last: what is not scored is no mistake
+        "void": void,  # last, over the others: void is not scored
     }
-    canvas = np.where((truth > 0)[..., None], 236, 255).repeat(3, axis=2).astype(np.uint8)  # right: pale, or white
+    canvas = np.where((truth > 0)[..., None], 236, 255).repeat(3, axis=2).astype(np.uint8)  # if correct: pale, or white
     for name, where in kinds.items():
         canvas[where] = [int(MISTAKES[name][digit : digit + 2], 16) for digit in (1, 3, 5)]
     return canvas
@@ -183,14 +183,14 @@ def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] = 
 
     Args:
         confusion: (C, C) counts, rows true and columns predicted, as `VOCMetric.compute` gives them.
-        names: of the C classes.
+        names: names of the C classes.
     """
     counts = np.asarray(confusion, dtype=float)
     share = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     side = 0.27 * len(names) + 1.6
     figure = new_figure(side + 0.6, side)
     axes = figure.subplots()
-    # A root: one pixel in a hundred would be white on white otherwise.
+    # Square root: otherwise a share of 1 % would be invisible.
     image = axes.imshow(np.sqrt(share), cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=90)
     axes.set_yticks(range(len(names)), names)
@@ -204,15 +204,15 @@ def confusion_figure(confusion: Sequence[Sequence[int]], names: Sequence[str] = 
 
 
 def flip_book(pages: Sequence[tuple[str, "Figure | Image.Image", str]]) -> str:
-    """Images to leaf through, as HTML: works in a notebook and on a static page, without a kernel or a script.
+    """Images to page through, as HTML, which works in notebooks and on static pages without a kernel or script.
 
-    The buttons are radio buttons, so that the arrow keys turn the pages; style sheets show the chosen page.
+    Radio buttons, which also work with the arrow keys, select the page; CSS shows it.
 
     Args:
-        pages: what the button says, the image, and its alt text, for each page.
+        pages: label of the button, image and alt text of each page.
     """
     images = [to_html(image, alt) for _, image, alt in pages]
-    # Books on one page must not answer to each other's buttons; a digest is the same at every build.
+    # Unique, since one page may have several flip books; a digest is the same at every build.
     book = "book-" + hashlib.sha256("".join(images).encode()).hexdigest()[:12]
     buttons, rules, sheets = [], [], []
     for number, ((label, *_), image) in enumerate(zip(pages, images, strict=True)):

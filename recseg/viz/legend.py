@@ -1,31 +1,31 @@
-"""The names of the classes, written into an overlay beside their colours."""
+"""Draw a legend, the classes with their colours, into an overlay."""
 
 from PIL import Image, ImageDraw
 
 from recseg.inference.prediction import Prediction
 from recseg.viz.plotting import INK, text, text_width
 
-LEAST = 11  # height of letters, in pixels; smaller ones cannot be read
-MOST = 1 / 3  # share of the image that a legend may cover
+LEAST = 11  # smallest readable text size, in pixels
+MOST = 1 / 3  # largest share of the image that the legend may cover
 
 
 def draw_legend(overlay: Image.Image, found: Prediction) -> None:
-    """Write each class that the label map shows, with its colour, into its overlay.
+    """Draw each class of the label map, with its colour, into its overlay.
 
-    The band lies along the edge, lower or upper, at which it covers less of the classes. An image that is too small for
-    it is left as it is.
+    The legend is a band along the lower or upper edge, whichever has fewer foreground pixels. Images that are too small
+    for it are left unchanged.
     """
     size = max(LEAST, min(overlay.size) // 24)
     line = round(1.6 * size)
     shown = {step.class_id: step.name for step in found.steps if (found.labels == step.class_id).any()}
     rows: list[list[tuple[float, int, str]]] = []
-    x = float(overlay.width)  # where the next entry begins
+    x = float(overlay.width)  # left edge of the next entry
     for label, name in shown.items():
         width = 2.2 * size + text_width(name, size)
         if x + width > overlay.width:
             rows.append([])
             x = size / 2
-        if x + width > overlay.width:  # also alone
+        if x + width > overlay.width:  # does not fit even on its own line
             return
         rows[-1].append((x, label, name))
         x += width

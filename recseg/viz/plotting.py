@@ -1,7 +1,7 @@
 """Images of predictions: overlays, the strip of steps, the animated recurrence. (Results: `recseg.viz.figures`.)
 
-Classes have VOC's colours everywhere; figures have dark text on white, so that they can be read on a dark page too.
-matplotlib is imported inside the functions that need it: overlays, GIFs and the command line need Pillow alone.
+Classes have VOC's colours by default; figures have dark text on white, so that they are readable on dark pages too.
+matplotlib is imported inside the functions that need it: overlays, GIFs and the command line need only Pillow.
 """
 
 import base64
@@ -27,9 +27,9 @@ INK = "#1b1f24"
 FAINT = "#8a939e"
 SMALLEST = 10  # points: 11 pixels, since pages show 80 pixels per inch
 PADDING = 6  # pixels around an image
-STRIP = 256  # rows that are drawn at once: floats of a whole large image would not fit
+STRIP = 256  # rows blended at once, to limit the memory for large images
 STYLE: Any = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same on every machine
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.edgecolor": FAINT,
@@ -47,10 +47,10 @@ STYLE: Any = {
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of `width` × `height` inches in the house style, outside pyplot's global list.
+    """An empty figure of `width` × `height` inches in the style of the book, not registered with pyplot.
 
     Raises:
-        RecsegError: matplotlib is not installed; says how to get it.
+        RecsegError: matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -62,14 +62,14 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def to_html(figure: "Figure | Image.Image | Path | str", alt: str) -> str:
-    """An `<img>` with the image inside and a text for those who cannot see it; no label of a figure is too small.
+    """An `<img>` with the embedded image and an alt text; small labels of a figure are enlarged to `SMALLEST`.
 
     Args:
         figure: a figure, a Pillow image, or the path of a GIF or PNG.
-        alt: what the image shows, in words.
+        alt: alt text.
     """
     if not alt.strip():
-        raise RecsegError("an image needs an alt text: say in words what it shows")
+        raise RecsegError("an image needs an alt text: describe what it shows")
     width = ""
     if isinstance(figure, Image.Image):
         stream = io.BytesIO()
@@ -89,14 +89,14 @@ def to_html(figure: "Figure | Image.Image | Path | str", alt: str) -> str:
 
 
 def _drawn(figure: "Figure") -> tuple[str, bytes]:
-    """A figure as SVG or as PNG, at 160 dots an inch for sharp screens, whichever is smaller: its kind, its bytes."""
+    """A figure as SVG, or as PNG at 160 dpi for sharp screens, whichever is smaller: MIME subtype and content."""
     import matplotlib
     from matplotlib.text import Text
 
     for words in figure.findobj(Text):
         words.set_fontsize(max(SMALLEST, words.get_fontsize()))
     svg, png = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "recseg"}):  # the same names inside at each build
+    with matplotlib.rc_context({"svg.hashsalt": "recseg"}):  # the same ids at every build
         figure.savefig(svg, format="svg", dpi=160, metadata={"Date": None})
     figure.savefig(png, format="png", dpi=160)
     return ("svg+xml", svg.getvalue()) if svg.tell() < png.tell() else ("png", png.getvalue())
@@ -113,16 +113,16 @@ def show(figure: "Figure | Image.Image | Path | str", alt: str) -> None:
     if not isinstance(figure, (Image.Image, Path, str)):
         import matplotlib.pyplot
 
-        matplotlib.pyplot.close(figure)  # or the notebook would draw it once more below the cell
+        matplotlib.pyplot.close(figure)  # or the notebook would draw it again below the cell
 
 
 def overlay(
     image: ImageLike, labels: NDArray[np.uint8], palette: NDArray[np.uint8] | None = None, alpha: float = 0.55
 ) -> Image.Image:
-    """The image with each label's colour laid over it; background stays clear.
+    """The image overlaid with the colour of each label, except for the background.
 
     Args:
-        image: the image, of the labels' size.
+        image: image of the labels' size.
         labels: (H, W) label map.
         palette: (256, 3) colours; VOC's by default.
         alpha: opacity of the colours, 0 … 1.
@@ -137,18 +137,18 @@ def overlay(
     palette = voc_palette() if palette is None else palette
     blended = np.array(rgb)  # (H, W, 3)
     for top in range(0, len(labels), STRIP):
-        rows, first = slice(top, top + STRIP), max(0, top - 1)  # an outline needs the row before and the row after
+        rows, first = slice(top, top + STRIP), max(0, top - 1)  # the outline needs one row above and below
         colours = palette[labels[rows]]  # (h, W, 3)
         opacity = np.where(labels[rows] > 0, alpha, 0.0).astype(np.float32)[..., None]  # (h, W, 1)
         part = np.round(blended[rows] * (1 - opacity) + colours * opacity).astype(np.uint8)
         edges = outline(labels[first : top + STRIP + 1])[top - first :][: len(part)]
-        part[edges] = colours[edges]  # a full-colour rim keeps thin things visible on a like-coloured ground
+        part[edges] = colours[edges]  # an opaque outline keeps thin objects visible on a similar colour
         blended[rows] = part
     return Image.fromarray(blended)
 
 
 def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """(H, W) bool: pixels of a label that touch another one, background's own side left out."""
+    """(H, W) bool: foreground pixels next to a pixel of another label."""
     labels = np.asarray(labels).astype(np.int16)
     edge = np.zeros(labels.shape, dtype=bool)
     vertical, horizontal = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
@@ -160,13 +160,13 @@ def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def describe(prediction: Prediction) -> str:
-    """The steps in one sentence: an alt text, or a line to print."""
+    """The steps in one line of text, for an alt text or for printing."""
     parts = [f"{step.name} ({step.probability:.0%}, {step.area:.0%} of the image)" for step in prediction.steps]
     return f"{counted(len(parts), 'step')}: {', '.join(parts)}" if parts else "no step: only background"
 
 
 def step_strip(image: ImageLike, prediction: Prediction) -> "Figure":
-    """The sequence as a strip: the image, one panel for each step with its mask, and the fused label map."""
+    """The sequence as a strip: the image, one panel per step with its mask, and the fused label map."""
     rgb = as_image(image)
     panels = [("image", rgb)]
     grey = Image.blend(rgb.convert("L").convert("RGB"), Image.new("RGB", rgb.size, "white"), 0.45)
@@ -176,7 +176,7 @@ def step_strip(image: ImageLike, prediction: Prediction) -> "Figure":
         panels.append((title, overlay(grey, labels, prediction.palette, alpha=0.7)))
     end = "" if prediction.stop_probability is None else f" (stop {prediction.stop_probability:.0%})"
     panels.append((f"fused{end}", overlay(grey, prediction.labels, prediction.palette, alpha=0.7)))
-    width = min(2.3, 9.3 / len(panels))  # inches: all of them fit the column of a page
+    width = min(2.3, 9.3 / len(panels))  # inches: all panels fit the width of a page
     height = width * rgb.height / rgb.width + 0.25
     figure = new_figure(width * len(panels), min(height, 4.5))
     for axes, (title, panel) in zip(figure.subplots(1, len(panels)), panels, strict=True):
@@ -194,12 +194,12 @@ def text(
     fill: str = INK,
     anchor: str = "lm",
 ) -> None:
-    """Write on a Pillow image in Pillow's own font, the same on every machine."""
+    """Draw text in Pillow's built-in font, which is the same on every machine."""
     draw.text(at, words, fill=fill, font=ImageFont.load_default(size), anchor=anchor)
 
 
 def text_width(words: str, size: float = 15) -> float:
-    """Pixels that `text` takes."""
+    """Width of `words` in pixels, as drawn by `text`."""
     return ImageDraw.Draw(Image.new("L", (1, 1))).textlength(words, font=ImageFont.load_default(size))
 
 
@@ -208,8 +208,8 @@ def gif_frames(image: ImageLike, prediction: Prediction, *, side: int = 400) -> 
 
     Args:
         image: the predicted image.
-        prediction: its steps.
-        side: longer side of the frames' image part, about; small images grow by a whole factor, to stay crisp.
+        prediction: prediction for the image.
+        side: approximate longer side of the image in the frames; small images are enlarged by an integer factor.
     """
     rgb = as_image(image)
     longest = max(rgb.size)
@@ -220,7 +220,7 @@ def gif_frames(image: ImageLike, prediction: Prediction, *, side: int = 400) -> 
     covered = np.zeros((size[1], size[0]), dtype=np.uint8)
     for number, step in enumerate(prediction.steps, 1):
         mask = np.asarray(Image.fromarray(step.mask).resize(size, Image.Resampling.NEAREST))
-        before = overlay(base, covered, prediction.palette, alpha=0.4)  # earlier masks step back
+        before = overlay(base, covered, prediction.palette, alpha=0.4)  # earlier masks are fainter
         new = np.where(mask, step.class_id, 0).astype(np.uint8)
         words = f"step {number}: {step.name} {step.probability:.0%}"
         yield _captioned(
@@ -234,8 +234,8 @@ def gif_frames(image: ImageLike, prediction: Prediction, *, side: int = 400) -> 
 
 
 def _captioned(rgb: Image.Image, words: str, colour: tuple[int, ...] | None) -> Image.Image:
-    """The image with a white line of text below; `colour` fills a swatch before the words."""
-    size = max(15, rgb.width / 32)  # a wide frame is shrunk on a telephone
+    """The image with a line of text below, on white, after a swatch of `colour`."""
+    size = max(15, rgb.width / 32)  # wide frames are shrunk on a phone
     height = round(2 * size)
     frame = Image.new("RGB", (max(rgb.width, 230), rgb.height + height), "white")
     frame.paste(rgb, ((frame.width - rgb.width) // 2, 0))
@@ -250,17 +250,17 @@ def _captioned(rgb: Image.Image, words: str, colour: tuple[int, ...] | None) -> 
 def write_gif(
     frames: Sequence[Image.Image], path: Path | str, durations: Sequence[int], keep: Sequence[Sequence[int]] = ()
 ) -> None:
-    """Write an endless GIF.
+    """Write a looping GIF.
 
-    All frames share one palette without dithering: flat colours stay flat, equal pixels cost nothing in the next frame.
+    All frames share one palette, without dithering: flat colours stay flat, and unchanged pixels compress well.
 
     Args:
         frames: RGB images of one size.
         path: the file.
-        durations: milliseconds, one for each frame.
-        keep: RGB colours that the palette has exactly; a small mask's would otherwise be averaged away.
+        durations: milliseconds of each frame.
+        keep: RGB colours that the palette must include exactly, since those of small masks may be averaged away.
     """
-    # The palette is made from frames all over the clip, or a mask that comes late would find no colour left for it.
+    # The palette is computed from frames of the whole clip, so that it has the colours of late masks.
     chosen = frames[:: -(-len(frames) // 16)]
     sheet = Image.new("RGB", (frames[0].width, frames[0].height * len(chosen)))
     for number, frame in enumerate(chosen):
@@ -277,7 +277,7 @@ def write_gif(
 
 
 def save_gif(prediction: Prediction, image: ImageLike, path: Path | str) -> None:
-    """Animated GIF of the recurrence: each frame adds one mask, with its class and probability; the stop ends it."""
+    """Animated GIF of the recurrence: each frame adds a mask, with its class and probability; the last is the stop."""
     frames = list(gif_frames(image, prediction))
     keep = {step.class_id: tuple(map(int, prediction.palette[step.class_id])) for step in prediction.steps}
     write_gif(frames, path, [900, *[1300] * (len(frames) - 2), 2500], [(255, 255, 255), *keep.values()])

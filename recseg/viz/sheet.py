@@ -1,4 +1,4 @@
-"""A data set on one page: images beside their masks, and what each colour of the masks stands for."""
+"""A contact sheet of a data set: images next to their masks, and a legend of the colours."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,22 +8,22 @@ from recseg.data.folder import SegmentationFolder
 from recseg.errors import RecsegError
 from recseg.viz.plotting import INK, overlay, text
 
-GAP, LINE = 8, 24  # pixels: between two images, and of a line of text
-COLUMNS, NAMES = 3, 4  # images in a row, and names of classes
+GAP, LINE = 8, 24  # pixels: between images, and per line of text
+COLUMNS, NAMES = 3, 4  # per row: images, and class names
 
 
 def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 180) -> Image.Image:
-    """Images, each beside the same one under its mask, and a legend with values, names and colours.
+    """Images, each next to its overlay, and a legend with values, names and colours.
 
-    For each class, from the rarest on, the image with most of it is taken; the remaining places go to the first images.
+    For each class, rarest first, the image with most of its pixels is chosen; the first images fill the rest.
 
     Args:
         dataset: a split, without a transform.
-        most: images.
-        side: of the square that an image is fitted into, in pixels.
+        most: maximum number of images.
+        side: longer side of each image on the sheet, in pixels.
 
     Raises:
-        RecsegError: an image that cannot be read.
+        RecsegError: an image cannot be read.
     """
     found = dataset.survey(skip=True)
     chosen = _largest(found.areas[:, 1 : dataset.num_classes])
@@ -48,16 +48,16 @@ def contact_sheet(dataset: SegmentationFolder, *, most: int = 12, side: int = 18
 
 
 def _largest(areas: NDArray[np.int32]) -> list[int]:
-    """For each label of areas (N, C), the rarest first: the image that has most of it."""
+    """For each label of areas (N, C), rarest first, the image with most of its pixels."""
     present = np.flatnonzero(areas.any(axis=0))
     return [int(areas[:, label].argmax()) for label in sorted(present, key=lambda label: int(areas[:, label].sum()))]
 
 
 def _pair(dataset: SegmentationFolder, index: int, side: int) -> tuple[Image.Image, Image.Image]:
-    """An image and the same under its mask, each within side × side."""
+    """An image and its overlay, each within side × side."""
     image, labels = Image.fromarray(dataset.pixels(index)), Image.fromarray(dataset.labels(index))
     if image.size != labels.size:
-        raise RecsegError(f"{dataset.ids[index]}: its image is {image.size} and its mask {labels.size}, in pixels")
+        raise RecsegError(f"{dataset.ids[index]}: its image is {image.size} pixels but its mask is {labels.size}")
     factor = side / max(image.size)
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
     image = image.resize(size)
