@@ -241,4 +241,4 @@ def check_writable(*outputs: Path, reads: Iterable[Path] = ()) -> None:
             if inputs is None:
                 inputs = [each.stat() for each in reads if each.exists()]
             if any(os.path.samestat(path.stat(), each) for each in inputs):
-                raise RecsegError(f"{path}: is an input and would be overwritten; expected another name")
+                raise RecsegError(f"{path}: is read from and would be overwritten; expected another name")
