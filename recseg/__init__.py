@@ -1,6 +1,6 @@
-"""Recurrent semantic segmentation: one mask and one class a step, for the classes that are present.
+"""Recurrent semantic segmentation: one mask and one class per step, for the classes that are present.
 
-Names load when first used (PEP 562): `import recseg` costs milliseconds and does not import torch.
+Names are imported on first use (PEP 562): `import recseg` takes milliseconds and does not import torch.
 """
 
 from importlib import import_module
@@ -64,11 +64,11 @@ def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("recseg")  # pyproject.toml is where it stands
+        return version("recseg")  # defined in pyproject.toml
     if name not in _HOME:
         raise AttributeError(f"module 'recseg' has no attribute {name!r}")
     value = getattr(import_module(f"recseg.{_HOME[name]}"), name)
-    globals()[name] = value  # found without this function from now on
+    globals()[name] = value  # later look-ups bypass this function
     return value
 
 

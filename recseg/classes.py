@@ -18,8 +18,8 @@ Colour: TypeAlias = tuple[int, int, int]  # red, green, blue
 
 BACKGROUND = 0
 NO_BACKGROUND = ""  # name of label 0 in sets without a background, where no pixel has label 0
-NO_STOP = -30.0  # logit of a stop that is ruled out, as without a background: finite, but in effect minus infinity
-VOID = 255  # outlines and doubtful pixels: neither trained on nor scored
+NO_STOP = -30.0  # stop logit where stopping is ruled out (no background): finite, but effectively minus infinity
+VOID = 255  # outlines and ambiguous pixels: neither trained on nor scored
 
 VOC_CLASSES: tuple[str, ...] = (
     "background",
@@ -28,22 +28,23 @@ VOC_CLASSES: tuple[str, ...] = (
     "diningtable", "dog", "horse", "motorbike", "person",
     "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-# A dense network scatters specks, so a class counts as present from this share of the image on, as 95 % of VOC's do.
+# Dense networks predict stray specks, so a class must cover this share of the image to count as present (95 % of
+# VOC's do).
 SMALLEST_AREA = 0.004
 LONGEST_NAME = 200  # characters
 
 
 def check_names(names: Sequence[object], origin: str) -> tuple[str, ...]:
-    """Check the names of labels, background first, whenever they are read or written.
+    """Check label names, background first; called whenever they are read or written.
 
     Args:
-        names: of labels 0, 1, 2 …; only the first may be empty: `NO_BACKGROUND`.
-        origin: file or value that they come from, for error messages.
+        names: of labels 0, 1, 2 …; only the first may be empty (`NO_BACKGROUND`).
+        origin: file or value they come from, for error messages.
 
     Raises:
-        RecsegError: fewer than 2 names or more than 255, one twice, or one that cannot be shown in a line.
+        RecsegError: fewer than 2 or more than 255 names, a duplicate, or a name that cannot be printed on one line.
     """
-    if not 2 <= len(names) <= VOID:  # labels 0 to 254: 255 is taken
+    if not 2 <= len(names) <= VOID:  # labels 0 to 254; 255 is void
         raise RecsegError(f"{origin}: names {len(names)} classes, expected 2 to {VOID} with background as the first")
     for label, name in enumerate(names):
         absent = label == BACKGROUND and name == NO_BACKGROUND
@@ -52,7 +53,7 @@ def check_names(names: Sequence[object], origin: str) -> tuple[str, ...]:
         if odd := next((sign for sign in name if not sign.isprintable()), None):
             sign = f"U+{ord(odd):04X}, {unicodedata.name(odd, 'a control character').lower()}"
             raise RecsegError(
-                f"{origin}: names the class {name!r}, which holds {sign}; expected letters and plain spaces"
+                f"{origin}: names the class {name!r}, which contains {sign}; expected letters and plain spaces"
             )
         if len(name) > LONGEST_NAME:
             raise RecsegError(f"{origin}: has a class name of {len(name)} characters, expected {LONGEST_NAME} at most")
@@ -64,8 +65,8 @@ def check_names(names: Sequence[object], origin: str) -> tuple[str, ...]:
 def palette(size: int = 256) -> NDArray[np.uint8]:
     """VOC's colour of each label: `(size, 3)` RGB.
 
-    The development kit spreads the bits of a label over the three channels, the lowest to the highest bits of the
-    colour, so that neighbouring labels look different. Colours carry no order: never interpolate them.
+    The development kit spreads the bits of a label over the three channels, lowest bits of the label to highest bits of
+    the colour, so that neighbouring labels look different. Colours have no order: never interpolate them.
     """
     return _colours(size).copy()
 
@@ -94,16 +95,16 @@ def by_name(names: Sequence[str], values: Iterable[Any]) -> dict[str, Any]:
 class Legend:
     """The name of each label, its value in the masks of a data set, and its colour.
 
-    Label 0 is always the background. In a set without one, label 0 has neither name nor value, no pixel has it, and the
-    first class is label 1 whatever its value.
+    Label 0 is always the background. In a set without one, label 0 has no name, value or pixels, and the first class is
+    label 1 whatever its value.
 
     Attributes:
-        names: of the labels; the first is that of the background, or `NO_BACKGROUND`.
+        names: of the labels; the first is the background's, or `NO_BACKGROUND`.
         values: of each label in a mask, 0 … 255; None for a missing background.
         colours: of each label, for drawings and for masks that are stored as colours.
-        void: values of the pixels that are neither trained on nor scored.
+        void: values of pixels that are neither trained on nor scored.
         void_colour: their colour.
-        coloured: whether masks may be stored in these colours, or only drawings have them.
+        coloured: whether masks may be stored in these colours; if not, they are for drawing only.
     """
 
     names: tuple[str, ...]
@@ -125,7 +126,7 @@ class Legend:
         Args:
             names: of the labels.
             facts: what `to_dict` returned.
-            origin: file that they come from, for error messages.
+            origin: file they come from, for error messages.
 
         Raises:
             RecsegError: not what `to_dict` returns for these names.
@@ -145,7 +146,7 @@ class Legend:
         return cls(tuple(names), values, colours)
 
     def to_dict(self) -> dict[str, Any] | None:
-        """Values and colours, ready for JSON, for drawing and writing label maps. None for the plain legend."""
+        """Values and colours as JSON data, for drawing and writing label maps; None for the plain legend."""
         plain = Legend.plain(self.names)
         if (self.values, self.colours) == (plain.values, plain.colours):
             return None
@@ -161,7 +162,7 @@ class Legend:
 
     @cached_property
     def label_of_value(self) -> NDArray[np.int16]:
-        """Label of each value of a mask, −1 for values that mean nothing: `(256,)`."""
+        """Label of each value of a mask, −1 for undefined values: `(256,)`."""
         labels = np.full(256, -1, np.int16)
         labels[list(self.void)] = VOID
         for label, value in enumerate(self.values):
@@ -176,7 +177,7 @@ class Legend:
 
     @cached_property
     def value_of_label(self) -> NDArray[np.uint8] | None:
-        """Value of each label, to write label maps as the data set has them: `(len(names),)`; None if equal."""
+        """Value of each label, for writing label maps with the data set's values: `(len(names),)`; None if equal."""
         return np.array([value or 0 for value in self.values], np.uint8) if self.moved else None
 
 

@@ -1,4 +1,4 @@
-"""Where a network runs, and in how many bits it computes there.
+"""The device and the numerical precision that a network runs with.
 
 Chapter 8 of the book explains this file.
 """
@@ -14,7 +14,7 @@ from recseg.errors import RecsegError
 
 
 def choose_device(name: str | None) -> torch.device:
-    """A device by name, or the fastest there is."""
+    """A device by name, or the fastest one available."""
     if name is not None:
         try:
             device = torch.device(name)
@@ -28,17 +28,17 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def available() -> list[str]:
-    """Names of the devices of this machine."""
+    """Names of this machine's devices."""
     cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(["cuda"] if cards else []), *(f"cuda:{number}" for number in range(1, cards)), *mps]
 
 
 def choose_precision(amp: str, device: torch.device, size: int = 256) -> torch.dtype | None:
-    """The 16-bit type to compute in, or None for 32 bits: 16 bits only pay where the hardware has them.
+    """The 16-bit type to compute in, or None for 32 bits: 16 bits pay off only with hardware support.
 
-    "auto" leaves crops below 64 pixels at 32 bits on a CPU: there PyTorch 2.11's gradients in 16 bits were seen to hold
-    memory that nobody had set, for maps of a single cell.
+    On a CPU, "auto" keeps crops below 64 pixels at 32 bits: with feature maps of a single cell, PyTorch 2.11's 16-bit
+    gradients were seen to contain uninitialised memory.
     """
     if amp == "off":
         return None
@@ -51,15 +51,15 @@ def choose_precision(amp: str, device: torch.device, size: int = 256) -> torch.d
 
 
 def precision_name(precision: torch.dtype | None) -> str:
-    """What `choose_precision` chose, in words: "float32", "bfloat16" or "float16"."""
+    """Name of the result of `choose_precision`: "float32", "bfloat16" or "float16"."""
     return str(precision or torch.float32).removeprefix("torch.")
 
 
 def depthwise_in_float32(model: nn.Module) -> None:
-    """Let the depthwise convolutions of a network compute in 32 bits under autocast too; for training on CPUs.
+    """Run a network's depthwise convolutions in float32 even under autocast; for training on CPUs.
 
-    There PyTorch's backward pass of a depthwise convolution is slow in bfloat16: the encoder EfficientNet-Lite0 took
-    0.87 s for 16 crops of 192×192 pixels on one core, forwards and backwards, and so 0.56 s.
+    On CPUs, PyTorch's backward pass of a depthwise convolution is slow in bfloat16: forward and backward of the encoder
+    EfficientNet-Lite0 on 16 crops of 192×192 pixels took 0.87 s on one core, and 0.56 s with this.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
@@ -72,12 +72,12 @@ def _in_float32(convolution: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def compile_parts(model: nn.Module) -> None:
-    """Let `torch.compile` write the programs of encoder and decoder, for all batches and sides; in place.
+    """Compile encoder and decoder with `torch.compile`, for all batch and image sizes; in place.
 
-    The names of the weights stay, and a copy of the network is not compiled.
+    The names of the weights do not change, and a copy of the network is not compiled.
 
     Raises:
-        RecsegError: there is no compiler, or no such part.
+        RecsegError: no C++ compiler, or a network without encoder and decoder.
     """
     parts = [part for name, part in model.named_children() if name in ("encoder", "decoder")]
     if len(parts) < 2:

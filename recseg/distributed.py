@@ -1,7 +1,7 @@
-"""Several processes, one training: `torchrun --nproc-per-node N -m recseg.cli train …`.
+"""Training in several processes: `torchrun --nproc-per-node N -m recseg.cli train …`.
 
 Each process takes its share of every batch, `data_parallel` averages the gradients, and means are taken over the whole
-batch, so that the result is that of a single process. With one process every function here does nothing.
+batch, so the result is that of a single process. With one process, every function here is a no-op.
 """
 
 import os
@@ -17,11 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 from recseg.errors import RecsegError
 
 T = TypeVar("T")
-# How gloo and NCCL report that another process has ended; neither has an error class for it.
+# Error texts of gloo and NCCL when another process has ended; neither has an exception class for it.
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "ncclRemoteError")
 
-# Ended groups are kept until the program ends. DistributedDataParallel may hold the last reference: freeing it then
-# waits for the group's threads with the GIL held, while a gloo thread may be waiting for the GIL: a deadlock.
+# Destroyed groups are kept alive until the program ends. If DistributedDataParallel held the last reference, freeing it
+# would wait for the group's threads with the GIL held, while a gloo thread may be waiting for the GIL: a deadlock.
 _ended: list[Any] = []
 
 
@@ -41,13 +41,13 @@ def _joined() -> bool:
 
 @contextmanager
 def process_group(device: str | None = None) -> Iterator[str | None]:
-    """Join the processes that `torchrun` started, if any; yields the device of this one.
+    """Join the processes that `torchrun` started, if any; yields this one's device.
 
     Args:
-        device: what the user asked for. On GPUs each process gets one of its own.
+        device: what the user asked for; on GPUs, each process gets its own.
 
     Raises:
-        RecsegError: too few GPUs, or another process has failed (whose own message says why).
+        RecsegError: too few GPUs, or another process has failed (its own message says why).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _joined():
         yield device
@@ -56,7 +56,7 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
     if cuda:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
-            raise RecsegError(f"process {local} of this machine: expected one GPU a process, there are fewer")
+            raise RecsegError(f"process {local} of this machine: expected one GPU per process, found fewer")
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
     dist.init_process_group("nccl" if cuda else "gloo")
@@ -64,7 +64,7 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
         yield device or "cpu"
     except RuntimeError as error:
         if any(words in str(error) for words in LOST):
-            raise RecsegError(f"process {rank()}: another process has failed; its own line says why") from error
+            raise RecsegError(f"process {rank()}: another process has failed; its own message says why") from error
         raise
     finally:
         _ended.append(dist.group.WORLD)
@@ -72,14 +72,14 @@ def process_group(device: str | None = None) -> Iterator[str | None]:
 
 
 def shard(number: int) -> range:
-    """Which of `number` things are this process's: contiguous, and as even as can be."""
+    """This process's part of `number` items: contiguous, and as even as possible."""
     return range(number * rank() // world_size(), number * (rank() + 1) // world_size())
 
 
 def global_count(count: Tensor | int) -> Tensor | int:
-    """What to divide a sum over this process's share by, for a mean over the whole batch; at least 1 in total.
+    """What to divide a sum over this process's shard by, for a mean over the whole batch; at least 1 in total.
 
-    Gradients are averaged over processes, so the divisor is the count of all divided by the number of processes.
+    Gradients are averaged over processes, so the divisor is the total count divided by the number of processes.
     """
     if world_size() == 1:
         return count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
@@ -94,25 +94,25 @@ def broadcast_parameters(module: nn.Module) -> None:
     if world_size() == 1:
         return
     for value in module.state_dict().values():
-        whole = value.contiguous()  # one order, whatever the memory format
+        whole = value.contiguous()  # the same order whatever the memory format
         dist.broadcast(whole, 0)
         value.copy_(whole)
 
 
 def data_parallel(module: nn.Module) -> nn.Module:
-    """A module whose `forward` gives the loss, with gradients averaged over all processes, during the backward pass.
+    """Wrap a module whose `forward` returns the loss; the backward pass averages gradients over all processes.
 
-    All begin with the weights of the first process. Where only some processes have a gradient, the others count as
-    zero; where none has, none gets one, so that no optimiser touches the weight.
+    All start with the weights of the first process. If only some processes have a gradient, the others count as zero;
+    if none has, it stays None, so that no optimiser touches the weight.
     """
     if world_size() == 1:
         return module
-    # On CPUs each process keeps statistics of its own in its batch norms.
+    # On CPUs each process keeps its own batch-norm statistics.
     return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
 
 
 def all_reduce_max(*values: float) -> list[float]:
-    """The largest of each value over all processes: what they have to agree on."""
+    """The maximum of each value over all processes."""
     return _reduced(values, dist.ReduceOp.MAX) if world_size() > 1 else list(values)
 
 
@@ -131,7 +131,7 @@ def _reduced(values: Sequence[float], operation: Any) -> list[float]:
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """The first process runs the block before all others, which find what it has made (files, a cache)."""
+    """Run the block in the first process before all others, which then find its files or cache."""
     if rank() > 0:
         dist.barrier()
     yield
@@ -140,7 +140,7 @@ def main_first() -> Iterator[None]:
 
 
 def from_first(act: Callable[[], T]) -> T:
-    """Call `act` in the first process only; its value, or its `RecsegError`, reaches all.
+    """Call `act` in the first process only; all return its value or raise its `RecsegError`.
 
     It is sent as a pickle, between processes that trust each other.
     """
@@ -160,7 +160,7 @@ def from_first(act: Callable[[], T]) -> T:
 
 
 def all_gather(value: Any) -> list[Any]:
-    """The value of every process, in order of rank. It is sent as a pickle, between processes that trust each other."""
+    """The value of every process, in rank order. It is sent as a pickle, between processes that trust each other."""
     if world_size() == 1:
         return [value]
     found: list[Any] = [None] * world_size()
@@ -173,7 +173,7 @@ def _device() -> torch.device:
 
 
 def synchronise_norms(model: nn.Module) -> nn.Module:
-    """Replace batch norms by ones over all processes; timm's conversion also keeps activations that its norms hold."""
+    """Replace batch norms by synchronised ones; timm's conversion keeps the activations inside its norm layers."""
     from timm.layers import convert_sync_batchnorm
 
     converted: nn.Module = convert_sync_batchnorm(model)

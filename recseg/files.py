@@ -1,7 +1,7 @@
-"""Every output goes through `atomic_write`: a file appears whole or not at all.
+"""All output goes through `atomic_write`: a file appears complete or not at all.
 
-It is written under a temporary name, then renamed. Links are followed. What is no regular file (a device, a pipe, the
-terminal) is written into.
+It is written under a temporary name, then renamed. Links are followed. Anything but a regular file (a device, a pipe,
+the terminal) is written to directly.
 """
 
 import os
@@ -15,20 +15,20 @@ from pathlib import Path
 
 from recseg.errors import RecsegError
 
-STDOUT = Path("/dev/stdout")  # standard output, on every system: what `-` means on the command line
+STDOUT = Path("/dev/stdout")  # standard output on every system; `-` on the command line
 
 
 @contextmanager
 def atomic_write(path: Path | str, *, new: bool = False, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path; if the block ends without an error, its content goes to `path`.
 
-    A reader sees the old file or the new one, never half of one; after an error the old file is untouched. A link stays
-    a link, and what it leads to is replaced. A device, a pipe or a file that this process prints to gets the bytes.
+    A reader sees the old file or the new one, never part of one; after an error the old file is untouched. A link stays
+    a link, and its target is replaced. A device, a pipe or a file that this process prints to is written to in place.
 
     Args:
         path: the output; `STDOUT` is standard output.
-        new: the name must be free: of two processes that want it, one gets it.
-        sync: wait until the file is on the disk. Without, a power cut may leave an empty file.
+        new: fail if the name is taken; of two processes that race for it, one gets it.
+        sync: wait until the file is on disk; otherwise a power cut may leave an empty file.
 
     Raises:
         RecsegError: the folder cannot be written or the disk is full; names the file.
@@ -45,18 +45,18 @@ def atomic_write(path: Path | str, *, new: bool = False, sync: bool = True) -> I
         os.close(handle)
     temporary = Path(name)
     try:
-        # Callers know what to do where a new name is taken, or where whoever read standard output has gone.
+        # Callers handle a taken name and a closed standard output themselves.
         with write_errors(path, FileExistsError if new else BrokenPipeError if path == STDOUT else ()):
             yield temporary
             if into:
                 _copy_into(temporary, path)
                 return
-            if sync:  # on disk before the name changes
+            if sync:  # on disk before the rename
                 with open(temporary, "rb+") as stream:
                     os.fsync(stream.fileno())
             umask = os.umask(0)
             os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; a result is as readable as any other
+            temporary.chmod(0o666 & ~umask)  # mkstemp makes private files; outputs follow the umask
             if new:
                 _name_once(temporary, target)
             else:
@@ -64,7 +64,7 @@ def atomic_write(path: Path | str, *, new: bool = False, sync: bool = True) -> I
             if sync:
                 _sync_folder(target.parent)
     finally:
-        with suppress(OSError):  # on a disk that has become read-only it stays
+        with suppress(OSError):  # it stays if the disk has become read-only
             temporary.unlink(missing_ok=True)
 
 
@@ -83,14 +83,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             temporary = Path(scratch, "new")  # the scratch folder itself is private
             temporary.mkdir()
             yield temporary
-            if target.is_dir() and os.name == "nt":  # elsewhere an empty folder is replaced
+            if target.is_dir() and os.name == "nt":  # elsewhere rename replaces an empty folder
                 target.rmdir()
             os.rename(temporary, target)
 
 
 @contextmanager
 def write_errors(path: Path, unchanged: type[OSError] | tuple[()] = ()) -> Iterator[None]:
-    """Turn an OSError into a RecsegError that names the file; one of the kind `unchanged` stays as it is."""
+    """Turn an OSError into a RecsegError that names the file; those of type `unchanged` pass through."""
     try:
         yield
     except unchanged:
@@ -100,7 +100,7 @@ def write_errors(path: Path, unchanged: type[OSError] | tuple[()] = ()) -> Itera
 
 
 def followed(path: Path) -> Path:
-    """The file that a path leads to through links, whether it exists or not."""
+    """The target of a path, with links followed; it need not exist."""
     target = Path(os.path.realpath(path)) if path.is_symlink() else path
     if target.is_symlink():
         raise RecsegError(f"{path}: is a link that leads back to itself")
@@ -108,7 +108,7 @@ def followed(path: Path) -> Path:
 
 
 def _written_into(path: Path) -> bool:
-    """Whether a path is a device, a pipe or what this process prints to: not to be replaced by a file."""
+    """Whether a path is a device, a pipe or this process's own output, which no file may replace."""
     if path == STDOUT:
         return True
     try:
@@ -120,7 +120,7 @@ def _written_into(path: Path) -> bool:
 
 
 def _own_descriptor(status: os.stat_result) -> int | None:
-    """Standard output or standard error of this process, if a file is that."""
+    """Descriptor of this process's standard output or error, if the file is one of them."""
     for number in (1, 2):
         with suppress(OSError):  # it may be closed
             if os.path.samestat(os.fstat(number), status):
@@ -140,13 +140,13 @@ def _copy_into(temporary: Path, path: Path) -> None:
             sys.stdout.write(content.decode("utf-8", errors="replace"))
         return
     number = _own_descriptor(path.stat())
-    # By the descriptor itself, which knows how far it has come; opened anew, the file would be overwritten.
+    # Through the descriptor, which keeps its position; reopening the file would overwrite it.
     with open(path if number is None else number, "wb", closefd=number is None) as stream:
         stream.write(content)
 
 
 def _name_once(temporary: Path, path: Path) -> None:
-    """Give a file a name that nothing has; FileExistsError where something has."""
+    """Rename a file to a name that must be free; FileExistsError if it is taken."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -157,7 +157,7 @@ def _name_once(temporary: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk as well, where folders can be opened (not on Windows)."""
+    """Sync the new name to disk too, where folders can be opened (not on Windows)."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -167,12 +167,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def one_spelling(name: str) -> str:
-    """One spelling for an accented name: file systems and editors differ in how they compose it."""
+    """A name with its accents normalised: file systems and editors compose them differently."""
     return unicodedata.normalize("NFC", name)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file, without blank ones, spaces around them and a byte order mark.
+    """The non-blank lines of a text file, stripped, without a byte order mark.
 
     Raises:
         RecsegError: it cannot be read, or is not UTF-8.
@@ -187,17 +187,17 @@ def read_lines(path: Path) -> list[str]:
 
 
 def sweep(path: Path) -> None:
-    """Remove the temporary files that killed processes left beside `path`; call it while no other process writes."""
+    """Remove the temporary files that killed processes left next to `path`; no other process may be writing there."""
     for temporary in followed(path).parent.glob(f".{path.stem}-????????{path.suffix}"):
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-# What is checked before the work, so that hours of it are not lost to a misspelt path
+# Checks made before the work, so that a misspelt path does not cost hours of it
 
 
 def check_folder(path: Path, option: str) -> None:
-    """An output folder: absent (made later, when there is something to put in it), or a folder that can be written."""
+    """Check an output folder: either absent (it is made later, when needed) or writable."""
     for parent in (path, *path.absolute().parents):
         if parent.exists():
             if not parent.is_dir():
@@ -218,14 +218,14 @@ def check_new_folder(path: Path, option: str) -> None:
 
 
 def check_writable(*outputs: Path, reads: Iterable[Path] = ()) -> None:
-    """Output files: no folders, each in a folder that can be written, no two the same, none that is read.
+    """Check output files: not folders, each in a writable folder, no two the same, none of them an input.
 
     Args:
         outputs: files to write.
-        reads: files that the same command reads, however they are spelled.
+        reads: input files of the same command; compared as files, not by name.
     """
     seen = set[str]()
-    inputs: list[os.stat_result] | None = None  # asked for where an output exists: there may be thousands
+    inputs: list[os.stat_result] | None = None  # looked up only if an output exists: there may be thousands
     for path in outputs:
         if path.is_dir():
             raise RecsegError(f"{path}: is a folder, expected the name of a file")
@@ -235,10 +235,10 @@ def check_writable(*outputs: Path, reads: Iterable[Path] = ()) -> None:
             continue
         check_folder(followed(path).absolute().parent, "folder")
         if (real := os.path.normcase(os.path.realpath(path))) in seen:
-            raise RecsegError(f"{path}: is named for two outputs, expected a file for each")
+            raise RecsegError(f"{path}: is given for two outputs, expected a file for each")
         seen.add(real)
         if path.exists():
             if inputs is None:
                 inputs = [each.stat() for each in reads if each.exists()]
             if any(os.path.samestat(path.stat(), each) for each in inputs):
-                raise RecsegError(f"{path}: is read from, and would be overwritten; expected another name")
+                raise RecsegError(f"{path}: is read from and would be overwritten; expected another name")

@@ -192,4 +192,4 @@ def test_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
         with distributed.process_group("cuda"):
             raise AssertionError("joined")
 
-    refusal(join, "process 1", "one GPU a process")
+    refusal(join, "process 1", "one GPU per process")

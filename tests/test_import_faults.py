@@ -173,7 +173,7 @@ FAULTS: dict[str, tuple[str, Build, list[str]]] = {
         masks_with(("train/_classes.csv", "Pixel Value, Class\n0, background\n1, car"),
                    ("valid/_classes.csv", "Pixel Value, Class\n0, background\n1, bus"),
                    ("train/a.jpg", IMAGE), ("train/a_mask.png", MASK)),
-        ["do not say the same"],
+        ["disagree about the classes"],
     ),
     "masks: unknown value": (
         "masks", masks_with(MAP, ("images/a.png", IMAGE), ("masks/a.png", MASK * 7)), ["class index 7"]

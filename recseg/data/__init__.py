@@ -1,6 +1,6 @@
 """Data sets by name: `pictograms` (embedded), `voc`, any folder in VOC's layout, a pack of one of these.
 
-All give the same samples. Importing this package does not import torch, for which reading an image need not wait.
+All give the same samples. Importing this package does not import torch, so that reading an image stays fast.
 """
 
 import os
@@ -25,8 +25,8 @@ def open_dataset(
 ) -> "SegmentationFolder":
     """Open one split of `"pictograms"`, `"voc"`, a folder, or a pack (`*.pack`, see `recseg.data.pack`).
 
-    The committed pictograms are the validation images; for training more are drawn, once, into the cache (in small
-    mode, the committed ones of `train` do). VOC is looked for in `$RECSEG_VOC_ROOT`, then in the cache.
+    The committed pictograms are the validation images; training images are drawn once, into the cache (small mode uses
+    the committed `train` images). VOC is looked for in `$RECSEG_VOC_ROOT`, then in the cache.
 
     Raises:
         RecsegError: no such folder or split, not in VOC's layout, or a VOC training list that shares images with val.
@@ -41,7 +41,7 @@ def open_dataset(
         return SegmentationFolder(root, split, transform=transform)
     if data == "voc":
         dataset = SegmentationFolder(voc_root(), split, transform=transform)
-        # SBD's own training list holds images of VOC's val, and a score on those would be worth nothing.
+        # SBD's own training list contains images of VOC's val, which would invalidate the score.
         has_val = (dataset.root / "ImageSets" / "Segmentation" / "val.txt").is_file()
         if has_val and split.startswith("train") and split != "trainval":
             check_no_leak(dataset, read_split(dataset.root, "val"))
@@ -80,7 +80,7 @@ def voc_root() -> Path:
 
 
 def check_no_leak(train: "SegmentationFolder | Sequence[str]", val: "SegmentationFolder | Sequence[str]") -> None:
-    """Refuse two splits (or lists of ids) that share an image: what was trained on cannot be held out.
+    """Refuse two splits (or lists of ids) that share an image.
 
     Raises:
         RecsegError: names the first shared id.

@@ -1,6 +1,6 @@
-"""What a folder holds, and what in it may be misunderstood: `recseg data check`, and the start of each training.
+"""Reports what a folder contains and what may be wrong with it: `recseg data check`, and the start of each training.
 
-A program cannot know what a mask's values mean. It can count them, and say what it takes them for.
+A program cannot know what a mask's values mean, but it can count them and report how it reads them.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from recseg.errors import RecsegError, counted, some
 if TYPE_CHECKING:
     from recseg.data.folder import SegmentationFolder
 
-FEW = 20  # with fewer images than this, hardly anything is learned about a class
+FEW = 20  # with fewer images than this, a class is hardly learned
 SHOWN = 12  # classes named in one line
 TABLE = f"a table in {FILE} (value,name)"
 _VOID_NAMES = re.compile(
@@ -31,7 +31,7 @@ _BACKGROUND_NAMES = re.compile(r"_*(back[ _-]?ground|bg|other|others|none|nothin
 
 
 def summary(dataset: "SegmentationFolder", found: Survey) -> list[str]:
-    """Two lines: number and sizes of the images; the value and the share of pixels of each class."""
+    """Two lines: number and sizes of the images; value and share of pixels of each class."""
     count, void = len(found.ids), int(found.pixels[VOID]) / max(1, int(found.pixels.sum()))
     low, high = ("×".join(map(str, f(found.sizes, axis=0)[::-1])) if count else "–" for f in (np.min, np.max))
     size = low if low == high else f"from {low} to {high}"
@@ -52,7 +52,7 @@ def named(legend: Legend, label: int) -> str:
 
 
 def faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
-    """What makes a split unfit for training and scoring: a line for each fault, with what to do."""
+    """What makes a split unusable for training and scoring: one line per fault, with what to do."""
     if not found.ids:
         return
     none = f"{dataset.root}: no mask of the split {dataset.split!r} holds"
@@ -70,7 +70,7 @@ def faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
 
 
 def _two_colours(found: Survey, *, own: bool) -> str:
-    """Names an index that has two colours, among all masks or (`own`) those whose palettes hold only what they use."""
+    """Names an index with two colours, among all masks or (`own`) those whose palettes have no unused colours."""
     seen: dict[int, tuple[tuple[int, ...], str]] = {}
     for value, colour, alone, name in found.colours:
         if alone or not own:
@@ -81,7 +81,7 @@ def _two_colours(found: Survey, *, own: bool) -> str:
 
 
 def hints(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
-    """What may be a mistake: a line for each, with what to do."""
+    """Possible mistakes: one line each, with what to do."""
     legend, shares, images = dataset.legend, found.shares, found.images
     plain, own = legend.to_dict() is None and legend.void == (VOID,), legend.names != VOC_CLASSES
     first = legend.names[BACKGROUND]
@@ -122,14 +122,14 @@ def hints(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
 
 
 def compared(train: "SegmentationFolder", first: Survey, val: "SegmentationFolder", second: Survey) -> Iterator[str]:
-    """Classes that only one of two splits holds."""
+    """Classes that occur in only one of two splits."""
     for one, other, here, there in ((train, val, first, second), (val, train, second, first)):
         if only := [name for name, a, b in zip(one.classes, here.images, there.images, strict=False) if a and not b]:
             yield f"in masks of {one.split} and none of {other.split}: {some(only, SHOWN)}"
 
 
 def image_faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
-    """Images that cannot be opened, or differ in size from their masks; no pixels are decoded."""
+    """Images that cannot be opened or differ in size from their masks; no pixels are decoded."""
     from recseg.data.pack import header_size
 
     sizes = dict(zip(found.ids, found.sizes.tolist(), strict=True))
@@ -144,7 +144,7 @@ def image_faults(dataset: "SegmentationFolder", found: Survey) -> Iterator[str]:
 
 
 def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str], list[str]]:
-    """Faults and hints about the splits of a folder: what they share, and images that are in none of them."""
+    """Faults and hints about the splits of a folder: images in several of them, or in none."""
     from recseg.data.duplicates import near_duplicates
     from recseg.data.folder import shared_ids
 
@@ -158,7 +158,7 @@ def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str]
             if pairs := near_duplicates(one, other):
                 first, second, _ = pairs[0]
                 words = f"near-duplicates in {one.split} and {other.split}: {len(pairs)}, such as"
-                doubtful.append(f"{words} {first!r} and {second!r}; keep what was taken together in one list")
+                doubtful.append(f"{words} {first!r} and {second!r}; keep images taken together in one list")
     images = {path for dataset in datasets for path in dataset.image_paths}
     there = [path for path in (root / "JPEGImages").iterdir() if path.suffix.lower() in SUFFIXES]
     if others := [path.stem for path in there if path not in images]:
@@ -167,11 +167,11 @@ def between(root: Path, datasets: "list[SegmentationFolder]") -> tuple[list[str]
 
 
 def examine(train: "SegmentationFolder", val: "SegmentationFolder | None", *, skip: bool = False) -> list[str]:
-    """The lines that a training begins with: what there is, and hints.
+    """The lines printed at the start of a training: summaries and hints.
 
     Args:
         train: the split to train on.
-        val: the split to score on meanwhile, if any.
+        val: the validation split, if any.
         skip: skip masks that cannot be read.
 
     Raises:

@@ -1,13 +1,13 @@
-"""What a folder says of its classes: `classes.txt`, in one of two forms.
+"""A folder's description of its classes: `classes.txt`, in one of two forms.
 
-Names alone, one a line: the first is the background, and line k (from 0) names the value k of a pixel. 255 is void.
+Names alone, one per line: the first is the background, and line k (from 0) names pixel value k. 255 is void.
 
     background
     leaf
     stone
 
-Or a CSV table with a header, for everything else: values with gaps, another void, no background, colours. The names
-`background` and `void` have their special meanings. Without a row `background`, every pixel belongs to some class.
+Or a CSV table with a header, for everything else: values with gaps, another void value, no background, colours. The
+names `background` and `void` are reserved. Without a row `background`, every pixel belongs to some class.
 
     value,name,colour
     0,sky,#80b0e0
@@ -34,9 +34,9 @@ from recseg.errors import RecsegError
 FILE = "classes.txt"
 COLUMNS = ("value", "name", "colour")
 LONGEST_ROW = 1000  # characters
-SEEN = 20  # files and folders that are looked into for what they are
+SEEN = 20  # files and folders that are inspected to guess the format
 HOW = f"{FILE}: one name a line, background first, or a table with the columns {','.join(COLUMNS)}"
-# Where others write classes: labelmap.txt (CVAT), class_names.txt (labelme), _classes.csv (Roboflow), notes.json …
+# Class files of other tools: labelmap.txt (CVAT), class_names.txt (labelme), _classes.csv (Roboflow), notes.json …
 _OTHERS = re.compile(
     r"_?(class|label|categor|obj|notes)[a-z]*([._ -]?(name|map|dict|list|colou?r)s?)?\.(txt|csv|json|names|ya?ml)"
     r"|data(set)?\.ya?ml"
@@ -47,7 +47,7 @@ def undescribed(root: Path) -> Legend:
     """The legend of a folder without `classes.txt`: VOC's.
 
     Raises:
-        RecsegError: another file seems to name the classes, such as one of an annotation tool.
+        RecsegError: another file, such as an annotation tool's, seems to name the classes.
     """
     if others := sorted(file.name for file in root.iterdir() if _OTHERS.fullmatch(file.name.lower())):
         tool = export_hint(root)
@@ -57,14 +57,14 @@ def undescribed(root: Path) -> Legend:
 
 
 def export_hint(root: Path) -> str:
-    """How to import a folder that an annotation tool has written; `""` if it does not look like one."""
+    """How to import a folder written by an annotation tool; `""` if it does not look like one."""
     command = f"recseg data import {shlex.quote(str(root))} --format"
     tool = export_format(root)
     return f"it looks like an export: {command} {tool} --out DIR" if tool else ""
 
 
 def export_format(root: Path) -> str:
-    """The format of `recseg data import` that a folder seems to have, by names and the beginnings of a few files."""
+    """The `recseg data import` format that a folder seems to have, judging by names and the start of a few files."""
     for folder in (root, root / "JPEGImages", *sorted(path for path in root.glob("*") if path.is_dir())[:SEEN]):
         if any((folder / name).is_file() for name in ("labelmap.txt", "_classes.csv", "class_names.txt")):
             return "masks"
@@ -86,7 +86,7 @@ def read_table(path: Path, rows: list[str]) -> Legend | None:
     """The legend of a table, given the lines of its file; None if they are names alone.
 
     Raises:
-        RecsegError: names the row that is at fault, and what was expected.
+        RecsegError: an invalid row, or a header without commas.
     """
     longest = max(map(len, rows), default=0)
     if longest > LONGEST_ROW:
@@ -113,7 +113,7 @@ def _table(path: Path, columns: list[str], rows: list[str]) -> Legend:
         raise RecsegError(f"{path}: has a column {unknown[0]!r}, expected {','.join(COLUMNS)}, each once")
     entries, void, seen = list[tuple[str, int, Colour | None]](), list[tuple[int, Colour | None]](), dict[object, str]()
     for number, text in enumerate(rows):
-        try:  # each row by itself: an open quote would swallow those that follow
+        try:  # row by row: an unclosed quote would swallow the rows after it
             cells = next(csv.reader([text], skipinitialspace=True, strict=True))
         except csv.Error as error:
             raise RecsegError(f"{path}: has the row {text!r}, which is no CSV ({error})") from error
@@ -148,7 +148,7 @@ def _table(path: Path, columns: list[str], rows: list[str]) -> Legend:
         names,
         values,
         tuple(given) if coloured else default_colours(len(labels)),
-        # 255 stays void unless it is something else.
+        # 255 is void unless the table says otherwise.
         void=tuple(value for value, _ in void) or (() if VOID in values else (VOID,)),
         void_colour=next((colour for _, colour in void if colour), Legend.void_colour),
         coloured=coloured,

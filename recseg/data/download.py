@@ -1,6 +1,6 @@
-"""Downloads that are whole and right, or absent: mirrors, resume, a checksum before the file gets its name.
+"""Verified downloads with mirrors and resume: a file gets its name only after its checksum has been verified.
 
-A checksum makes mirrors safe: whoever serves the bytes, they are the published ones or they are deleted.
+The checksum makes mirrors safe: bytes that differ from the published file are deleted, whatever their source.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from recseg.data.lock import locked
 from recseg.errors import RecsegError
 from recseg.files import followed
 
-# The first is the official server (host.robots.ox.ac.uk of older texts leads there); all serve the same file.
+# The first is the official server (the older host.robots.ox.ac.uk redirects to it); all serve the same file.
 VOC_URLS = (
     "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
     "https://data.pjreddie.com/files/VOCtrainval_11-May-2012.tar",
@@ -38,13 +38,13 @@ VOC_URLS = (
 VOC_SHA256 = "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"  # md5: 6cd6e144f989b92b3379bac3b3de84fd
 VOC_BYTES = 1_999_639_040
 
-ATTEMPTS = 5  # on one mirror; each goes on where the one before broke off
+ATTEMPTS = 5  # per mirror; each resumes where the previous one broke off
 CHUNK = 1 << 18
-SLOWEST = 1000  # bytes a second, over the time of silence that is granted: drop by drop, two gigabytes take years
+SLOWEST = 1000  # minimum rate in bytes per second, averaged over `timeout`
 
 
 class _MirrorError(Exception):
-    """This mirror cannot deliver; the next one may."""
+    """This mirror failed; try the next."""
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -62,21 +62,21 @@ def download(
 ) -> Path:
     """Fetch one file from the first mirror that has it, to `dest`.
 
-    What arrives goes to `dest` + `.part`, where a later call goes on; only a file with the right checksum is renamed to
-    `dest`. A `dest` that is there already is checked and not fetched again. Two processes take turns.
+    Data is written to `dest` + `.part`, which a later call resumes; only a file with the right checksum is renamed to
+    `dest`. An existing `dest` is verified, not fetched again. Concurrent processes take turns.
 
     Args:
         urls: mirrors of the same file, in order of preference; https, or http on this machine.
         checksum: SHA-256 (64 hexadecimal digits) or MD5 (32).
-        dest: file to write; its folder is made.
-        expected_size: bytes, if known: a mirror that offers another size is passed over at once.
-        timeout: seconds after which a mirror that says nothing, or next to nothing, counts as dead.
+        dest: file to write; its folder is created.
+        expected_size: bytes, if known: a mirror that offers another size is skipped at once.
+        timeout: seconds after which a mirror that sends nothing, or next to nothing, counts as dead.
 
     Returns:
         `dest`.
 
     Raises:
-        RecsegError: no mirror delivered (names what each of them did); `dest` is there and another file; disk full.
+        RecsegError: all mirrors failed (with the reason of each); `dest` exists with another checksum; disk full.
     """
     dest = followed(Path(dest))
     if not urls:
@@ -102,24 +102,23 @@ def download(
                 else:
                     os.replace(part, dest)
                     return dest
-    except OSError as error:  # those of the network are _MirrorError by now: this is the disk
+    except OSError as error:  # from the disk: network errors have become _MirrorError
         raise RecsegError(f"{dest}: cannot be written ({error.strerror or error})") from error
-    kept = " (what arrived is kept; run it again to go on)" if part.exists() else ""
+    kept = " (the part received is kept; run it again to resume)" if part.exists() else ""
     raise RecsegError(f"{dest.name}: could not be downloaded{kept}; {'; '.join(failures)}")
 
 
 def fetch_voc(root: Path | str, *, urls: Sequence[str] = VOC_URLS, checksum: str = VOC_SHA256) -> Path:
     """Download PASCAL VOC 2012 (train and val, 2 GB) and unpack it to `root/VOCdevkit/VOC2012`.
 
-    Does nothing where that folder is there. Broken off, it goes on at the next call. The archive stays in `root`; it
-    may be deleted.
+    Does nothing if that folder exists. An interrupted download is resumed by the next call. The archive stays in
+    `root`; it may be deleted.
 
     Returns:
         `root/VOCdevkit/VOC2012`.
 
     Raises:
-        RecsegError: see `download` and `recseg.data.archive.extract_tar`; or too little space (it needs twice the
-            archive).
+        RecsegError: see `download` and `recseg.data.archive.extract_tar`; or not enough disk space (twice the archive).
     """
     root = Path(root)
     try:
@@ -135,7 +134,7 @@ def _fetch_voc(root: Path, urls: Sequence[str], checksum: str) -> Path:
     if (voc / "JPEGImages").is_dir() and (voc / "ImageSets").is_dir():
         return voc
     if voc.exists():
-        raise RecsegError(f"{voc}: is there, but without JPEGImages and ImageSets; move it away first")
+        raise RecsegError(f"{voc}: exists, but lacks JPEGImages or ImageSets; move it away first")
     size = VOC_BYTES if checksum == VOC_SHA256 else None
     archive = root / "VOCtrainval_11-May-2012.tar"
     there = sum(file.stat().st_size for file in root.glob(archive.name + "*"))
@@ -149,7 +148,7 @@ def _fetch_voc(root: Path, urls: Sequence[str], checksum: str) -> Path:
         if not unpacked.is_dir():
             raise RecsegError(f"{archive}: holds no VOCdevkit/VOC2012")
         voc.parent.mkdir(exist_ok=True)
-        os.replace(unpacked, voc)  # all at once: whoever sees the folder sees every image in it
+        os.replace(unpacked, voc)  # atomic: if the folder exists, it is complete
     return voc
 
 
@@ -175,21 +174,21 @@ def _from_mirror(url: str, part: Path, checksum: str, expected_size: int | None,
             _receive(url, part, start, expected_size, timeout)
         except _MirrorError:
             if (part.stat().st_size if part.exists() else 0) <= start:
-                raise  # nothing new: asking again would bring the same
+                raise  # no progress: a retry would fail the same way
             continue
         if _matches(part, checksum):
             return
         part.unlink()
         if start == 0:
             raise _MirrorError("wrong checksum")
-        # The first half came from an earlier call or another mirror and may be what was wrong: once more, from zero.
+        # The first part came from an earlier call or another mirror and may be the wrong one: retry from zero.
     if not part.exists():
         raise _MirrorError("wrong checksum")
     raise _MirrorError(f"broke off {ATTEMPTS} times")
 
 
 def _receive(url: str, part: Path, start: int, expected_size: int | None, timeout: float) -> None:
-    """Append to `part` from byte `start` to the end of the file; returns when it is as long as the server says."""
+    """Append to `part` from byte `start` on; returns when it has the length that the server reports."""
     headers = {"User-Agent": "recseg", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -199,7 +198,7 @@ def _receive(url: str, part: Path, start: int, expected_size: int | None, timeou
         raise _MirrorError(f"leads to {error}") from error
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and start:  # nothing after `start`: whole already (the checksum will tell), or too long
+        if error.code == 416 and start:  # nothing after `start`: complete (the checksum will tell), or too long
             return
         raise _MirrorError(f"HTTP {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
@@ -221,8 +220,8 @@ def _receive(url: str, part: Path, start: int, expected_size: int | None, timeou
             received, then, before = start, time.monotonic(), start
             while True:
                 try:
-                    chunk = response.read1(CHUNK)  # what has come; read() would wait for all of it
-                except (OSError, HTTPException, ValueError) as error:  # ValueError: nonsense between chunks
+                    chunk = response.read1(CHUNK)  # returns what has arrived; read() would wait for all of it
+                except (OSError, HTTPException, ValueError) as error:  # ValueError: malformed chunk headers
                     raise _MirrorError(f"broke off ({error or type(error).__name__})") from error
                 if not chunk:
                     break
@@ -234,14 +233,14 @@ def _receive(url: str, part: Path, start: int, expected_size: int | None, timeou
                         raise _MirrorError(f"sends fewer than {SLOWEST} bytes a second")
                     then, before = time.monotonic(), received
                 if expected_size is not None and received > expected_size:
-                    break  # another file: the checksum will say so, no need to fetch all of it
+                    break  # the wrong file, which the checksum will reject: no need to fetch all of it
     if limit is not None and received < limit:
         raise _MirrorError(f"broke off after {received} of {limit} bytes")
 
 
 def _ask(request: urllib.request.Request, timeout: float) -> HTTPResponse:
-    """Send a request and wait for the head of the answer, no longer than twice the timeout, however it trickles in."""
-    # Said here, whatever other code of this process has made the default.
+    """Send a request and wait for the response headers, for at most twice the timeout, however slowly they arrive."""
+    # Explicit, so that other code in this process cannot change the default.
     secure = urllib.request.HTTPSHandler(context=ssl.create_default_context())
     opener = urllib.request.build_opener(_HttpsOnly, secure)
     answers: SimpleQueue[HTTPResponse | Exception] = SimpleQueue()
@@ -252,7 +251,7 @@ def _ask(request: urllib.request.Request, timeout: float) -> HTTPResponse:
         except Exception as error:
             answers.put(error)
 
-    # In a thread, for a socket's own timeout begins anew with every byte. It ends with the process.
+    # In a thread, since a socket's own timeout restarts with every byte. It ends with the process.
     threading.Thread(target=ask, daemon=True).start()
     try:
         answer = answers.get(timeout=2 * timeout)

@@ -1,11 +1,11 @@
-"""Images that two lists share under different names: a copy, scaled, saved anew, lightened or mirrored.
+"""Finds images that two lists share under different names: copies, rescaled, re-encoded, brightened or mirrored.
 
-Lists of ids cannot show such a leak. Here each image becomes a thumbnail of `SIDE`×`SIDE` pixels, normalised to its own
-mean and contrast; two images are near-duplicates if their thumbnails, one of them mirrored or not, correlate by `ALIKE`
-or more. Use it before publishing a score on lists of your own.
+Lists of ids cannot reveal such a leak. Here each image becomes a thumbnail of `SIDE`×`SIDE` pixels with its mean and
+contrast normalised; two images are near-duplicates if their thumbnails, one of them mirrored or not, correlate by
+`ALIKE` or more. Use it before publishing a score on lists of your own.
 
-Two photographs of one event are not found: in VOC, an image of SBD's training masks and one of val show one aeroplane
-a moment apart, at a correlation of 0.94, and two unrelated skylines reach as much.
+Two photographs of one event are not found: in VOC, an image of SBD's training masks and one of val show the same
+aeroplane a moment apart, with a correlation of 0.94, but so do two unrelated skylines.
 """
 
 from collections.abc import Iterable
@@ -35,12 +35,12 @@ class Pair(NamedTuple):
 def near_duplicates(
     first: SegmentationFolder, second: SegmentationFolder, *, alike: float = ALIKE, progress: bool = False
 ) -> list[Pair]:
-    """Pairs of images, one from each split, that look the same; the most alike first.
+    """Pairs of images, one from each split, that look the same; most similar first.
 
     Args:
-        first: a split, such as the one to train on.
-        second: another, such as the one to score on.
-        alike: correlation from which two images count as the same.
+        first: a split, such as the training split.
+        second: another, such as the validation split.
+        alike: minimum correlation of near-duplicates.
         progress: show a bar on stderr.
 
     Raises:

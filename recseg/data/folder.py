@@ -1,8 +1,8 @@
-"""One reader for VOC, for the embedded pictograms and for anybody's own folder: all have VOC's layout.
+"""One reader for VOC, the embedded pictograms and your own data: all are folders in VOC's layout.
 
 JPEGImages/ID.jpg                    the images (jpg, png, tif, webp … as `read_image` takes them)
-SegmentationClass/ID.png             their masks: the value of a pixel tells its class, 255 is unlabelled
-ImageSets/Segmentation/SPLIT.txt     one ID a line for each split
+SegmentationClass/ID.png             their masks: a pixel's value gives its class, 255 is unlabelled
+ImageSets/Segmentation/SPLIT.txt     the IDs of each split, one per line
 classes.txt                          what the values mean: `recseg.data.description` (absent: VOC's 21 classes)
 """
 
@@ -29,7 +29,7 @@ MASK_SUFFIXES = (".png",)
 class Sample(NamedTuple):
     """An image and its label map; transforms take one and return one.
 
-    What a dataset gives has labels of int64; its transform takes them as they were read, uint8.
+    A dataset returns labels as int64; its transform gets them as they were read, uint8.
     """
 
     image: Tensor  # (3, H, W) uint8
@@ -41,12 +41,12 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
     """A split of a folder in VOC's layout.
 
     Args:
-        root: the folder itself, or one that holds `VOCdevkit/VOC2012`.
+        root: the folder itself, or one that contains `VOCdevkit/VOC2012`.
         split: name of a list, e.g. `"train"`.
         classes: names, background first; by default those of `classes.txt`, or VOC's 21.
         transform: applied to each `Sample` as it is read.
 
-    Lists, names and the presence of every file are checked at once; what is in the files, when they are read.
+    Lists, names and the presence of every file are checked at once; file contents, when they are read.
 
     Raises:
         RecsegError: one line that names the file and what was expected.
@@ -71,12 +71,12 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the labels, background first; `NO_BACKGROUND` is its name where there is none."""
+        """Names of the labels, background first (`NO_BACKGROUND` if there is none)."""
         return self.legend.names
 
     @property
     def num_classes(self) -> int:
-        """Number of labels, that of the background included."""
+        """Number of labels, background included."""
         return len(self.classes)
 
     @property
@@ -86,14 +86,14 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
 
     @property
     def files(self) -> list[Path]:
-        """All files that are read of this split."""
+        """All files read for this split."""
         lists = [_list_file(self.root, self.split), self.root / FILE]
         return [*lists, *self.image_paths, *self.mask_paths]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    if TYPE_CHECKING:  # `__getitem__` lets a loop end; type checkers do not see it
+    if TYPE_CHECKING:  # loops work through `__getitem__`, which type checkers do not know
 
         def __iter__(self) -> Iterator[Sample]: ...
 
@@ -102,10 +102,10 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         labels = self.labels(index)  # (H, W)
         if image.shape[:2] != labels.shape:
             raise self._sizes_differ(index, labels.shape, image.shape)
-        # A view, not a copy: the bytes stay (H, W, 3) in memory, which is also the layout resizing is fastest in.
+        # A view, not a copy: memory stays (H, W, 3), which is also the fastest layout for resizing.
         pixels = torch.from_numpy(image).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
         sample = Sample(pixels, torch.from_numpy(labels), self.ids[index])
-        if self.transform is not None:  # before bytes become eight times as many, most of them to be cropped off
+        if self.transform is not None:  # before the labels grow to int64, since most pixels are cropped away
             sample = self.transform(sample)
         return sample._replace(labels=sample.labels.long())
 
@@ -115,7 +115,7 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
             with Image.open(path) as opened:
                 turned.append(is_turned(opened))
         why = ""
-        if turned[0] != turned[1]:  # both may have the same rows and columns of pixels
+        if turned[0] != turned[1]:  # the stored sizes may be equal
             who = "image" if turned[0] else "mask"
             why = f" (the EXIF orientation of the {who} turns it; expected both turned, or both without)"
         return RecsegError(
@@ -135,14 +135,14 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
 
     @property
     def max_classes_per_image(self) -> int:
-        """The most classes (background not counted) in one mask of the split: the steps a recurrent model needs.
+        """Maximum number of classes (without background) in one mask: the steps a recurrent model needs.
 
-        Reads every mask once, then remembers.
+        Reads every mask once, then uses the cached result.
         """
         return self.survey().most_classes
 
     def survey(self, *, skip: bool = False) -> Survey:
-        """What the masks hold, read once; with `skip`, those that can be read."""
+        """Statistics of the masks, read once; with `skip`, unreadable masks are left out."""
         if self._survey is None:
             self._survey = survey(self, skip=skip)
         if self._survey.unreadable and not skip:
@@ -150,12 +150,12 @@ class SegmentationFolder(torch.utils.data.Dataset[Sample]):
         return self._survey
 
     def keep_survey(self, found: Survey) -> None:
-        """Take over what another process has read of the same masks."""
+        """Use the survey that another process made of the same masks."""
         self._survey = found
 
 
 def find_root(root: Path | str) -> Path:
-    """The folder that holds `JPEGImages`: `root` or the VOC 2012 folder under it."""
+    """The folder that contains `JPEGImages`: `root` or the VOC 2012 folder under it."""
     root = Path(root)
     if not root.is_dir():
         raise RecsegError(f"{root}: {'is a file, expected a folder' if root.exists() else 'no such folder'}")
@@ -166,7 +166,7 @@ def find_root(root: Path | str) -> Path:
 
 
 def _hinted(root: Path, message: str) -> str:
-    """A complaint, and how to import the folder if an annotation tool has written it."""
+    """A message, and how to import the folder if an annotation tool has written it."""
     tool = export_hint(root)
     return f"{message}; {tool}" if tool else message
 
@@ -188,12 +188,12 @@ def _lists(root: Path) -> Path:
 def _list_file(root: Path, split: str) -> Path:
     lists = splits(root)
     if split not in lists:
-        raise RecsegError(f"{_lists(root)}: has no split {split!r}; there is {', '.join(lists) or 'none at all'}")
+        raise RecsegError(f"{_lists(root)}: has no split {split!r}; available: {', '.join(lists) or 'none'}")
     return lists[split]
 
 
 def read_split(root: Path, split: str) -> list[str]:
-    """The ids a list names, in its order: at least one, each once, none with a path in it."""
+    """The ids of a split in the order of its list: at least one, without duplicates or folders."""
     path = _list_file(root, split)
     ids = _lines(path)
     if not ids:
@@ -219,7 +219,7 @@ def _read_legend(root: Path) -> Legend:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a text file that hold something; any line ending, and a byte order mark does no harm."""
+    """The non-blank lines of a text file, with any line ending, without a byte order mark."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -230,13 +230,13 @@ def _lines(path: Path) -> list[str]:
 
 
 def shared_ids(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """The ids of the first list that the second one holds, too, however they are spelled."""
+    """The ids of the first list that are also in the second, however their accents are composed."""
     others = set(map(one_spelling, second))
     return [name for name in first if one_spelling(name) in others]
 
 
 def _files_by_id(folder: Path) -> dict[str, list[Path]]:
-    """Files by id. One listing of the folder: a test for each file and suffix is slow on a network disk."""
+    """Files by id, from one folder listing: testing each file and suffix is slow on a network disk."""
     if not folder.is_dir():
         raise RecsegError(_hinted(folder.parent, f"{folder}: no such folder"))
     files: dict[str, list[Path]] = {}
@@ -246,13 +246,13 @@ def _files_by_id(folder: Path) -> dict[str, list[Path]]:
 
 
 def _only(files: dict[str, list[Path]], name: str, folder: Path, suffixes: tuple[str, ...]) -> Path:
-    """The one file of an id that has one of these suffixes."""
+    """The only file of an id with one of these suffixes."""
     there = files.get(one_spelling(name), [])
     found = [path for path in there if path.suffix.lower() in suffixes]
     if len(found) == 1:
         return found[0]
     if found:
-        raise RecsegError(f"{found[0]}: and {found[1].name} both answer to the id {name!r}")
+        raise RecsegError(f"{found[0]}: and {found[1].name} both have the id {name!r}")
     if there and suffixes == MASK_SUFFIXES:
         harm = ", and JPEG changes labels" if there[0].suffix.lower() in (".jpg", ".jpeg") else ""
         raise RecsegError(f"{there[0]}: masks must be PNG{harm}; expected {name}.png, made from the labels themselves")

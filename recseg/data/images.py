@@ -1,4 +1,4 @@
-"""Reads images and masks from disk exactly: a doubtful file is an error, never a wrong label."""
+"""Reads images and masks exactly: an ambiguous file is an error, never a wrong label."""
 
 import os
 import threading
@@ -17,19 +17,19 @@ from recseg.classes import VOID, Colour, Legend, palette
 from recseg.errors import RecsegError
 
 MEAN_COLOUR = (124, 116, 104)  # of ImageNet: for padding
-LONGEST = 8  # aspect ratios are kept up to this; beyond it, a resized image could fill the memory
-VOID_16BIT = 65535  # what tools that write 16-bit masks use for "no label"
+LONGEST = 8  # largest aspect ratio kept when resizing; beyond it, a resized image could exhaust memory
+VOID_16BIT = 65535  # "no label" in 16-bit masks
 ORIENTATION, QUARTER_TURNS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap height and width
-# Pillow knows many more, some of which start other programs (EPS) or have no pixels of their own.
+# Pillow reads many more, some of which start other programs (EPS) or have no pixels of their own.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")  # of files in them
-MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB, where Pillow begins to warn
-MOST_PIXELS_TILED = 4 * MOST_PIXELS  # where a large image is expected
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")  # of these formats
+MOST_PIXELS = 89_478_485  # a quarter of a gigabyte as RGB; Pillow's own warning threshold
+MOST_PIXELS_TILED = 4 * MOST_PIXELS  # for tiled prediction
 _LOCK = threading.RLock()  # for the global settings of Pillow and `warnings`
 
 
 def _new_lock() -> None:
-    """For a process that is forked while another thread holds the lock."""
+    """Reset the lock in a process forked while another thread held it."""
     global _LOCK
     _LOCK = threading.RLock()
 
@@ -41,7 +41,7 @@ if hasattr(os, "register_at_fork"):
 def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, str]:
     """The first frame of a file, in memory, and how its pixels were stored (Pillow's "raw mode", such as `"L;4"`).
 
-    Whatever a bad file causes becomes a `RecsegError` that names it.
+    Any error is raised as a `RecsegError` that names the file.
     """
     if path.is_dir():
         raise RecsegError(f"{path}: is a folder, expected an image")
@@ -52,7 +52,7 @@ def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, s
             image = Image.open(path, formats=FORMATS)
             if image.format == "PNG":
                 with image:
-                    image.verify()  # its checksums, which decoding ignores
+                    image.verify()  # checksums, which decoding ignores
                 image = Image.open(path, formats=FORMATS)
             with image:
                 how = image.tile[0].args if image.tile else ""
@@ -74,9 +74,9 @@ def _decoded(path: Path, most_pixels: int = MOST_PIXELS) -> tuple[Image.Image, s
 
 @contextmanager
 def _strict(most_pixels: int = MOST_PIXELS) -> Iterator[None]:
-    """Let Pillow refuse images that are truncated or too large, and ignore odd metadata without a warning.
+    """Make Pillow refuse truncated or too large images, and ignore odd metadata without a warning.
 
-    One thread at a time: these settings are those of the whole process, and other libraries change them.
+    One thread at a time: these settings are process-wide, and other libraries change them.
     """
     with _LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -91,7 +91,7 @@ def _strict(most_pixels: int = MOST_PIXELS) -> Iterator[None]:
 
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned as its EXIF orientation says; the same object if there is nothing to turn."""
-    with _strict(), suppress(Exception):  # broken EXIF: an image all the same
+    with _strict(), suppress(Exception):  # broken EXIF does not invalidate the image
         if image.getexif().get(ORIENTATION, 1) != 1:
             return ImageOps.exif_transpose(image)
     return image
@@ -105,9 +105,9 @@ def is_turned(image: Image.Image) -> bool:
 
 
 def read_image(path: "str | os.PathLike[str]", *, most_pixels: int = MOST_PIXELS) -> Image.Image:
-    """Read an image as 8-bit RGB, upright as its EXIF orientation says; of an animation, the first frame.
+    """Read an image as 8-bit RGB, rotated upright by its EXIF orientation; of an animation, the first frame.
 
-    Grey becomes three equal channels, 16 bits become 8, transparency is laid over white.
+    Grey becomes three equal channels, 16 bits become 8, transparency is composited over white.
 
     Raises:
         RecsegError: missing, not an image, truncated, too large, floating-point (whose range is unknown), or a TIFF
@@ -117,7 +117,7 @@ def read_image(path: "str | os.PathLike[str]", *, most_pixels: int = MOST_PIXELS
 
 
 def as_rgb(image: Image.Image, name: str) -> Image.Image:
-    """An opened image as `read_image` returns it; `name` stands in error messages."""
+    """An opened image as `read_image` returns it; `name` is for error messages."""
     # Programs for satellite images mark any fourth band as alpha.
     doubtful = image.format == "TIFF" and image.mode in {"RGBA", "RGBa"}
     if doubtful and image.getchannel(3).getextrema() != (255, 255):
@@ -125,7 +125,7 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
     image = _upright(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy() if image.readonly else image
-    if image.mode.startswith("I"):  # 16 bits (Pillow opens some such files in mode "I")
+    if image.mode.startswith("I"):  # 16 bits (Pillow opens some of these in mode "I")
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise RecsegError(f"{name}: has grey values outside 0 to 65535; save it with 8 or 16 bits")
@@ -142,18 +142,18 @@ def as_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def read_labels(path: Path | str, legend: Legend | int) -> NDArray[np.uint8]:
-    """Read a mask as a label map `(H, W)`: labels of the legend, and 255 (`VOID`) where nothing is labelled.
+    """Read a mask as a label map `(H, W)`: labels of the legend, and 255 (`VOID`) where unlabelled.
 
     A pixel's value is the index in a palette PNG, the grey value in an 8- or 16-bit one (where 65535 is void as well),
-    or an RGB colour of the legend. A mask is turned as its EXIF orientation says.
+    or an RGB colour of the legend. The mask's EXIF orientation is applied.
 
     Args:
         path: the mask.
-        legend: what its values mean; a number stands for that many classes whose values are their labels, as in VOC.
+        legend: what its values mean; a number N stands for N classes whose values are their labels, as in VOC.
 
     Raises:
-        RecsegError: unreadable; not PNG; a value out of range or the colour of no class (named); what programs read in
-            more than one way: transparency, grey of 2 or 4 bits, VOC's colours under other indices, several frames.
+        RecsegError: unreadable; not PNG; a value out of range or a colour of no class (named); or ambiguous:
+            transparency, 2- or 4-bit grey, VOC's colours under other indices, several frames.
     """
     path = Path(path)
     if isinstance(legend, int):
@@ -166,7 +166,7 @@ def read_labels(path: Path | str, legend: Legend | int) -> NDArray[np.uint8]:
         raise RecsegError(f"{path}: is animated; a mask has one frame")
     if how in {"L;2", "L;4"}:
         raise RecsegError(f"{path}: is grey of {how[-1]} bits, which some read as class ids, others as shades; use 8")
-    if how in {"RGB;16B", "RGBA;16B", "LA;16B"}:  # of which Pillow would drop the lower half
+    if how in {"RGB;16B", "RGBA;16B", "LA;16B"}:  # Pillow would drop the low byte
         raise RecsegError(f"{path}: has 16 bits a colour, expected 8 (16 bits only of grey)")
     image = _upright(image)
     if image.mode in {"RGBA", "LA"}:
@@ -189,7 +189,7 @@ def _plain(num_classes: int) -> Legend:
 
 
 def _labels_of_values(values: NDArray[Any], legend: Legend, path: Path) -> NDArray[np.uint8]:
-    """Labels `(H, W)` of the values of a mask, integers or booleans."""
+    """Labels `(H, W)` from the values of a mask, integers or booleans."""
     table = legend.label_of_value
     if values.dtype in (np.uint8, np.bool_):
         small = values.astype(np.uint8)  # a copy, which may be written to
@@ -211,7 +211,7 @@ def _labels_of_values(values: NDArray[Any], legend: Legend, path: Path) -> NDArr
 
 
 def _known(legend: Legend) -> str:
-    """The values that a mask may have, in words."""
+    """The values that a mask may have, as text."""
     values = sorted(value for value in legend.values if value is not None)
     gaps = values != list(range(values[0], values[-1] + 1))
     known = ", ".join(map(str, values)) if gaps else f"{values[0]} to {values[-1]}"
@@ -228,7 +228,7 @@ def _colours(legend: Legend) -> dict[Colour, int]:
 
 
 def _check_palette(image: Image.Image, values: NDArray[np.uint8], legend: Legend, path: Path) -> None:
-    """Refuse a mask whose colours are all those of classes, but under other indices: it can be read in two ways."""
+    """Refuse a mask whose colours are all those of classes but under other indices: it is ambiguous."""
     if not legend.coloured:
         return
     given = np.frombuffer(bytes(image.getpalette() or ()), np.uint8).reshape(-1, 3)  # (N, 3)
@@ -246,7 +246,7 @@ def _check_palette(image: Image.Image, values: NDArray[np.uint8], legend: Legend
 
 
 def _labels_of_colours(pixels: NDArray[np.uint8], legend: Legend, path: Path) -> NDArray[np.uint8]:
-    """Labels `(H, W)` of colours `(H, W, 3)`; only exact matches count."""
+    """Labels `(H, W)` from colours `(H, W, 3)`; only exact matches count."""
     weights = np.array([65536, 256, 1])  # one number for each colour
     named = _colours(legend)
     colours = np.array(list(named)) @ weights
@@ -273,7 +273,7 @@ def _labels_of_colours(pixels: NDArray[np.uint8], legend: Legend, path: Path) ->
 
 
 def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width of an image whose short side becomes `size`; a long side beyond 8 × that is squeezed."""
+    """Height and width of an image resized to a short side of `size`; a long side is limited to 8 × `size`."""
     factor = size / min(height, width)
     rows, columns = (min(max(size, round(side * factor)), LONGEST * size) for side in (height, width))
     return rows, columns

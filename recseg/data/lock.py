@@ -1,4 +1,4 @@
-"""One process at a time: the second waits, and finds the work done."""
+"""A lock between processes: the second waits until the first has done the work."""
 
 import sys
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock, which the system releases however the process ends; a second process waits.
+    """Hold a lock, which the system releases however the process ends; other processes wait.
 
     Raises:
         OSError: the lock file cannot be written.
@@ -19,12 +19,12 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        print(f"waiting for another process that makes {path.stem}", file=sys.stderr)
+        print(f"waiting for another process to make {path.stem}", file=sys.stderr)
         lock.acquire()
     try:
         yield
     finally:
-        # While it is held: waiting processes notice that the file has gone, and begin anew (since filelock 3.21).
-        with suppress(OSError):  # Windows does not delete open files; one left over does no harm
+        # While it is held: waiting processes notice that the file is gone and retry (since filelock 3.21).
+        with suppress(OSError):  # Windows does not delete open files; a leftover is harmless
             path.unlink()
         lock.release()

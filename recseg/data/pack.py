@@ -1,12 +1,12 @@
-"""A pack: the images of a split, decoded and resized once, in one file that trainings map into memory.
+"""A pack: the images of a split, decoded and resized once, in one memory-mapped file for training.
 
-Decoding a photograph costs more than all that training does to it afterwards. A pack pays for that once. Its layout:
+Decoding a photograph costs more than all later processing in training. With a pack it is done once. Its layout:
 
     magic | for each sample: image (h, w, 3) and labels (h, w), uint8 | header, JSON | its length, 8 bytes | SHA-256
 
-The digest is that of everything before it. The header holds what a folder in VOC's layout says of the split (names,
-ids), the shapes, and a fingerprint of the files it was made of. Workers share the one file: reading takes no lock, and
-a new pack takes the old one's name only when it is whole, so that those who read the old one go on reading it.
+The digest covers everything before it. The header holds the split's class names and ids, the shapes, and a fingerprint
+of the source files. Workers share the file without a lock. A new pack replaces the old one only when it is complete;
+processes that have the old one open keep reading it.
 """
 
 import hashlib
@@ -37,11 +37,11 @@ DIGEST, LENGTH = 32, 8  # bytes at the end of the file
 
 
 class PackedFolder(SegmentationFolder):
-    """A split read from a pack; for training, it is what the folder was, at the pack's size.
+    """A split read from a pack; a drop-in replacement for the folder in training, at the pack's size.
 
     Args:
         path: the pack.
-        split: the split that is expected in it; None takes what is there.
+        split: the split expected in it; None accepts any.
         transform: applied to each `Sample` as it is read.
 
     Raises:
@@ -60,13 +60,13 @@ class PackedFolder(SegmentationFolder):
             raise RecsegError(f"{path}: holds the split {self.split!r}, not {split!r}")
         self.ids = list(self.header["ids"])
         self.shapes: list[tuple[int, int]] = [(height, width) for height, width in self.header["shapes"]]
-        sizes = [4 * height * width for height, width in self.shapes]  # three bytes of colour and one of label a pixel
+        sizes = [4 * height * width for height, width in self.shapes]  # per pixel, 3 bytes of colour and 1 of label
         self._starts = len(MAGIC) + np.cumsum([0, *sizes[:-1]])
         self._bytes: mmap.mmap | None = None
 
     @property
     def size(self) -> int:
-        """The longest that a short side is, in pixels."""
+        """Maximum length of the short side, in pixels."""
         return int(self.header["size"])
 
     @property
@@ -75,11 +75,11 @@ class PackedFolder(SegmentationFolder):
         return [self.root]
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker process maps the file by itself: what is sent to it is the name, not the content."""
+        """Worker processes map the file themselves: the map is not pickled."""
         return self.__dict__ | {"_bytes": None}
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """The image `(h, w, 3)`: a view of the file, copied by whoever changes it."""
+        """The image `(h, w, 3)`: a view of the file, copied on write."""
         height, width = self.shapes[index]
         return self._view(int(self._starts[index]), (height, width, 3))
 
@@ -94,7 +94,7 @@ class PackedFolder(SegmentationFolder):
     def _view(self, start: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         if self._bytes is None:
             with open(self.root, "rb") as stream:
-                # Copy on write: torch wants memory that may be written, and nothing ever reaches the file.
+                # Copy on write: torch wants writable memory, and no change reaches the file.
                 self._bytes = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         return np.frombuffer(self._bytes, dtype=np.uint8, count=int(np.prod(shape)), offset=start).reshape(shape)
 
@@ -102,10 +102,10 @@ class PackedFolder(SegmentationFolder):
 def open_pack(
     path: Path | str, split: str | None = None, *, transform: Callable[[Sample], Sample] | None = None
 ) -> PackedFolder:
-    """Open a pack; where the files that it was made of are at hand and have changed, it is made anew first."""
+    """Open a pack; if its source files are available and have changed, it is rebuilt first."""
     packed = PackedFolder(path, split, transform=transform)
     root = Path(packed.header["source"])
-    if not root.is_dir():  # made elsewhere, or its source is gone: the pack stands for itself
+    if not root.is_dir():  # made elsewhere, or the source is gone: used as it is
         return packed
     source = SegmentationFolder(root, packed.split, classes=None if (root / FILE).exists() else packed.classes)
     if fingerprint(source) == packed.header["fingerprint"]:
@@ -119,12 +119,12 @@ def write_pack(source: SegmentationFolder, path: Path | str, size: int, *, progr
 
     Args:
         source: the split, without a transform.
-        path: file to write; replaced when the new one is whole.
+        path: file to write; replaced when the new one is complete.
         size: short side in pixels; smaller images keep their size.
         progress: show a bar.
 
     Raises:
-        RecsegError: an image that cannot be read, no room on the disk (said before anything is written).
+        RecsegError: an image that cannot be read, or not enough disk space (checked before anything is written).
     """
     path = Path(path)
     shapes = packed_shapes(source, size)
@@ -158,10 +158,10 @@ def write_pack(source: SegmentationFolder, path: Path | str, size: int, *, progr
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a pack whose every byte has been checked.
+    """The header of a pack, after its digest has been verified.
 
     Raises:
-        RecsegError: no such file, not a pack, or not what was written.
+        RecsegError: no such file, not a pack, or damaged.
     """
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -172,12 +172,10 @@ def read_header(path: Path) -> dict[str, Any]:
                 if end < len(MAGIC) + LENGTH or hashlib.sha256(view[:end]).digest() != view[end:]:
                     raise RecsegError(f"{path}: is cut short or damaged; delete it and run recseg data pack again")
                 length = int.from_bytes(view[end - LENGTH : end], "little")
-                samples = end - LENGTH - length  # where the header begins
+                samples = end - LENGTH - length  # start of the header
                 header: dict[str, Any] = json.loads(bytes(view[max(0, samples) : end - LENGTH]))
                 if not _fits(header, samples - len(MAGIC)):
-                    raise RecsegError(
-                        f"{path}: says of itself what no pack is; delete it and run recseg data pack again"
-                    )
+                    raise RecsegError(f"{path}: has an invalid header; delete it and run recseg data pack again")
     except RecsegError:
         raise
     except (OSError, ValueError, RecursionError) as error:  # ValueError: an empty file cannot be mapped
@@ -187,7 +185,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _fits(header: Any, room: int) -> bool:
-    """Whether a header has all its fields, and describes as many bytes as there are: a digest is no promise of that."""
+    """Whether a header has all its fields and describes as many bytes as there are; the digest does not ensure this."""
     kinds = {"size": int, "split": str, "classes": list, "ids": list, "shapes": list, "source": str, "fingerprint": str}
     if not isinstance(header, dict) or not all(isinstance(header.get(key), kind) for key, kind in kinds.items()):
         return False
@@ -203,7 +201,7 @@ def _fits(header: Any, room: int) -> bool:
 
 
 def packed_shapes(source: SegmentationFolder, size: int) -> list[tuple[int, int]]:
-    """(h, w) of each sample of a split in a pack: short sides of at most `size`; no image is decoded for it."""
+    """(h, w) of each sample in a pack: short sides of at most `size`; no image is decoded."""
     shapes = []
     for mask in source.mask_paths:
         height, width = header_size(mask)
@@ -217,7 +215,7 @@ def pack_bytes(shapes: list[tuple[int, int]]) -> int:
 
 
 def fingerprint(source: SegmentationFolder) -> str:
-    """SHA-256 over names, sizes and times of change of all files of a split, and what its values mean."""
+    """SHA-256 over names, sizes and modification times of all files of a split, and the meaning of its values."""
     facts: list[Any] = [source.classes]
     if source.legend != Legend.plain(source.classes):
         facts.append(astuple(source.legend))
@@ -227,7 +225,7 @@ def fingerprint(source: SegmentationFolder) -> str:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image or a mask, upright, without decoding it; of the two it is the same, or packing will say so."""
+    """(H, W) of an image or a mask, upright, without decoding it."""
     try:
         with Image.open(path) as image:
             return (image.width, image.height) if is_turned(image) else (image.height, image.width)

@@ -1,4 +1,4 @@
-"""The processes that read images for a training: what each is at, and which image it was when one dies."""
+"""The processes that read images for a training; if one dies, the error names the image it was reading."""
 
 import contextlib
 import errno
@@ -18,33 +18,33 @@ from recseg.errors import RecsegError
 
 
 def default_workers() -> int:
-    """Number of readers beside the training: few, since on a CPU they compete with it."""
+    """Number of reader processes: few, since on a CPU they compete with the training."""
     cores = os.cpu_count() or 1
     return min(8, cores // 2) if torch.cuda.is_available() else min(2, cores // 2)
 
 
-GUARD = "a script calls train under `if __name__ == '__main__':`, since its readers import it anew"
+GUARD = "a script must call train under `if __name__ == '__main__':`, since its readers import it again"
 FULL = (
-    "shared memory is full, through which processes hand on the images that they read: expected more of it (docker run "
+    "shared memory is full, through which processes pass on the images that they read: expected more of it (docker run "
     "--shm-size 1g; on Linux it is /dev/shm), or --workers 0, which needs none"
 )
 
 
 class UnguardedScript(RecsegError):
-    """Readers cannot start: each would run the script that starts them."""
+    """Readers cannot start, since each would run the script that starts them."""
 
 
 def check_main_guard() -> None:
-    """Refuse a training that begins in a reader process, while that imports the main script."""
+    """Refuse a training started in a reader process while it imports the main script."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # set until the script is imported
         raise UnguardedScript(GUARD)
 
 
 class Readers:
-    """Which image each reader process is reading, in shared memory: it is known even if the process dies.
+    """Which image each reader process is reading, in shared memory, which outlives the process.
 
     Args:
-        workers: number of reader processes; 0: images are read in the process of the training.
+        workers: number of reader processes; 0: images are read in the training process.
         ids: of the images, by index.
     """
 
@@ -64,14 +64,14 @@ class Readers:
         """Turn the error that PyTorch raises when a reader dies into one that names the image.
 
         Raises:
-            RecsegError: names the image that the reader was reading, and how it died.
+            RecsegError: names the image that the reader was reading and how it died.
         """
         try:
             yield
         except (RuntimeError, BrokenPipeError) as error:
             method = multiprocessing.get_start_method()
             found = re.search(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (.*)", str(error))
-            silent = len(self.notes) > 0 and bool((self.notes < 0).all())  # not one reader came to an image
+            silent = len(self.notes) > 0 and bool((self.notes < 0).all())  # no reader has reached an image
             if method != "fork" and silent and (found is not None or isinstance(error, BrokenPipeError)):
                 raise UnguardedScript(
                     f"the processes that read images ended before the first image (start method {method}): {GUARD}; "
@@ -91,7 +91,7 @@ class Readers:
 def share(*tensors: Tensor) -> RecsegError | None:
     """Move tensors to shared memory; returns the error to report if there is no room.
 
-    PyTorch would do so itself, but in a thread, and if that fails the training waits for ever.
+    PyTorch would do so itself, but in a thread, and a failure there makes the training hang.
     """
     try:
         for tensor in tensors:
@@ -107,7 +107,7 @@ def hand_on(*tensors: Tensor) -> RecsegError | None:
 
 
 def begin(loader: "DataLoader[Any]") -> Iterator[Any]:
-    """The iterator of a loader, whose processes end with the program at the latest.
+    """The iterator of a loader; its processes end with the program at the latest.
 
     Raises:
         RecsegError: no room in shared memory, which also holds the locks of the processes.
@@ -120,13 +120,13 @@ def begin(loader: "DataLoader[Any]") -> Iterator[Any]:
             raise RecsegError(FULL) from error
         raise
     for process in set(multiprocessing.active_children()) - others:
-        # On exit Python sends its processes SIGTERM, which readers ignore, and waits for them: those of an iterator
-        # that is still referenced would never end.
+        # On exit Python sends its processes SIGTERM, which readers ignore, and waits for them: without this, those of
+        # an iterator that is still referenced would never end.
         Finalize(stream, process.kill, exitpriority=0)
     return stream
 
 
 def leave_signals_to_parent(_: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: only the training reacts, and ends its readers."""
+    """Ignore Ctrl-C, which reaches all processes of a terminal: the training handles it and ends its readers."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

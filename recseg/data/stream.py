@@ -1,7 +1,7 @@
-"""An endless, shuffled, augmented stream of batches that can be entered at any step and is the same each time.
+"""An endless, shuffled, augmented, reproducible stream of batches that can be started at any step.
 
-Sample k of the stream is drawn from the permutation of its epoch and augmented with a seed of its own, made from (seed,
-epoch, index). So neither the number of workers nor an interruption changes what a training sees.
+Sample k of the stream is drawn from the permutation of its epoch and augmented with its own seed, derived from (seed,
+epoch, index). So neither the number of workers nor an interruption changes the samples of a training.
 """
 
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ class Batch:
     Attributes:
         images: (B, 3, S, S) uint8.
         labels: (B, S, S) int64.
-        lengths: (B,) number of classes of each image; it stays on the CPU, where a loop can read it without a wait.
+        lengths: (B,) number of classes of each image; it stays on the CPU, where reading it needs no GPU sync.
         ids: of the images.
-        skipped: why other images were passed over, by id.
+        skipped: why other images were skipped, by id.
     """
 
     images: Tensor
@@ -39,12 +39,12 @@ class Batch:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def pin_memory(self) -> "Batch":
-        """In page-locked memory, from which a copy to a GPU needs no wait. The loader calls this, by its name."""
+        """A copy in page-locked memory, for asynchronous copies to a GPU. `DataLoader` calls this method by name."""
         return replace(self, images=self.images.pin_memory(), labels=self.labels.pin_memory())
 
 
 def count_classes(labels: Tensor) -> Tensor:
-    """Number of classes in each label map, background and void left out: (B, H, W) → (B,)."""
+    """Number of classes in each label map, without background and void: (B, H, W) → (B,)."""
     counts = [torch.bincount(image.flatten(), minlength=VOID)[1:VOID].count_nonzero() for image in labels.cpu()]
     return torch.stack(counts)  # (B,)
 
@@ -52,7 +52,7 @@ def count_classes(labels: Tensor) -> Tensor:
 class StreamSampler(Sampler[list[tuple[int, int]]]):
     """(epoch, index) pairs of each batch from step `start` on, without end; of each batch, those in `part`.
 
-    With weights an image is drawn in proportion to its own, and its position in the stream stands for the epoch.
+    With weights, images are drawn in proportion to them, and the position in the stream replaces the epoch.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
                         order = generator.permutation(self.size)
                     else:
                         order = generator.choice(self.size, self.size, p=self.chances)
-                # An image that is drawn twice in an epoch is augmented in two ways.
+                # An image drawn twice in an epoch is augmented differently each time.
                 seen = epoch if self.chances is None else position
                 batch.append((seen, int(order[position % self.size])))
             yield batch
@@ -84,14 +84,14 @@ class StreamSampler(Sampler[list[tuple[int, int]]]):
 
 
 class _Read(NamedTuple):
-    """A sample, or why there is none, and the images that were passed over to find it: id → why."""
+    """A sample, or why there is none, and the images skipped to find it: id → reason."""
 
     sample: Sample | RecsegError
     skipped: dict[str, str]
 
 
 class _Seeded(Dataset[_Read]):
-    """A dataset whose random transforms depend on (seed, epoch, index) alone."""
+    """A dataset whose random transforms depend only on (seed, epoch, index)."""
 
     def __init__(self, dataset: SegmentationFolder, seed: int, skip: bool, readers: Readers) -> None:
         self.dataset, self.seed, self.skip, self.readers = dataset, seed, skip, readers
@@ -104,11 +104,11 @@ class _Seeded(Dataset[_Read]):
             taken = candidate % len(self.dataset)
             self.readers.note(taken)
             try:
-                with torch.random.fork_rng(devices=[]):  # the model's own randomness is left alone, here too
-                    torch.default_generator.manual_seed(int(state[0]))  # `torch.manual_seed` also visits each device
+                with torch.random.fork_rng(devices=[]):  # leaves the model's random state alone
+                    torch.default_generator.manual_seed(int(state[0]))  # `torch.manual_seed` also seeds every device
                     return _Read(self.dataset[taken], skipped)
             except RecsegError as error:
-                # Handed on, not raised: crossing processes, it would become a page of traceback.
+                # Returned, not raised: from another process it would arrive as a page of traceback.
                 if not self.skip:
                     return _Read(error, skipped)
                 skipped[self.dataset.ids[taken]] = str(error)
@@ -117,14 +117,14 @@ class _Seeded(Dataset[_Read]):
 
 
 def rarity_weights(dataset: SegmentationFolder, *, skip: bool = False) -> NDArray[np.float64]:
-    """How often each image is to be drawn so that rare classes are seen more often: (N,), from 1.
+    """Sampling weight of each image, higher for images with rare classes: (N,), at least 1.
 
-    1/√f, where f is the share of the images that hold the image's rarest class: the square root halves the imbalance on
+    1/√f, where f is the share of images that contain the image's rarest class: the square root halves the imbalance on
     a logarithmic scale. Source: the repeat factor of Gupta et al., "LVIS", CVPR 2019, with a threshold of 1.
 
     Args:
-        dataset: whose masks are read, once.
-        skip: whether masks that cannot be read are to be passed over.
+        dataset: its masks are read once.
+        skip: skip masks that cannot be read.
     """
     found = dataset.survey(skip=skip)
     there = found.areas[:, BACKGROUND + 1 : VOID] > 0  # (N, C)
@@ -169,14 +169,14 @@ def batches(
         dataset: with a transform that gives all samples one size.
         workers: processes that read ahead; 0 reads in this one.
         pin: page-locked memory, for a faster copy to a GPU.
-        part: places of each batch that are wanted here; None: all.
-        skip: an image that cannot be read gives its place to the next in the list that can, which is the same one
-            however often a training is resumed; `Batch.skipped` names it. Otherwise it is an error.
-        readers: of `workers` processes, where the caller wants to know which image a dead one was at.
-        weights: how often each image is to be drawn, relative to the others; None: each once an epoch.
+        part: positions of each batch to return, for this process; None: all.
+        skip: replace an image that cannot be read by the next in the list that can, also the same one after a training
+            is resumed; `Batch.skipped` names it. Otherwise it is an error.
+        readers: for `workers` processes, if the caller wants to know which image a dead one was reading.
+        weights: sampling weight of each image; None: each is drawn once per epoch.
 
     Raises:
-        RecsegError: an image that cannot be read, or, with `skip`, not one that can; or no room in shared memory.
+        RecsegError: an image that cannot be read, or, with `skip`, none that can; or no room in shared memory.
     """
     loader: DataLoader[_Read] = DataLoader(
         _Seeded(dataset, seed, skip, readers or Readers(workers, dataset.ids)),
@@ -186,7 +186,7 @@ def batches(
         pin_memory=pin,
         persistent_workers=False,
         worker_init_fn=leave_signals_to_parent,
-        # One of its own: it draws a number whenever it starts, and a resumed training must not be a number ahead.
+        # A separate generator: a loader draws a number when it starts, which would put a resumed training one ahead.
         generator=torch.Generator().manual_seed(seed),
     )
     for batch in begin(loader):

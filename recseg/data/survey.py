@@ -1,4 +1,4 @@
-"""What the masks of a split hold, read once: labels, sizes and colours."""
+"""Statistics of the masks of a split, read once: labels, sizes and colours."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Survey:
-    """What all masks of a split hold.
+    """Statistics of all masks of a split.
 
     Attributes:
-        areas: (N, 256) pixels of each label in each mask that could be read.
+        areas: (N, 256) pixels of each label in each readable mask.
         ids: of these masks.
         sizes: (N, 2) their height and width.
-        solid: (256,) squares of 2×2 pixels of one label, over all masks.
-        unreadable: why other masks could not be read, by id.
-        colours: of indexed masks, each different one of: value, its colour, whether the palette holds only colours that
-            the mask uses, and the id of the first such mask.
+        solid: (256,) number of 2×2 squares of a single label, over all masks.
+        unreadable: why the other masks could not be read, by id.
+        colours: of indexed masks, the distinct tuples (value, its colour, whether the palette has only colours that the
+            mask uses), each with the id of the first such mask.
     """
 
     areas: NDArray[np.int32]
@@ -45,18 +45,18 @@ class Survey:
 
     @property
     def images(self) -> NDArray[np.int64]:
-        """(256,) images that hold each label."""
+        """(256,) images that contain each label."""
         return np.asarray((self.areas > 0).sum(axis=0))
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """(255,) share of each label in all pixels that are not void."""
+        """(255,) share of each label in all non-void pixels."""
         labelled = self.pixels[:VOID]
         return labelled / max(1, int(labelled.sum()))
 
     @property
     def most_classes(self) -> int:
-        """The most classes, background not counted, of one image."""
+        """Maximum number of classes in one image, without background."""
         return int((self.areas[:, BACKGROUND + 1 : VOID] > 0).sum(axis=1).max(initial=0))
 
 
@@ -94,10 +94,10 @@ def survey(dataset: "SegmentationFolder", *, skip: bool = False) -> Survey:
 def _colours(
     dataset: "SegmentationFolder", index: int, present: list[int]
 ) -> Iterator[tuple[int, tuple[int, ...], bool]]:
-    """Values of an indexed mask, their colours, and whether its palette holds no others."""
+    """Values of an indexed mask, their colours, and whether its palette has no others."""
     if not hasattr(dataset, "mask_paths"):  # a pack
         return
-    with suppress(OSError), Image.open(dataset.mask_paths[index]) as mask:  # its palette, no pixels
+    with suppress(OSError), Image.open(dataset.mask_paths[index]) as mask:  # decodes no pixels
         if mask.mode != "P":
             return
         palette = mask.getpalette() or []

@@ -1,8 +1,8 @@
-"""Exports of annotation tools become folders in VOC's layout: `recseg data import`.
+"""Converts exports of annotation tools to folders in VOC's layout: `recseg data import`.
 
 A reader for each format lists images and outlines (`export`), `shapes` fills the outlines, `write` writes the folder.
-Polygons are filled by pycocotools: it needs nothing but NumPy, and gives the pixels that COCO's own tools give.
-(datumaro reads more formats, and brings a dozen packages along; supervision does not report what it drops.)
+Polygons are filled by pycocotools: it depends only on NumPy and gives the same pixels as COCO's own tools.
+(datumaro reads more formats but has a dozen dependencies; supervision does not report what it drops.)
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""COCO's JSON, as CVAT, Label Studio and Roboflow export it, too: polygons and RLE, packed or not.
+"""COCO's JSON, which CVAT, Label Studio and Roboflow export too: polygons and RLE, compressed or not.
 
 Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; the format at cocodataset.org.
 """
@@ -16,10 +16,10 @@ UNKNOWN = "box without a mask: void inside it"
 
 
 def read_coco(source: Path) -> Export:
-    """Read a file, or all files of a folder; categories are told apart by name, not by id.
+    """Read a file, or all files of a folder; categories are identified by name, not by id.
 
     If a folder has `instances_*.json`, only these are read. A crowd is labelled as its class. A box without a mask is
-    void: nothing says where in it the object is. The id 1 and the id "1" are the same.
+    void, since the object's pixels in it are unknown. The ids 1 and "1" are the same.
 
     Raises:
         RecsegError: no such file; a category, the id of an image or an image given twice; nothing but boxes.
@@ -27,7 +27,7 @@ def read_coco(source: Path) -> Export:
     files = _files(source)
     root = source if source.is_dir() else source.parent
     if root.name == "annotations" and source.is_file():
-        root = root.parent  # the images stand beside that folder
+        root = root.parent  # the images are next to that folder
     notes, classes = Counter[str](), dict[str, Colour | None]()
     images, origins = list[Annotated](), dict[str, Path]()
     parents = set[str]()
@@ -68,7 +68,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _is_coco(file: Path) -> bool:
-    """Whether a JSON file has COCO's keys, which may come in any order; it is not decoded."""
+    """Whether a JSON file has COCO's keys, in any order; it is not parsed."""
     text = file.read_bytes()
     return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories"))
 
@@ -79,7 +79,7 @@ def _id(table: Any, key: str, where: str) -> str:
 
 
 def _categories(data: Any, file: Path, parents: set[str]) -> dict[str, str]:
-    """Names by id. Their supercategories go to `parents`: Roboflow lists one as a category that has no annotations."""
+    """Names by id. Supercategories are added to `parents`: Roboflow lists one as a category without annotations."""
     found: dict[str, str] = {}
     for category in entry(data, "categories", list, str(file)):
         name = entry(category, "name", str, f"{file}: a category").strip()
@@ -117,5 +117,5 @@ def _shapes(data: Any, names: dict[str, str], file: Path, notes: Counter[str]) -
 
 
 def _is_pairs(outline: Any) -> bool:
-    """Whether an outline is one polygon of points [x, y]: read as polygons of one point each, it would have no area."""
+    """Whether an outline is one polygon of points [x, y], which would read as one-point polygons without area."""
     return len(outline) > 2 and all(isinstance(point, list) and len(point) == 2 for point in outline)

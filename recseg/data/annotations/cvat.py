@@ -1,7 +1,7 @@
-"""CVAT's XML "for images 1.1", read with the standard library: polygons, masks, ellipses, boxes, turned or not.
+"""CVAT's XML "for images 1.1", read with the standard library: polygons, masks, ellipses, boxes, rotated or not.
 
-A file that declares a document type is refused before its entities are expanded: CVAT writes none, and a few lines of
-them would expand to gigabytes, or read other files.
+A file with a document type declaration is refused before its entities are expanded: CVAT writes none, and a few lines
+of entities could expand to gigabytes or read other files.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -21,7 +21,7 @@ FILLED = "box: filled as drawn"
 
 class _NoEntities(ElementTree.TreeBuilder):
     def doctype(self, *_: object) -> None:
-        raise RecsegError("declares a document type, as CVAT does not")
+        raise RecsegError("declares a document type, which CVAT does not")
 
 
 def read_cvat(source: Path) -> Export:
@@ -93,7 +93,7 @@ def _number(element: ElementTree.Element, key: str, where: object, default: str 
 
 
 def _outline(element: ElementTree.Element, size: tuple[int, int], where: str) -> Outline | None:
-    """Polygons or an RLE; None for what has no area."""
+    """Polygons or an RLE; None for shapes without area."""
 
     def numbers(*keys: str) -> list[float]:
         return [_number(element, key, where) for key in keys]
@@ -111,7 +111,7 @@ def _outline(element: ElementTree.Element, size: tuple[int, int], where: str) ->
     if element.tag == "ellipse":
         x, y, across, down = numbers("cx", "cy", "rx", "ry")
         return [turned(ellipse(x, y, across, down), x, y, turn)]
-    if element.tag == "mask":  # lengths of alternate runs of 0 and 1, row by row, of a part of the image
+    if element.tag == "mask":  # lengths of alternating runs of 0 and 1, row by row, in a part of the image
         left, top, width, height = map(int, numbers("left", "top", "width", "height"))
         try:
             runs = [int(run) for run in element.get("rle", "").split(",")]

@@ -1,4 +1,4 @@
-"""What a reader of an annotation tool's files returns, for `write_folder`: images and their outlines, no pixels."""
+"""What the readers return for `write_folder`: images and their outlines, no pixels."""
 
 import json
 import os
@@ -14,9 +14,9 @@ from recseg.data.images import SUFFIXES
 from recseg.errors import RecsegError
 from recseg.files import one_spelling
 
-# Polygons as flat lists x, y, x, y …; COCO's RLE {"size": [H, W], "counts": …}; or a file whose non-zero pixels count.
+# Polygons as flat lists x, y, x, y …; COCO's RLE {"size": [H, W], "counts": …}; or a mask file (non-zero pixels).
 Outline: TypeAlias = list[list[float]] | dict[str, Any] | Path
-BOXES = "holds boxes, not masks: nothing says which pixels belong to a class; draw polygons or masks"
+BOXES = "holds boxes, not masks: they do not say which pixels belong to a class; draw polygons or masks"
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Shape:
     """The pixels of one object.
 
     Attributes:
-        name: of its class; `background` and `void` have their special meanings.
-        outline: which pixels.
-        z: shapes with a larger one are in front.
+        name: of its class; `background` and `void` are reserved.
+        outline: its pixels.
+        z: shapes with a larger z are in front.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image and what is drawn on it: shapes, or a mask that the legend explains.
+    """An image and its annotation: shapes, or a mask with the legend's values.
 
     Attributes:
-        name: path as the export writes it; its stem becomes the id.
-        origin: file that says so.
+        name: path as written in the export; its stem becomes the id.
+        origin: file that lists it.
         split: `train`, `val`, `test` …, or `""`.
-        size: (H, W) according to the export, if it says.
+        size: (H, W) according to the export, if given.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Export:
     """A whole export.
 
     Attributes:
-        root: folder in which images are looked for.
+        root: folder to search for images.
         legend: names and colours of the labels, and the values of masks.
-        images: each once.
+        images: without duplicates.
         notes: what was dropped or changed, and how often.
     """
 
@@ -71,11 +71,11 @@ class Export:
 
 
 def legend_of(classes: Mapping[str, Colour | None], origin: Path) -> Legend:
-    """The legend of classes and their colours (or None), with the background put first."""
+    """The legend of classes and their colours (or None), background first."""
     named = {name: colour for name, colour in classes.items() if label_word(name) not in ("background", "void")}
     names = check_names(("background", *named), str(origin))
     colours = ((0, 0, 0), *(colour for colour in named.values() if colour))
-    coloured = len({*colours, Legend.void_colour}) == len(names) + 1  # each class has one, and no two are alike
+    coloured = len({*colours, Legend.void_colour}) == len(names) + 1  # every class has one, all different
     colours = colours if coloured else default_colours(len(names))
     return Legend(names, tuple(range(len(names))), colours, coloured=coloured)
 
@@ -93,13 +93,13 @@ def label_of(name: str, legend: Legend) -> int:
 
 
 def split_of(*words: str) -> str:
-    """The list that the first telling name of a file or its folders stands for; `""` if none is telling."""
+    """The split named by the first of these file or folder names that names one; `""` if none does."""
     found = re.search(r"(?<![a-z])(train|val|test)(ing|id|idation)?(?![a-z])", "\n".join(words).lower())
     return found[1] if found else ""
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """All files below a folder, sorted; links to folders are followed, each folder is entered once."""
+    """All files below a folder, sorted; links to folders are followed, and each folder is visited once."""
     seen = set[str]()
     for folder, below, names in os.walk(root, followlinks=True):
         if (real := os.path.realpath(folder)) in seen:
@@ -111,7 +111,7 @@ def walk(root: Path) -> Iterator[Path]:
 
 
 class ImageFinder:
-    """The images below a folder, by the names that an export gives them."""
+    """Finds the images below a folder by their names in an export."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -121,9 +121,9 @@ class ImageFinder:
                 self.by_name[one_spelling(path.name)].append(path)
 
     def find(self, name: str, origin: Path) -> Path:
-        """The file called `name`: relative to `origin`, else the one below the folder whose path ends so.
+        """The file called `name`: relative to `origin`, else the one below the folder whose path ends with it.
 
-        A name that leads out of the folder is a path in the tool's own storage; its last part is looked for instead.
+        A name that leads out of the folder is a path in the tool's own storage; only its last part is searched for.
 
         Raises:
             RecsegError: no such file, or several.
@@ -155,7 +155,7 @@ def load_json(path: Path) -> Any:
 
 
 def entry(table: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """`table[key]`, which must be of this kind."""
+    """`table[key]`, which must be of type `kind`."""
     value = table.get(key) if isinstance(table, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         raise RecsegError(f"{where}: has no {key!r} as expected, but {str(value)[:60]!r}")

@@ -1,4 +1,4 @@
-"""labelme's JSON, one file for each image, read with the standard library: polygons, rectangles, circles, masks."""
+"""labelme's JSON, one file per image, read with the standard library: polygons, rectangles, circles, masks."""
 
 import base64
 import io
@@ -33,9 +33,9 @@ FILLED = "rectangle: filled as drawn"
 
 
 def read_labelme(source: Path) -> Export:
-    """Read the JSON files of a folder; images are the files that they name, not the copies inside (`imageData`).
+    """Read the JSON files of a folder; images are the files that they name, not the embedded copies (`imageData`).
 
-    Classes are in the order of labelme's `labels.txt` if the folder has one; all others follow in alphabetical order.
+    Classes in labelme's `labels.txt`, if the folder has one, come first in its order; others follow alphabetically.
 
     Raises:
         RecsegError: no such file, an invalid shape, nothing but boxes.
@@ -61,7 +61,7 @@ def read_labelme(source: Path) -> Export:
                 continue
             notes[FILLED] += kind == "rectangle"
             shapes.append(Shape(name, outline))
-        # labelme on Windows writes backslashes; a file that was moved with its image still names the old folder.
+        # labelme on Windows writes backslashes; a file moved together with its image still names the old folder.
         name = entry(data, "imagePath", str, str(file)).replace("\\", "/")
         base = name.rpartition("/")[2]
         if not os.path.isfile(file.parent / os.path.normpath(name)) and os.path.isfile(file.parent / base):
@@ -79,7 +79,7 @@ def read_labelme(source: Path) -> Export:
 
 
 def _outline(shape: Any, kind: str, size: tuple[int, int], where: str) -> Outline | None:
-    """Polygons or an RLE; None for what has no area."""
+    """Polygons or an RLE; None for shapes without area."""
     points = entry(shape, "points", list, where)
     if not all(
         isinstance(point, list | tuple)
@@ -102,12 +102,12 @@ def _outline(shape: Any, kind: str, size: tuple[int, int], where: str) -> Outlin
 
 
 def _mask(shape: Any, points: list[list[float]], size: tuple[int, int], where: str) -> Outline:
-    """The RLE of a PNG, whose upper left pixel is the first of the points."""
+    """The RLE of a PNG whose upper left pixel is at the first point."""
     left, top = (round(value) for value in points[0])
     text = entry(shape, "mask", str, where)
     try:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
             part = np.asarray(image.convert("L")) > 0  # (h, w)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RecsegError(f"{where}: has a mask that is no PNG") from error
+        raise RecsegError(f"{where}: has a mask that is not a PNG") from error
     return placed(part, left, top, size, where)

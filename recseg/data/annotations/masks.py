@@ -1,10 +1,10 @@
 """Folders of images and masks, and the file that says what the values or colours of masks mean.
 
 CVAT's "Segmentation mask 1.1" (labelmap.txt), Roboflow's PNG masks (_classes.csv), the output of labelme2voc
-(class_names.txt), colours in class_dict.csv, or `classes.txt` as everywhere here. Without such a file each folder below
-`masks` holds the masks of one class, black and white, and has its name.
+(class_names.txt), colours in class_dict.csv, or recseg's own `classes.txt`. Without such a file, each folder below
+`masks` has the name of a class and contains its black-and-white masks.
 
-An image and its mask have the same name, apart from the folder for images or masks and an ending `_mask`.
+An image and its mask have the same name, apart from the folder for images or masks and a suffix `_mask`.
 """
 
 import csv
@@ -27,11 +27,11 @@ Key = tuple[str, ...]  # folders and stem
 
 
 def read_masks(source: Path) -> Export:
-    """Pair the images and the masks of a folder, and read what the masks mean.
+    """Pair the images and the masks of a folder, and read the meaning of the masks' values.
 
     Raises:
         RecsegError: no file says what values mean, or two files disagree; a mask without an image; two images or masks
-            of one name.
+            with the same name.
     """
     if not source.is_dir():
         raise RecsegError(f"{source}: expected a folder with images and masks")
@@ -66,7 +66,7 @@ def read_masks(source: Path) -> Export:
         )
     legend = next(iter(legends.values())) if legends else legend_of(dict.fromkeys(names), source)
     if other := next((file for file, one in legends.items() if one != legend), None):
-        raise RecsegError(f"{next(iter(legends))}: and {other} do not say the same of the classes")
+        raise RecsegError(f"{next(iter(legends))}: and {other} disagree about the classes")
     splits = _splits(files)
     annotated = list[Annotated]()
     for key, named in masks.items():
@@ -105,7 +105,7 @@ def _css(path: Path, colour: Sequence[str]) -> str:
 
 
 def _splits(files: list[Path]) -> dict[str, str]:
-    """The list that each id is in: of the lists in VOC's layout, those called train, val or test."""
+    """The split of each id, from lists in VOC's layout that are called train, val or test."""
     found: dict[str, str] = {}
     for file in files:
         if file.parts[-3:-1] == ("ImageSets", "Segmentation") and (split := split_of(file.stem)):

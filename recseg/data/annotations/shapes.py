@@ -1,8 +1,8 @@
-"""Outlines to label maps: the shapes of every tool are filled here, in one way and in one order.
+"""Outlines to label maps: the shapes of all tools are filled here, by the same rule and in the same order.
 
-Polygons are filled by pycocotools, as COCO's own tools do: a pixel counts if its centre is inside. (Pillow draws the
-outline as well, half a pixel more on each side.) Its RLE decoder is not used: where runs are missing, it returns
-uninitialised memory.
+Polygons are filled by pycocotools, as in COCO's own tools: a pixel counts if its centre is inside. (Pillow draws the
+outline as well, half a pixel more on each side.) Its RLE decoder is not used, since it returns uninitialised memory if
+runs are missing.
 
 Where shapes overlap, the smaller one is in front: shapes are painted by increasing `z`, then by decreasing area, then
 in the order of the file.
@@ -27,7 +27,7 @@ BINARY = Legend(("background", "mask"), (0, 1), ((0, 0, 0), (255, 255, 255)))
 
 
 def paint(shapes: Sequence[Shape], height: int, width: int, legend: Legend) -> tuple[NDArray[np.uint8], list[int], int]:
-    """A label map `(H, W)` of shapes on background.
+    """Paint shapes on background: a label map `(H, W)`.
 
     Returns:
         The label map, the area of each shape in pixels, and how many pixels belong to shapes of two classes.
@@ -35,7 +35,7 @@ def paint(shapes: Sequence[Shape], height: int, width: int, legend: Legend) -> t
     Raises:
         RecsegError: a shape that does not fit this image.
     """
-    packed, areas = list[NDArray[np.uint8]](), list[int]()  # a bit a pixel: a photograph may have a hundred shapes
+    packed, areas = list[NDArray[np.uint8]](), list[int]()  # 1 bit per pixel: an image may have a hundred shapes
     for shape in shapes:
         mask = fill(shape.outline, height, width)
         packed.append(np.packbits(mask))
@@ -68,7 +68,7 @@ def fill(outline: Outline, height: int, width: int) -> Mask:
     mask = np.zeros((height, width), bool)
     for points in outline:
         _check_points(points, height, width)
-        if len(points) >= 6:  # of four numbers pycocotools makes a box; two points have no area
+        if len(points) >= 6:  # pycocotools reads four numbers as a box; two points have no area
             coco = pycocotools()
             mask |= coco.decode(coco.frPyObjects([points], height, width))[..., 0].astype(bool)  # (H, W, 1) -> (H, W)
     return mask
@@ -102,7 +102,7 @@ def ellipse(x: float, y: float, across: float, down: float) -> list[float]:
 
 
 def turned(points: list[float], x: float, y: float, degrees: float) -> list[float]:
-    """A polygon, turned clockwise around a centre (x, y)."""
+    """A polygon rotated clockwise around a centre (x, y)."""
     angle = math.radians(degrees)
     matrix = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     corners = np.reshape(points, (-1, 2)) - (x, y)  # (N, 2)
@@ -130,12 +130,12 @@ def _check_points(points: Any, height: int, width: int) -> None:
         side = (width, height)[number % 2]
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise RecsegError(f"has a polygon with {str(value)[:60]!r}, expected a number of pixels")
-        if not -side <= value <= 2 * side:  # tools let a shape cross the border, but not by far
+        if not -side <= value <= 2 * side:  # tools let a shape cross the border, but not far
             raise RecsegError(f"has a polygon that reaches {value}, far outside its image of {width}×{height}")
 
 
 def _runs(rle: dict[str, Any], height: int, width: int) -> Mask:
-    """Decode COCO's RLE: lengths of alternate runs of 0 and 1, column by column; a list, or compressed to text."""
+    """Decode COCO's RLE: lengths of alternating runs of 0 and 1, column by column; a list, or compressed to text."""
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, list | tuple) or list(size) != [height, width]:
         raise RecsegError(f"has an RLE of size {str(size)[:60]}, expected [{height}, {width}] as its image")
@@ -152,8 +152,8 @@ def _runs(rle: dict[str, Any], height: int, width: int) -> Mask:
 
 
 def _unpacked(text: bytes) -> list[int]:
-    """COCO's compressed counts: five bits a character, lowest first; bit 5 says that more follow. From the fourth run
-    on, the number is the difference to the last run but one.
+    """Decode COCO's compressed counts: five bits per character, lowest first; bit 5 is set if more follow. From the
+    fourth run on, the number is the difference from the run two before.
     """
     counts, value, shift = list[int](), 0, 0
     for sign in text:

@@ -1,4 +1,4 @@
-"""An export as a folder in VOC's layout, written whole or not at all."""
+"""Writes an export as a folder in VOC's layout, completely or not at all."""
 
 import random
 import shutil
@@ -49,7 +49,7 @@ class Report:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """A summary, to be printed."""
+        """A summary to print."""
         whole = max(1, sum(self.pixels.values()))
         lines = [", ".join(f"{name}: {counted(len(ids), 'image')}" for name, ids in self.lists.items())]
         for label, name in [*enumerate(self.legend.names), (VOID, "void")]:
@@ -87,13 +87,14 @@ def write_folder(
         out: folder, new or empty.
         val_fraction: share of the images drawn for `val`, 0.2 by default.
         seed: of that choice.
-        drop_empty: leave out images without a shape, which are otherwise background everywhere.
-        skip: leave out an image that is missing or invalid, instead of raising.
+        drop_empty: leave out images without a shape, which are otherwise all background.
+        skip: leave out missing or invalid images instead of raising.
         progress: show a bar.
 
     Raises:
-        RecsegError: an image is missing, differs in size from its annotation, or two have one name; no pixel is of a
-            class; `val_fraction` is out of range, or the export has a list `val`. Nothing is written then.
+        RecsegError: an image is missing, differs in size from its annotation, or shares its name with another; no pixel
+            has a class; `val_fraction` is out of range, or given although the export has a list `val`. Nothing is
+            written then.
     """
     if val_fraction is not None and not 0 <= val_fraction < 1:
         raise RecsegError(f"val_fraction {val_fraction}: expected a share, from 0 to below 1")
@@ -138,13 +139,13 @@ def _plain(legend: Legend) -> Legend:
 
 
 def _ids(images: list[Annotated]) -> list[str]:
-    """The id of each image, the stem of its name."""
+    """The id of each image: the stem of its name."""
     ids, seen = list[str](), dict[str, str]()
     for image in images:
         name = PurePosixPath(image.name.replace("\\", "/")).stem
         if not name.isprintable() or name != name.strip() or not name:
             raise RecsegError(f"{image.origin}: names the image {image.name!r}, expected plain letters")
-        if (key := one_spelling(name).casefold()) in seen:  # alike on file systems that ignore case
+        if (key := one_spelling(name).casefold()) in seen:  # the same on file systems that ignore case
             both = f"{seen[key]!r} and {image.name!r} would both be {name!r}"
             raise RecsegError(f"{image.origin}: {both}; give each image a name of its own")
         seen[key] = image.name
@@ -204,7 +205,7 @@ def _split(lists: dict[str, list[str]], fraction: float, seed: int) -> None:
 
 
 def _classes(legend: Legend) -> list[str]:
-    """The lines of `classes.txt`: names alone where they say all, else a table."""
+    """The lines of `classes.txt`: names alone if they suffice, else a table."""
     if has_background(legend.names) and not legend.coloured:
         return list(legend.names)
     rows: list[Sequence[object]] = [COLUMNS if legend.coloured else COLUMNS[:2]]

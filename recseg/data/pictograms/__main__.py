@@ -1,4 +1,4 @@
-"""`python -m recseg.data.pictograms FOLDER`: how the committed set was made."""
+"""`python -m recseg.data.pictograms FOLDER` writes the committed set."""
 
 import sys
 from pathlib import Path

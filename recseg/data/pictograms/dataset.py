@@ -1,7 +1,7 @@
-"""Folders of pictograms in VOC's layout: any number from a seed, the committed set, and the training set of the book.
+"""Folders of pictograms in VOC's layout: any number from a seed, the committed set, and the book's training set.
 
-`generate` draws one image (`scene` tells how); what is here writes them, resumes, and refuses to mix sets. The
-committed set is read in place in a clone; a wheel does not carry it, and draws it at first use.
+`generate` (in `scene`) draws one image; this module writes them, resumes, and refuses to mix sets. In a clone the
+committed set is read in place; a wheel does not include it and draws it on first use.
 """
 
 import io
@@ -29,7 +29,7 @@ __all__ = [
     "TRAIN_SEED", "VAL_SEED", "VERSION", "embedded_root", "ensure_train", "generate", "write_dataset", "write_embedded",
 ]  # fmt: skip
 
-TRAIN_SEED, VAL_SEED = 1, 2  # streams that share no image: what is trained on is never scored
+TRAIN_SEED, VAL_SEED = 1, 2  # streams that share no image: no training image is scored
 EMBEDDED_TRAIN, EMBEDDED_VAL = 200, 500  # images of the committed set
 JPEG_QUALITY = 90
 
@@ -37,7 +37,7 @@ ImageKey = tuple[int, int]  # seed, index
 
 
 def image_id(key: ImageKey) -> str:
-    """File name without suffix: it names the seed and the index, so that an image can be drawn again from it."""
+    """File name without suffix; its seed and index are enough to draw the image again."""
     seed, index = key
     return f"pictogram_{seed}_{index:06d}"
 
@@ -58,30 +58,30 @@ def _paths(out: Path, key: ImageKey) -> tuple[Path, Path]:
 
 
 def _write_image(out: Path, key: ImageKey, size: int) -> None:
-    """Write the two files of one image, unless an interrupted run has."""
+    """Write the two files of one image, unless an interrupted run has written them."""
     seed, index = key
     paths = _paths(out, key)
     if all(path.exists() for path in paths):
         return
     for path, content in zip(paths, encode(*generate(index, seed, size)), strict=True):
-        # Not forced to the disk one by one, which takes longer than drawing: the lists come last and vouch for all.
+        # Not synced one by one, which takes longer than drawing: the lists, written last, mark the set as complete.
         with atomic_write(path, sync=False) as temporary:
             temporary.write_bytes(content)
 
 
 def _write_images(out: Path, keys: Sequence[ImageKey], size: int) -> int:
-    """Write a share of the images; what a worker process runs."""
+    """Write a chunk of the images; runs in a worker process."""
     for key in keys:
         _write_image(out, key, size)
     return len(keys)
 
 
 def _in_processes(out: Path, keys: Sequence[ImageKey], size: int, workers: int) -> Iterator[int]:
-    """Write images in `workers` processes; yield how many were written since the last time."""
+    """Write images in `workers` processes; yield the number written since the last yield."""
     shares = [keys[start : start + 32] for start in range(0, len(keys), 32)]
     done = 0
     if workers > 1 and len(shares) > 1:
-        # Fresh processes: a fork of a process that runs PyTorch's threads may hang.
+        # Spawned processes: forking a process that runs PyTorch's threads may hang.
         context = multiprocessing.get_context("spawn")
         try:
             with ProcessPoolExecutor(min(workers, len(shares)), mp_context=context) as pool:
@@ -89,7 +89,7 @@ def _in_processes(out: Path, keys: Sequence[ImageKey], size: int, workers: int) 
                     done += 1
                     yield written
         except BrokenProcessPool:
-            pass  # a script without `if __name__ == "__main__"`, or no memory for a second process: go on in this one
+            pass  # a script without `if __name__ == "__main__"`, or no memory for another process: continue in this one
     for share in shares[done:]:
         yield _write_images(out, share, size)
 
@@ -100,16 +100,16 @@ def _write_text(path: Path, lines: Iterable[str], *, new: bool = False) -> None:
 
 
 def _claim(out: Path, info: dict[str, object]) -> None:
-    """Make `out` ours: it must be absent, empty, or hold what an identical run left there."""
+    """Claim `out`: it must be absent, empty, or left by an identical run."""
     path = out / "info.json"
     try:
         present = out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir())
     except OSError as error:
         raise RecsegError(f"{out}: cannot be used as a folder ({error.strerror or error})") from error
     if not present:
-        # The bits of a drawing are those of one version of the drawing library.
+        # The exact bytes depend on the version of the drawing library.
         drawn_with = {"pillow": PIL_VERSION, "libjpeg_turbo": features.version("libjpeg_turbo")}
-        with suppress(FileExistsError):  # another process was faster: no harm, if it draws the same
+        with suppress(FileExistsError):  # another process was faster, which is fine if it draws the same
             _write_text(path, [json.dumps(info | {"drawn_with": drawn_with}, indent=2)], new=True)
             return
     try:
@@ -137,7 +137,7 @@ def _write(
             bar.update(written)
     _write_text(out / "classes.txt", VOC_CLASSES)
     lists = {"val": val, "trainval": keys, "train": train}
-    for name, members in lists.items():  # train.txt last of all: where it is, the set is complete
+    for name, members in lists.items():  # train.txt last: if it exists, the set is complete
         _write_text(out / "ImageSets" / "Segmentation" / f"{name}.txt", map(image_id, members))
 
 
@@ -153,15 +153,15 @@ def write_dataset(
 ) -> None:
     """Write images 0 … `images` − 1 of a stream as a folder in VOC's layout; the last of them are `val`.
 
-    An interrupted run leaves no image lists, so nothing takes it for a set; the same call goes on where it stopped.
+    An interrupted run leaves no image lists, so it cannot be mistaken for a complete set; the same call resumes it.
 
     Args:
         out: folder, new or empty.
         images: how many, at least 1.
         seed: the stream, 0 or more. `TRAIN_SEED` and `VAL_SEED` are the book's own.
         size: height and width in pixels.
-        val_fraction: share of the images that is listed in `val.txt`, from 0 to below 1.
-        workers: processes that draw. The result does not depend on it.
+        val_fraction: share of the images listed in `val.txt`, from 0 to below 1.
+        workers: processes that draw; the result does not depend on it.
         progress: show a bar.
 
     Raises:
@@ -187,7 +187,7 @@ def write_dataset(
 
 
 def write_embedded(out: Path | str, *, progress: bool = True) -> None:
-    """Write the set that is committed as `data/pictograms`: a taste of `TRAIN_SEED`, and `VAL_SEED` to score on."""
+    """Write the set committed as `data/pictograms`: a sample of `TRAIN_SEED`, and images of `VAL_SEED` to score on."""
     train = [(TRAIN_SEED, index) for index in range(EMBEDDED_TRAIN)]
     val = [(VAL_SEED, index) for index in range(EMBEDDED_VAL)]
     info: dict[str, object] = {
@@ -198,9 +198,9 @@ def write_embedded(out: Path | str, *, progress: bool = True) -> None:
 
 
 def ensure_train(images: int = 8000, *, workers: int = 2, progress: bool = True) -> Path:
-    """The book's training set, drawn at first use and kept in the cache: the folder's path, all ids in `train.txt`.
+    """Folder of the book's training set, drawn on first use and cached; all its ids are in `train.txt`.
 
-    Its first images are those of the committed set's `train.txt`; none of them is in the committed `val.txt`.
+    Its first images are those of the committed set's `train.txt`; none is in the committed `val.txt`.
 
     Raises:
         RecsegError: fewer than 1 image, or a cache folder that cannot be written.
@@ -212,7 +212,7 @@ def ensure_train(images: int = 8000, *, workers: int = 2, progress: bool = True)
 
 
 def embedded_root() -> Path:
-    """Folder of the committed set: `data/pictograms` in a clone, else the cache, where it is drawn at first use.
+    """Folder of the committed set: `data/pictograms` in a clone, else in the cache, where it is drawn on first use.
 
     Raises:
         RecsegError: a cache folder that cannot be written.
@@ -224,7 +224,7 @@ def embedded_root() -> Path:
 
 
 def _drawn_once(root: Path, draw: Callable[[Path], None]) -> Path:
-    """`root`, drawn if it is not complete; of several processes one draws and the others wait."""
+    """`root`, drawn if it is incomplete; one process draws while others wait."""
     complete = root / "ImageSets" / "Segmentation" / "train.txt"
     if not complete.is_file():
         try:

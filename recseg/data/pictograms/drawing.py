@@ -1,7 +1,7 @@
-"""Draw one silhouette: from a line of text to polygons, to a bent and turned raster, to textured pixels.
+"""Draws one silhouette: from a line of text to polygons, to a distorted and rotated raster, to textured pixels.
 
-A silhouette (see `shapes`) is a list of strokes and areas in a box of about 100×100 units, y downwards,
-operations parted by `;` and painted in order, like cut paper:
+A silhouette (see `shapes`) is a list of strokes and areas in a box of about 100×100 units, y downwards;
+operations are separated by `;` and painted in order, each over those before:
 
     P x,y x,y …          polygon                     C x,y x,y …          smooth closed curve through the points
     E x,y rx,ry [deg]    ellipse                     O x,y rx,ry w        ring (a wheel): an ellipse with a hole
@@ -9,7 +9,7 @@ operations parted by `;` and painted in order, like cut paper:
     R x,y x,y [r]        rectangle, corners cut by r D r n x,y x,y        row of n discs
     W n gap x,y x,y      row of n windows
 
-A letter in front says how: `-` cuts a hole, `d` paints darker, `l` paints lighter; all but holes belong to the object.
+Prefixes: `-` cuts a hole, `d` paints darker, `l` paints lighter; all but holes belong to the object.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 OUTSIDE, PLAIN, DARK, LIGHT, INK = range(5)  # the tones of a raster
 _TONES = {"-": OUTSIDE, "d": DARK, "l": LIGHT}
-_SMOOTHNESS = 5  # polygon vertices for each given point of a curve
+_SMOOTHNESS = 5  # polygon vertices per given point of a curve
 
 Points = NDArray[np.float64]
 Raster = NDArray[np.uint8]
@@ -45,7 +45,7 @@ class Layer(NamedTuple):
 
 
 def _smooth(points: Points, closed: bool) -> Points:
-    """Catmull-Rom spline through the points, which keeps hand-drawn lists of coordinates short."""
+    """Catmull-Rom spline through the points, which keeps hand-written coordinate lists short."""
     before, after = (points[-1:], points[:2]) if closed else (points[:1], points[-1:])
     padded = np.concatenate([before, points, after])
     a, b, c, d = padded[:-3, None], padded[1:-2, None], padded[2:-1, None], padded[3:, None]
@@ -68,7 +68,7 @@ def _rectangle(corner: Points, opposite: Points, cut: float = 0.0) -> Points:
     r = cut
     if r == 0:
         return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-    h = 0.3 * r  # two cuts a corner look round at these sizes
+    h = 0.3 * r  # two cuts per corner look round at these sizes
     outline = [(x0 + r, y0), (x1 - r, y0), (x1 - h, y0 + h), (x1, y0 + r), (x1, y1 - r), (x1 - h, y1 - h)]
     outline += [(x1 - r, y1), (x0 + r, y1), (x0 + h, y1 - h), (x0, y1 - r), (x0, y0 + r), (x0 + h, y0 + h)]
     return np.array(outline)
@@ -89,13 +89,13 @@ def _ribbon(points: Points, width: float) -> list[Points]:
     along *= width / 2 / np.maximum(np.hypot(along[:, :1], along[:, 1:]), 1e-9)
     side = np.stack([-along[:, 1], along[:, 0]], axis=1)
     ends = [_ellipse(point, width / 2, width / 2) for point in (curve[0], curve[-1])]
-    # Quad by quad: one polygon round the whole ribbon would cancel itself where the curve is tight.
+    # One quad per segment: a single polygon around the ribbon would cancel itself where the curve is tight.
     left, right = curve + side, curve - side
     return ends + [np.stack([left[k], left[k + 1], right[k + 1], right[k]]) for k in range(len(curve) - 1)]
 
 
 def _polygons(operation: str, words: list[str]) -> list[tuple[Points, int | None]]:
-    """Polygons of one operation; the tone is None where the operation's own prefix decides."""
+    """Polygons of one operation; a tone of None means that of the operation's prefix."""
     numbers = [float(word) for word in words if "," not in word]
     points = np.array([[float(v) for v in word.split(",")] for word in words if "," in word])
     shapes: list[Points]
@@ -131,7 +131,7 @@ def _polygons(operation: str, words: list[str]) -> list[tuple[Points, int | None
 
 @cache
 def silhouette(text: str) -> Silhouette:
-    """The polygons of a silhouette written in the language above."""
+    """Parse a silhouette written in the language above."""
     shapes: list[Points] = []
     tones: list[int] = []
     for line in filter(None, (part.strip() for part in text.replace("\n", ";").split(";"))):
@@ -149,7 +149,7 @@ def silhouette(text: str) -> Silhouette:
 
 
 def bend(points: Points, rng: np.random.Generator, turn: float) -> Points:
-    """Flip, stretch, wobble, tilt (perspective), shear and turn by up to `turn` degrees: (N, 2) -> (N, 2) units."""
+    """Flip, stretch, wobble, tilt (perspective), shear and rotate by up to `turn` degrees: (N, 2) -> (N, 2) units."""
     flip = 1 if rng.random() < 0.5 else -1
     stretch, shear, wobble = rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12), rng.uniform(0.2, 0.8)
     angle = np.deg2rad(np.clip(rng.normal(0, turn / 2), -turn, turn))
@@ -163,10 +163,10 @@ def bend(points: Points, rng: np.random.Generator, turn: float) -> Points:
 
 
 def rasterize(shape: Silhouette, points: Points, canvas: int) -> Layer:
-    """Paint polygons whose vertices are at `points` (canvas pixels); what lies off the canvas is cut away."""
+    """Paint polygons with vertices at `points` (canvas pixels), clipped to the canvas."""
     # Whole pixels: the last bits of a sine differ between processors, the nearest integer does not.
     corners = np.rint(points).astype(np.int64)
-    # Even borders, so that the layer shrinks to whole pixels of the image.
+    # Even borders, so that the layer scales down to whole pixels of the image.
     left, top = np.clip(corners.min(axis=0), 0, canvas - 2) // 2 * 2
     right, bottom = (np.clip(corners.max(axis=0) + 1, 2, canvas) + 1) // 2 * 2
     mask = Image.new("L", (max(int(right - left), 2), max(int(bottom - top), 2)), OUTSIDE)
@@ -183,12 +183,12 @@ def texture(rng: np.random.Generator, width: int, height: int, unit: float, colo
     """A shaded pattern of two colours: (height, width, 3) uint8.
 
     Args:
-        unit: pixels for one 128th of the image, so that patterns keep their scale at any resolution.
+        unit: pixels per 1/128 of the image side, so that patterns keep their scale at any resolution.
         colours: (2, 3) RGB.
     """
     kind = int(rng.integers(6))
     period, angle = rng.uniform(5, 17) * unit, rng.uniform(0, np.pi)
-    # Fixed-point phases, 256 to a period: integers give the same image everywhere.
+    # Fixed-point phases, 256 per period: integers give the same image on every machine.
     step_x, step_y = (
         int(np.rint(np.cos(angle) * 65536 / period)),
         int(np.rint(np.sin(angle) * 65536 / period)),
@@ -216,7 +216,7 @@ def texture(rng: np.random.Generator, width: int, height: int, unit: float, colo
             mix = np.asarray(Image.fromarray(grid[:2, :2]).resize((width, height), Image.Resampling.BILINEAR))
     ramp = np.arange(256)[:, None]
     table = (colours[0] * (255 - ramp) + colours[1] * ramp) // 255
-    # Light from one side: a gain in 1/128 that falls linearly over the area.
+    # Light from one side: a gain in units of 1/128 that varies linearly over the area.
     light = rng.integers(-26, 27, size=2)
     gain = 128 + (light[0] * (2 * x - width)) // width + (light[1] * (2 * y - height)) // height
     lit = table.astype(np.uint16)[mix] * gain.astype(np.uint16)[..., None] >> 7
@@ -224,7 +224,7 @@ def texture(rng: np.random.Generator, width: int, height: int, unit: float, colo
 
 
 def _rim(inside: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """The pixels of a shape that are at most `width` rows or columns from its outside; a cut-off edge has no rim."""
+    """Pixels of a shape at most `width` rows or columns from its outside; edges cut off by the canvas have no rim."""
     deep = np.pad(inside, width, mode="edge")
     height, breadth = inside.shape
     deep = np.logical_and.reduce([deep[k : k + height] for k in range(2 * width + 1)])
@@ -241,7 +241,7 @@ def shade(pixels: Raster, tones: Raster, ink: int) -> tuple[Raster, Raster]:
         ink: width of the outline in supersampled pixels, inside the shape.
 
     Returns:
-        The object, (h, w, 3), and how much of each pixel it covers, (h, w), from 0 to 255.
+        The object, (h, w, 3), and its coverage of each pixel, (h, w), from 0 to 255.
     """
     tables = np.zeros((3, 256), dtype=np.uint8)
     tables[0, PLAIN:] = 255

@@ -1,10 +1,9 @@
-"""Pictograms: a segmentation data set that a seed makes, with VOC's labels, layout and habits.
+"""Pictograms: a synthetic segmentation data set, drawn from a seed, with VOC's labels, layout and statistics.
 
-A fresh machine has no VOC. Here every image is drawn: silhouettes of VOC's twenty classes in ink outline, textured
-and shaded, over paler textured backgrounds, with shapes that are no class, hidden parts and a void outline.
-Frequencies of classes, classes an image and sizes follow VOC 2012; colour and texture are drawn from one distribution
-for all classes and for what is no class, so that only shape tells what a thing is. `generate` makes one image,
-`recseg.data.pictograms` makes folders of them.
+It needs no download. Every image is drawn: silhouettes of VOC's twenty classes with ink outlines, textured and
+shaded, over paler textured backgrounds, with distractor shapes, occlusion and void outlines. Class frequencies, classes
+per image and sizes follow VOC 2012; colour and texture have the same distribution for all classes and distractors, so
+that only the shape identifies a class. `generate` draws one image, `recseg.data.pictograms` makes folders of them.
 """
 
 from typing import NamedTuple
@@ -27,30 +26,30 @@ from recseg.data.pictograms.drawing import (
 from recseg.data.pictograms.shapes_living import DISTRACTORS, SHAPES
 from recseg.errors import RecsegError
 
-VERSION = 3  # a part of every seed: bump it whenever the same seed would give another image
+VERSION = 3  # part of every seed: bump it whenever the same seed would give a different image
 
 CLASSES_AN_IMAGE = (933, 383, 124, 21, 3)  # VOC 2012 train: images with 1, 2, … 5 classes
-PERSON_SHARE = 3  # people are the most frequent class of VOC, by about this factor
-MINIMUM_PIXELS = 30  # of a class, at 128×128: with less there is nothing to see
+PERSON_SHARE = 3  # person is VOC's most frequent class, by about this factor
+MINIMUM_PIXELS = 30  # of a class, at 128×128: fewer cannot be recognised
 SUPERSAMPLING = 2
 TURN = 15.0  # degrees
 
-# Share of the image that a class covers: (cumulative probability, share). Made so that the quantiles of the label maps,
-# after hiding, cutting and the void outline, come close to VOC's, but for the smallest: no shape is left in 0.4 %.
+# Share of the image that a class covers: (cumulative probability, share). Chosen so that the quantiles of the label
+# maps, after occlusion, cropping and void outlines, are close to VOC's, except the smallest: no shape fits in 0.4 %.
 _AREA_QUANTILES = np.array(
     [(0, 0.012), (0.05, 0.02), (0.25, 0.066), (0.5, 0.17), (0.75, 0.37), (0.95, 0.64), (1, 0.72)]
 )
 
 
 class Placed(NamedTuple):
-    """An object of the scene; `label` is BACKGROUND for a shape that is no class."""
+    """An object of the scene; `label` is BACKGROUND for a distractor."""
 
     label: int
     layer: Layer
 
 
 def plan_classes(rng: np.random.Generator) -> list[int]:
-    """The classes of one image, in the order in which they are drawn."""
+    """The classes of one image, in random order."""
     counts = np.array(CLASSES_AN_IMAGE)
     count = 1 + int(np.searchsorted(np.cumsum(counts), rng.integers(counts.sum()), side="right"))
     person = VOC_CLASSES.index("person")
@@ -64,7 +63,7 @@ def plan_classes(rng: np.random.Generator) -> list[int]:
 
 
 def _fit(points: NDArray[np.float64], shape: Silhouette, area: float, limit: float) -> NDArray[np.float64]:
-    """Scale to an area (share of the image), but to `limit` sides of it at most: (N, 2) in sides of the image."""
+    """Scale to an area (share of the image), at most `limit` image sides long: (N, 2) in units of the image side."""
     extent = points.max(axis=0) - points.min(axis=0)
     scale = min(np.sqrt(area / shape.area), limit / extent.max())
     points = (points - (points.max(axis=0) + points.min(axis=0)) / 2) * scale
@@ -74,9 +73,9 @@ def _fit(points: NDArray[np.float64], shape: Silhouette, area: float, limit: flo
 def _place(
     rng: np.random.Generator, extent: NDArray[np.float64], taken: list[NDArray[np.float64]]
 ) -> NDArray[np.float64]:
-    """Middle of a new object: the emptiest of a few random places, or now and then any place: things hide things."""
+    """Centre of a new object: the least covered of a few random places, or sometimes any, so that objects overlap."""
     free = 1 - extent
-    overhang = np.where(rng.random(2) < 0.15, 0.2 * extent, 0.0)  # a few things are cut off by the image's edge
+    overhang = np.where(rng.random(2) < 0.15, 0.2 * extent, 0.0)  # a few objects are cut off by the image border
     candidates = extent / 2 - overhang + rng.random((8, 2)) * (free + 2 * overhang)
     if rng.random() < 0.2 or not taken:
         return np.asarray(candidates[0])
@@ -88,12 +87,12 @@ def _place(
 
 
 def _layout(rng: np.random.Generator, classes: list[int], canvas: int) -> list[Placed]:
-    """Objects in painting order: distractors, large things, small ones, then perhaps a distractor in front."""
+    """Objects in painting order: distractors, large objects, small ones, then perhaps a distractor in front."""
     wanted: list[tuple[float, int]] = []
     for label in classes:
         share = float(np.interp(rng.random(), _AREA_QUANTILES[:, 0], _AREA_QUANTILES[:, 1]))
         instances = 1 + int(rng.random() < 0.25) + int(rng.random() < 0.08)
-        instances = min(instances, 1 + int(share / 0.04))  # a crowd of specks teaches nobody anything
+        instances = min(instances, 1 + int(share / 0.04))  # no crowds of tiny specks
         wanted += [(share / instances, label)] * instances
     total = sum(area for area, _ in wanted)
     crowding = min(1.0, 0.72 / total)
@@ -115,7 +114,7 @@ def _layout(rng: np.random.Generator, classes: list[int], canvas: int) -> list[P
 
 
 def grid_layout(rng: np.random.Generator, classes: list[int], canvas: int) -> list[Placed]:
-    """One object of each class in a cell of its own: nothing is hidden, so that this plan always succeeds."""
+    """One object of each class in its own grid cell: nothing is hidden, so this layout is always acceptable."""
     columns = 1 if len(classes) == 1 else 2 if len(classes) <= 4 else 3
     placed: list[Placed] = []
     for cell, label in enumerate(classes):
@@ -128,7 +127,7 @@ def grid_layout(rng: np.random.Generator, classes: list[int], canvas: int) -> li
 
 
 def label_map(placed: list[Placed], canvas: int) -> tuple[Raster, list[int]]:
-    """Label map with void outlines at the image's size, and the pixels of each object that stay in sight."""
+    """Label map with void outlines at the image's size, and the number of visible pixels of each object."""
     objects = np.zeros((canvas, canvas), dtype=np.uint8)
     for number, item in enumerate(placed, start=1):
         layer, (height, width) = item.layer, item.layer.tones.shape
@@ -149,7 +148,7 @@ def label_map(placed: list[Placed], canvas: int) -> tuple[Raster, list[int]]:
 
 
 def acceptable(classes: list[int], placed: list[Placed], labels: Raster, visible: list[int]) -> bool:
-    """All planned classes can be seen, each in enough pixels and mostly not hidden."""
+    """Whether every planned class is visible, with enough pixels and not mostly hidden."""
     pixels = np.bincount(labels.ravel(), minlength=256)
     for label in classes:
         if pixels[label] < MINIMUM_PIXELS * labels.size / 128**2:
@@ -161,25 +160,25 @@ def acceptable(classes: list[int], placed: list[Placed], labels: Raster, visible
 
 
 def _colours(rng: np.random.Generator, others: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Two colours of a texture, (2, 3) RGB, that stand out from the colours of what is around."""
+    """Two colours of a texture, (2, 3) RGB, that stand out from those already used."""
     first = rng.integers(38, 222, size=(12, 3))
     second = np.clip(first + rng.integers(-48, 49, size=(12, 3)), 30, 230)
     if not others:
         return np.stack([first[0], second[0]])
     middle = (first + second) // 2
     distance = ((middle[:, None] - np.stack(others)) ** 2).sum(axis=2).min(axis=1)  # (12, others, 3) -> (12,)
-    choice = int(np.argmax(np.minimum(distance, 100**2)))  # the first that is far enough, or else the farthest
+    choice = int(np.argmax(np.minimum(distance, 100**2)))  # the first far enough, else the farthest
     return np.stack([first[choice], second[choice]])
 
 
 def _pale_colours(rng: np.random.Generator) -> NDArray[np.int64]:
-    """Two colours of a background, (2, 3) RGB: washed out and close to each other, as what is far away is."""
+    """Two colours of a background, (2, 3) RGB: pale and close to each other, like distant objects."""
     first = rng.integers(95, 215) + rng.integers(-18, 19, size=3)
     return np.stack([first, first + rng.integers(-16, 17, size=3)])
 
 
 def _paint(rng: np.random.Generator, placed: list[Placed], size: int) -> Raster:
-    """Textures, light and sensor: -> (size, size, 3) uint8."""
+    """Render textures, light and sensor noise: -> (size, size, 3) uint8."""
     unit = size / 128
     seen: list[NDArray[np.int64]] = []
 
@@ -189,7 +188,7 @@ def _paint(rng: np.random.Generator, placed: list[Placed], size: int) -> Raster:
         return texture(rng, width, height, unit, colours)
 
     background = fill(size, size, pale=True)
-    if rng.random() < 0.3:  # a horizon: the ground is of another stuff than the sky or the wall
+    if rng.random() < 0.3:  # a horizon: the ground has a different texture from the sky or wall
         start = int(rng.uniform(0.4, 0.85) * size)
         background[start:] = fill(size, size - start, pale=True)
     image = Image.fromarray(background)
@@ -210,7 +209,7 @@ def generate(index: int, seed: int, size: int = 128) -> tuple[Raster, Raster]:
     Args:
         index: number of the image, from 0.
         seed: number of the stream, from 0.
-        size: height and width in pixels, at least 32. The same scene at any size, as far as can be seen.
+        size: height and width in pixels, at least 32. The scene looks the same at any size.
 
     Returns:
         The image, (size, size, 3) uint8 RGB, and its label map, (size, size) uint8: VOC's 21 labels and 255 (void).
@@ -234,7 +233,7 @@ def generate(index: int, seed: int, size: int = 128) -> tuple[Raster, Raster]:
 
 
 def draw_object(rng: np.random.Generator, label: int, variant: int, size: int) -> Raster:
-    """One object of class `label` alone in an image: (size, size, 3) uint8, to look at; `variant` wraps round."""
+    """A single object of class `label`, for display: (size, size, 3) uint8; `variant` wraps around."""
     variants = SHAPES[VOC_CLASSES[label]]
     shape = silhouette(variants[variant % len(variants)])
     canvas = SUPERSAMPLING * size

@@ -1,4 +1,4 @@
-"""Silhouettes of VOC's vehicles and furniture, drawn by hand for this project, in the language of `drawing`.
+"""Silhouettes of VOC's vehicles and furniture, drawn by hand for this project in the language of `drawing`.
 
 The animals, people, plants and bottles are in `shapes_living`; `SHAPES` there holds all twenty classes.
 """

@@ -1,4 +1,4 @@
-"""Silhouettes of VOC's animals, people, plants and bottles, and shapes that are no class; see `shapes`."""
+"""Silhouettes of VOC's animals, people, plants and bottles, and of distractors without a class; see `shapes`."""
 
 from recseg.data.pictograms.shapes import THINGS
 
@@ -274,7 +274,7 @@ _LIVING: dict[str, tuple[str, ...]] = {
 
 SHAPES: dict[str, tuple[str, ...]] = THINGS | _LIVING
 
-# Shapes that are no class: a network has to know what a thing is not, too.
+# Shapes without a class: a network must also learn what is not an object.
 DISTRACTORS: tuple[str, ...] = (
     "O 50,50 48,48 16",
     "O 50,50 48,34 13",
