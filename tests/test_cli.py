@@ -240,7 +240,7 @@ def test_train_evaluate_and_resume(
     refuses(["train", "--resume", run_folder, "--seed", "1"], "--resume", "--seed")
     refuses(["train", "--resume", run_folder, "--no-flip"], "--resume", "--no-flip")
     refuses(["train", "--resume", run_folder, "--lr", "1"], "--lr", "--steps")
-    refuses(["train", "--resume", run_folder, "--steps", "2"], "--steps 2", "2 steps already")
+    refuses(["train", "--resume", run_folder, "--steps", "2"], "--steps 2", "already done 2 steps")
     assert main(["train", "--resume", str(run_folder)]) == 0
     assert main(["evaluate", "--weights", str(run_folder), "--data", str(tiny_voc)]) == 0
 

@@ -206,7 +206,7 @@ def test_rows_of_other_images_are_not_averaged(compared: Path) -> None:
     image = other["groups"]["recurrent"][1]["images"][TRUE][0]
     image.confusion[0][0] = 20  # another class in the ground truth
     for changed, row in ((fewer, "dense"), (other, f"recurrent: {TRUE}")):
-        refusal(partial(summarise, changed), row, "same classes")
+        refusal(partial(summarise, changed), row, "expected the same for all rows")
 
 
 def test_what_cannot_be_compared_is_refused(
@@ -218,7 +218,7 @@ def test_what_cannot_be_compared_is_refused(
     check("--group", "a", words=("group a", "no runs"))
     check("--group", "a", tiny_dense, tiny_dense, words=("group a", "twice"))
     check("--group", "a", tiny_dense, "--group", "a", tiny_dense, words=("group a", "twice"))
-    check("--group", "a", tiny_dense, tiny_recurrent, words=("group a", "kind", "seed only"))
+    check("--group", "a", tiny_dense, tiny_recurrent, words=("group a", "kind", "only in their seed"))
     check("--group", "a", tiny_dense, "--choose-split", "val", words=("tiny_2", "both lists", "2 such"))
     (tiny_voc / "classes.txt").write_text("background\ncat\ndog\nowl\nbat\n")
     check("--group", "a", tiny_dense, words=("21 classes", "5"))

@@ -113,7 +113,7 @@ def test_a_folder_takes_what_predict_takes(two: Path, suffix: str) -> None:
     old = two / "JPEGImages" / "1.png"
     options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     Image.open(old).save(old.with_suffix(suffix), **options)
-    refusal(lambda: SegmentationFolder(two, "train"), "1.png", "both answer")
+    refusal(lambda: SegmentationFolder(two, "train"), "1.png", "both have the id")
     old.unlink()
     after = SegmentationFolder(two, "train")[1]
     assert torch.equal(before.image, after.image) and torch.equal(before.labels, after.labels)
