@@ -139,7 +139,9 @@ FAULTS: dict[str, tuple[str, Build, list[str]]] = {
     "labelme: no points": ("labelme", labelme_with({**CAT, "points": [1, 2, 3]}), ["a.json: cat", "pairs of numbers"]),
     "labelme: circle": ("labelme", labelme_with({**CAT, "shape_type": "circle"}), ["circle of 4 points, expected 2"]),
     "labelme: no PNG": (
-        "labelme", labelme_with({**CAT, "shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "aGk="}), ["not a PNG"]
+        "labelme",
+        labelme_with({**CAT, "shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "aGk="}),
+        ["not a PNG"],
     ),
     "labelme: other size": ("labelme", labelme_with(imageHeight=5), ["a.png: is 16×12 pixels", "as 16×5"]),
     "cvat: none": ("cvat", lambda root: root.mkdir(), ["holds no XML of CVAT"]),
