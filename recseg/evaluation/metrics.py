@@ -26,8 +26,8 @@ from recseg.errors import RecsegError
 IOU_UNIT = 1 << 40
 
 
-class _Sums:
-    """A metric whose state is sums over images, except for the attributes in `_fixed`, its settings."""
+class Metric:
+    """A metric whose attributes are sums over images, except for its settings, which `_fixed` names."""
 
     _fixed: ClassVar[tuple[str, ...]] = ()
 
@@ -42,7 +42,7 @@ class _Sums:
         return self
 
 
-class VOCMetric(_Sums):
+class VOCMetric(Metric):
     """Mean intersection over union of a whole split, at the resolution of the labels, void ignored.
 
     A class is counted over all pixels of all images; averaging the IoU of each image is another, higher score.
@@ -97,7 +97,7 @@ class VOCMetric(_Sums):
         }
 
 
-class SlotMetric(_Sums):
+class SlotMetric(Metric):
     """The baseline's slot accuracy and slot IoU.
 
     The true classes of an image, in ascending id, fill slots 1 … `slots`. Predicted steps are merged by class, sorted
@@ -175,7 +175,7 @@ class SlotMetric(_Sums):
         }
 
 
-class SetMetric(_Sums):
+class SetMetric(Metric):
     """Precision, recall and F1 of the set of classes named, and how often the number of steps is right.
 
     Micro-averaged: labels of all images are pooled before dividing. A mean over images would give an image of one
@@ -218,7 +218,7 @@ class SetMetric(_Sums):
         }
 
 
-class CalibrationMetric(_Sums):
+class CalibrationMetric(Metric):
     """Expected calibration error: of the events predicted with 30 %, do 30 % happen?
 
     Predictions are binned by probability. The error is the absolute difference between mean probability and observed
