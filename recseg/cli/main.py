@@ -50,10 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"recseg: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # e.g. `recseg weights | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
     except OSError as error:
         if error.errno == errno.ENOSPC:
+            if error.filename is None:  # standard output
+                _discard_output()
             return _complain(f"{error.filename or 'output'}: the disk is full")
         return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (MemoryError, RuntimeError) as error:
@@ -69,6 +71,11 @@ def _at_home(word: str) -> str:
     """Expand `~/` where a shell does not: in quotes, and after `--option=`."""
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return option + equals + (os.path.expanduser(value) if value.startswith("~/") else value)
+
+
+def _discard_output() -> None:
+    """Drop what is still buffered for standard output: writing it at exit would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, code: int = 2) -> int:
