@@ -21,7 +21,7 @@ from recseg.data.description import FILE, export_hint, read_table, undescribed
 from recseg.data.images import SUFFIXES, is_turned, read_image, read_labels
 from recseg.data.survey import Survey, survey
 from recseg.errors import RecsegError
-from recseg.files import one_spelling
+from recseg.files import one_spelling, read_lines
 
 MASK_SUFFIXES = (".png",)
 
@@ -195,7 +195,7 @@ def _list_file(root: Path, split: str) -> Path:
 def read_split(root: Path, split: str) -> list[str]:
     """The ids of a split in the order of its list: at least one, without duplicates or folders."""
     path = _list_file(root, split)
-    ids = _lines(path)
+    ids = read_lines(path)
     if not ids:
         raise RecsegError(f"{path}: is an empty split, expected one image id a line")
     seen: set[str] = set()
@@ -212,21 +212,10 @@ def _read_legend(root: Path) -> Legend:
     path = root / FILE
     if not path.exists():
         return undescribed(root)
-    rows = _lines(path)
+    rows = read_lines(path)
     legend = read_table(path, rows)
     names = check_names(legend.names if legend else rows, str(path))
     return legend or Legend.plain(names)
-
-
-def _lines(path: Path) -> list[str]:
-    """The non-blank lines of a text file, with any line ending, without a byte order mark."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RecsegError(f"{path}: is not UTF-8 text") from error
-    except OSError as error:
-        raise RecsegError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def shared_ids(first: Sequence[str], second: Sequence[str]) -> list[str]:

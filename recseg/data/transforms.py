@@ -152,6 +152,8 @@ def resize_short_side(image: Tensor, size: int) -> Tensor:
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Resize `(3, H, W)` uint8, antialiased, to `(3, height, width)`."""
+    if image.shape[-2:] == (height, width):
+        return image
     return F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
